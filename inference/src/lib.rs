@@ -1,0 +1,20 @@
+//! LLM inference on burn: GGUF files in, text out.
+//!
+//! Reading order: a file is opened ([`gguf`]), its text side becomes a [`tokenizer`] and a
+//! [`chat_template`], its tensors a [`model`] assembled from burn modules whose heavy operations
+//! go through one backend extension trait ([`ops`]). [`generate`] turns logits into text and the
+//! [`engine`] shares loaded models between requests.
+//!
+//! The crate knows nothing of HTTP, peers or money, and reads no clock but for durations.
+
+pub mod error;
+pub mod request;
+
+pub mod engine;
+
+pub use engine::{Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
+pub use error::{Error, Result};
+pub use request::{
+    ChatMessage, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, Prompt,
+    SamplingParams, TokenLogprob,
+};
