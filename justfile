@@ -1,0 +1,32 @@
+# The dev loop. `just` alone lists the recipes; scripts/test.sh runs all checks without just.
+
+set positional-arguments
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Format, tidy, lints and unit tests: before every commit.
+check:
+    scripts/test.sh --quick
+
+# Everything that CI runs.
+test *arguments:
+    scripts/test.sh "$@"
+
+# Builds, fetches the default model and starts a node; takes the node's flags.
+run *arguments:
+    scripts/run.sh "$@"
+
+# The documentation of all crates.
+doc:
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --open
+
+# Fuzzes the GGUF reader for so many seconds (needs cargo-fuzz).
+fuzz seconds='60':
+    cd inference && RUSTC_BOOTSTRAP=1 cargo fuzz run gguf -- -max_total_time={{ seconds }}
+
+# Formats Rust and Python.
+fmt:
+    cargo fmt --all
+    .venv/bin/ruff format .
