@@ -10,6 +10,10 @@
 pub mod error;
 pub mod request;
 
+pub mod gguf;
+
+pub mod dequantize;
+
 pub mod engine;
 
 pub use engine::{Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
