@@ -1,1 +1,13 @@
-//! Wire and document types.
+//! Wire and document types of the node: pure, no I/O, no clock, no async.
+//!
+//! Reading order: who a node is ([`id`]), how a refusal is named on every surface
+//! ([`error_code`]), and how large anything that arrives may be ([`limits`]).
+
+#![warn(missing_docs)]
+
+pub mod error_code;
+pub mod id;
+pub mod limits;
+
+pub use error_code::ErrorCode;
+pub use id::{NodeId, NodeIdError};

@@ -1,0 +1,243 @@
+//! The resolved configuration, section by section.
+//!
+//! Every field carries its documentation, from which the example file and `--print-config` are
+//! made. Unknown keys are refused, so that a typo cannot pass for a default. Sections are handed
+//! down one by one; nothing below the node sees the whole. There are no secrets in here: they
+//! live in files of their own.
+
+pub mod check;
+pub mod load;
+pub mod units;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use aither_inference::{EngineConfig, engine::BackendChoice};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The chat model that is served when a request names none.
+pub const DEFAULT_MODEL: &str = "smollm2:135m";
+/// Most time between the first signal and the exit: part of the interface.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Names used in the platform's documents that stand for the default chat model here.
+const BUILT_IN_ALIASES: &[&str] = &["llama3.1:8b", "mistral:7b"];
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where keys, models and state live. Default: $XDG_DATA_HOME/aither, else
+    /// ~/.local/share/aither.
+    pub data_dir: PathBuf,
+    /// The node's name, shown to people; empty takes the host's name.
+    pub name: String,
+    /// The model that answers when a request names none.
+    pub default_model: String,
+    /// Logging.
+    pub log: LogConfig,
+    /// The HTTP API.
+    pub http: HttpConfig,
+    /// The inference engine.
+    pub inference: InferenceConfig,
+    /// Model files.
+    pub models: ModelsConfig,
+    /// Other names for models: alias = "model". Names that nobody serves are looked up here.
+    pub aliases: BTreeMap<String, String>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// "pretty" for people, "json" for machines: one object per line on stderr.
+    pub format: LogFormat,
+    /// What is logged, as in RUST_LOG: "info", "warn,aither_node=debug". The environment's
+    /// AITHER_LOG, else RUST_LOG, goes before it.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The HTTP API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// The address to listen on. Port 0 takes any free one; it is written to run.json.
+    #[schemars(with = "String")]
+    pub bind: SocketAddr,
+    /// Whether programs on this machine may use inference and model lists without a key, as
+    /// tools made for a local model server expect. Requests of web pages never may.
+    pub keyless_loopback: bool,
+    /// Largest request body.
+    #[serde(with = "units::size_usize")]
+    #[schemars(with = "String")]
+    pub body_bytes_max: usize,
+    /// Most open connections; further ones wait until one closes.
+    pub connections_max: usize,
+    /// Longest wait for a request's headers, also on a kept-alive connection.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub header_timeout: Duration,
+    /// Longest time until an answer is complete or, if it streams, begins.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub request_timeout: Duration,
+    /// The base URL under which others reach this node, where a proxy stands before it:
+    /// "https://node.example.org".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+}
+
+/// The inference engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceConfig {
+    /// Where models run: "auto" takes a GPU with room where the build has one, "cpu", "gpu".
+    pub backend: Backend,
+    /// Compute threads; 0 takes one per core.
+    pub threads: usize,
+    /// Requests that run at once.
+    pub running_max: usize,
+    /// Requests that wait behind them; further ones are refused with 503.
+    pub queue_len_max: usize,
+    /// What loaded models may take together. Default: half of this machine's memory.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub memory_budget: u64,
+    /// A model unused for this long is unloaded.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub idle_unload: Duration,
+    /// Longest context, in model tokens; a model's own may be shorter.
+    pub context_length_max: usize,
+}
+
+/// Which device runs the models.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A GPU with room where the build has one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, or an error.
+    Gpu,
+}
+
+/// Model files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelsConfig {
+    /// What to serve: "NAME" of a stored model, "FILE", "NAME=FILE"; files are used where they
+    /// lie. Empty serves every stored model.
+    pub serve: Vec<String>,
+    /// Whether the models named in `serve`, or else the default model, are loaded at the start.
+    pub preload: bool,
+    /// Largest file that is downloaded or imported.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub file_bytes_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: load::default_data_dir(),
+            name: String::new(),
+            default_model: DEFAULT_MODEL.to_owned(),
+            log: LogConfig::default(),
+            http: HttpConfig::default(),
+            inference: InferenceConfig::default(),
+            models: ModelsConfig::default(),
+            aliases: BUILT_IN_ALIASES
+                .iter()
+                .map(|alias| ((*alias).to_owned(), DEFAULT_MODEL.to_owned()))
+                .collect(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 8200)),
+            keyless_loopback: true,
+            body_bytes_max: 4 << 20,
+            connections_max: 512,
+            header_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            public_url: None,
+        }
+    }
+}
+
+impl Default for InferenceConfig {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Auto,
+            threads: 0,
+            running_max: 4,
+            queue_len_max: 64,
+            memory_budget: load::default_memory_budget(),
+            idle_unload: Duration::from_secs(300),
+            context_length_max: 8192,
+        }
+    }
+}
+
+impl Default for ModelsConfig {
+    fn default() -> Self {
+        Self {
+            serve: Vec::new(),
+            preload: true,
+            file_bytes_max: 256 << 30,
+        }
+    }
+}
+
+impl From<Backend> for BackendChoice {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Auto => Self::Auto,
+            Backend::Cpu => Self::Cpu,
+            Backend::Gpu => Self::Gpu,
+        }
+    }
+}
+
+impl From<&InferenceConfig> for EngineConfig {
+    fn from(config: &InferenceConfig) -> Self {
+        Self {
+            backend: config.backend.into(),
+            threads: config.threads,
+            running_max: config.running_max,
+            queue_len_max: config.queue_len_max,
+            memory_budget_bytes: config.memory_budget,
+            idle_unload: config.idle_unload,
+            context_length_max: config.context_length_max,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! From layers to one [`Config`]: defaults < TOML file < `AITHER_*` environment < flags.
+//!
+//! In the environment two underscores step into a section: `AITHER_HTTP__BIND`. Three variables
+//! are no keys: `AITHER_CONFIG` names the file, `AITHER_LOG` is the log filter, and an empty
+//! variable counts as unset. A file is read with a cap, since it may be anything.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+    value::Value,
+};
+
+use super::{Config, check};
+use crate::files;
+
+/// Begins every variable that is read.
+pub const ENV_PREFIX: &str = "AITHER_";
+/// Variables of that prefix that are no configuration keys.
+const ENV_NO_KEYS: &[&str] = &["config", "log"];
+/// No configuration file is this large.
+const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Memory budget where the machine's memory cannot be found out.
+const MEMORY_BUDGET_FALLBACK: u64 = 2 << 30;
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        message: String,
+    },
+    /// A layer has an unknown key, or a value that does not fit its key.
+    #[error("invalid configuration: {message}")]
+    Invalid {
+        /// Which key, where it comes from, and what it must be.
+        message: String,
+    },
+}
+
+/// What the command line says; every field that is `None` leaves the layers below alone.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `(key, value)`, the key as in the file: `http.bind`.
+    values: Vec<(&'static str, Value)>,
+}
+
+impl Overrides {
+    /// Sets a key when there is a value.
+    pub fn set(&mut self, key: &'static str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.values.push((key, value.into()));
+        }
+    }
+}
+
+/// Reads all layers and checks the result.
+///
+/// # Errors
+/// The file cannot be read, or a value is unknown, of the wrong kind or out of bounds.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ConfigError> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(path) = file {
+        // The source is told in the error, so the path is checked here and read there.
+        read_file(path)?;
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    figment = figment.merge(environment());
+    for (key, value) in &overrides.values {
+        figment = figment.merge(Serialized::global(key, value));
+    }
+    let config: Config = figment.extract().map_err(|error| ConfigError::Invalid {
+        message: describe(error),
+    })?;
+    check::check(&config)?;
+    Ok(config)
+}
+
+/// Returns where a user's data lives when nobody says otherwise.
+pub fn default_data_dir() -> PathBuf {
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_DATA_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/share")))
+        .map_or_else(|| PathBuf::from("aither-data"), |base| base.join("aither"))
+}
+
+/// Returns half of this machine's memory: the other half is for what else runs on it.
+pub fn default_memory_budget() -> u64 {
+    let Ok(mut system) = sysinfo::System::new() else {
+        return MEMORY_BUDGET_FALLBACK;
+    };
+    system.refresh_memory();
+    // A container's limit is what counts where there is one.
+    let limit = system
+        .cgroup_limits()
+        .map(|limits| limits.total_memory)
+        .filter(|total| *total > 0);
+    let total = limit.unwrap_or(u64::MAX).min(system.total_memory());
+    match total {
+        0 => MEMORY_BUDGET_FALLBACK,
+        // Whole mebibytes read better.
+        total => (total / 2) & !((1 << 20) - 1),
+    }
+}
+
+fn read_file(path: &Path) -> Result<(), ConfigError> {
+    let failed = |message: String| ConfigError::File {
+        path: path.to_owned(),
+        message,
+    };
+    match files::read_bounded(path, CONFIG_FILE_BYTES_MAX) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(failed("there is no such file".into())),
+        Err(files::FileError::Read { source, .. }) => Err(failed(source.to_string())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+fn environment() -> impl figment::Provider {
+    Env::prefixed(ENV_PREFIX)
+        .filter_map(|key| {
+            let name = key.as_str().to_ascii_lowercase();
+            let is_set = env::var_os(format!("{ENV_PREFIX}{}", key.as_str().to_ascii_uppercase()))
+                .is_none_or(|value| !value.is_empty());
+            (is_set && !ENV_NO_KEYS.contains(&name.as_str())).then(|| key.into())
+        })
+        .split("__")
+}
+
+/// Puts figment's findings into one line that names key and layer.
+fn describe(error: figment::Error) -> String {
+    let mut lines: Vec<String> = error.into_iter().map(|error| error.to_string()).collect();
+    lines.dedup();
+    lines.join("; ")
+}

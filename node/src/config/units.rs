@@ -1,0 +1,112 @@
+//! How durations and sizes are written in configuration: `"30s"`, `"4MiB"`.
+//!
+//! Reading accepts every unit of the two parsers below; writing picks the largest binary unit that
+//! divides the number, so that what is printed reads back as the same value. A bare number is
+//! refused for durations (seconds? milliseconds?) and means bytes for sizes.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+/// Writes a size exactly, in the largest binary unit that divides it.
+pub fn format_size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in UNITS {
+        if bytes != 0 && bytes.trailing_zeros() >= shift {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes}B")
+}
+
+/// A number of bytes or a text with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SizeText {
+    Bytes(u64),
+    Text(String),
+}
+
+fn deserialize_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match SizeText::deserialize(deserializer)
+        .map_err(|_| de::Error::custom("expected a size such as \"4MiB\""))?
+    {
+        SizeText::Bytes(bytes) => Ok(bytes),
+        SizeText::Text(text) => text
+            .parse::<ByteSize>()
+            .map(|size| size.as_u64())
+            .map_err(|_| de::Error::custom(format!("{text:?} is no size such as \"4MiB\""))),
+    }
+}
+
+/// For `#[serde(with)]` on a `u64` of bytes.
+pub mod size_u64 {
+    use super::{Deserializer, Serializer, deserialize_size, format_size};
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_size(*bytes))
+    }
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        deserialize_size(deserializer)
+    }
+}
+
+/// For `#[serde(with)]` on a `usize` of bytes.
+pub mod size_usize {
+    use super::{Deserializer, Serializer, de, deserialize_size, format_size};
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn serialize<S: Serializer>(bytes: &usize, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_size(*bytes as u64))
+    }
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+        usize::try_from(deserialize_size(deserializer)?)
+            .map_err(|_| de::Error::custom("the size is too large for this machine"))
+    }
+}
+
+/// For `#[serde(with)]` on a [`Duration`].
+pub mod duration {
+    use super::{Deserialize, Deserializer, Duration, Serializer, de};
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map_err(|_| de::Error::custom(format!("{text:?} is no duration such as \"30s\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_exactly_and_read_back() {
+        let cases = [
+            (0, "0B"),
+            (1, "1B"),
+            (1000, "1000B"),
+            (1024, "1KiB"),
+            (4 << 20, "4MiB"),
+            (3 << 30, "3GiB"),
+            (1 << 40, "1TiB"),
+            ((4 << 20) + 1, "4194305B"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(format_size(bytes), text);
+            assert_eq!(text.parse::<ByteSize>().unwrap().as_u64(), bytes, "{text}");
+        }
+    }
+}
