@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod load;
+pub mod print;
 pub mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};

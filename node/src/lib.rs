@@ -1,6 +1,20 @@
 //! The node as a library: what `main` runs and tests drive.
+//!
+//! Reading order: [`commands`] are the subcommands, of which `run` makes a [`node`] from a
+//! [`config`].
+
+pub mod commands;
+pub mod node;
+
+pub mod args;
+pub mod error;
 
 pub mod config;
+pub mod data_dir;
 pub mod files;
 pub mod identity;
 pub mod models;
+pub mod server;
+pub mod services;
+pub mod signals;
+pub mod telemetry;

@@ -7,8 +7,16 @@
 //!
 //! One process writes the directory at a time: the holder of the data directory's lock.
 
+pub mod catalogue;
+pub mod download;
 pub mod error;
+pub mod import;
 pub mod manifest;
+pub mod package;
+pub mod pull;
+pub mod serve;
+pub mod source;
+mod unpack;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -22,6 +30,7 @@ use aither_protocol::limits::MODEL_NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    download::DownloadLimits,
     error::ModelStoreError,
     manifest::{Manifest, StoredModel},
 };
@@ -167,6 +176,7 @@ impl ModelStore {
     pub fn use_in_place(&self, name: &str, path: &Path) -> Result<ModelEntry, ModelStoreError> {
         check_name(name)?;
         let path = std::path::absolute(path).map_err(FileError::read(path))?;
+        import::check_gguf(&path)?;
         let size_bytes = fs::metadata(&path).map_err(FileError::read(&path))?.len();
         let entry = ModelEntry {
             name: name.to_owned(),
@@ -317,40 +327,6 @@ impl ModelStore {
     }
 }
 
-/// Bounds of a download.
-#[derive(Debug, Clone, Default)]
-pub struct DownloadLimits {}
-
-impl ModelStore {
-    /// Fetches a model from the catalogue or a source and enters it.
-    ///
-    /// # Errors
-    /// The source is unknown, cannot be fetched, or is no usable model.
-    pub async fn pull(
-        &self,
-        source: &str,
-        mut progress: impl FnMut(PullProgress) + Send,
-    ) -> Result<ModelEntry, ModelStoreError> {
-        progress(PullProgress::step("pulling manifest"));
-        Err(ModelStoreError::InvalidSource {
-            given: source.to_owned(),
-            message: "pulling is not built yet".into(),
-        })
-    }
-
-    /// Copies a file into the store.
-    ///
-    /// # Errors
-    /// The file is no usable model, or cannot be copied.
-    pub fn import(&self, file: &Path, name: Option<&str>) -> Result<ModelEntry, ModelStoreError> {
-        let _ = name;
-        Err(ModelStoreError::InvalidModel {
-            path: file.to_owned(),
-            message: "importing is not built yet".into(),
-        })
-    }
-}
-
 /// Checks that a name can stand in a URL, a manifest and a log line.
 ///
 /// # Errors
@@ -427,6 +403,6 @@ mod tests {
         for (path, name) in cases {
             assert_eq!(name_of_file(Path::new(path)).unwrap(), name);
         }
-        assert!(name_of_file(Path::new("…gguf")).is_err());
+        assert!(name_of_file(Path::new("….gguf")).is_err());
     }
 }

@@ -1,99 +1,28 @@
 //! Bounds that a type cannot say, checked before any port opens.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
+use tracing_subscriber::EnvFilter;
 
-use super::{Config, load::ConfigError};
+use super::{Config, HttpConfig, InferenceConfig, load::ConfigError};
 use crate::models::check_name;
+
+/// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
+const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// A key, whether its value fits, and what it must be.
+type Row = (&'static str, bool, &'static str);
 
 /// Checks every value that its type leaves too free.
 ///
 /// # Errors
 /// The first value out of bounds, with its key and what it must be.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    let http = &config.http;
-    let inference = &config.inference;
-    let second = Duration::from_secs(1);
-    let day = Duration::from_secs(86_400);
-    // Key, whether it fits, what it must be.
-    let rows: [(&str, bool, &str); 15] = [
-        (
-            "data_dir",
-            !config.data_dir.as_os_str().is_empty(),
-            "must not be empty",
-        ),
-        (
-            "name",
-            name_fits(&config.name),
-            "must be at most 64 printable characters",
-        ),
-        (
-            "default_model",
-            check_name(&config.default_model).is_ok(),
-            "must be a model name",
-        ),
-        (
-            "log.filter",
-            filter_fits(&config.log.filter),
-            "must be a filter as in RUST_LOG",
-        ),
-        (
-            "http.body_bytes_max",
-            (1024..=1 << 30).contains(&http.body_bytes_max),
-            "must be 1KiB to 1GiB",
-        ),
-        (
-            "http.connections_max",
-            (1..=100_000).contains(&http.connections_max),
-            "must be 1 to 100000",
-        ),
-        (
-            "http.header_timeout",
-            (second..=day).contains(&http.header_timeout),
-            "must be 1s to 1day",
-        ),
-        (
-            "http.request_timeout",
-            (second..=day).contains(&http.request_timeout),
-            "must be 1s to 1day",
-        ),
-        (
-            "http.public_url",
-            http.public_url.as_deref().is_none_or(is_base_url),
-            "must be an http or https URL without query, such as \"https://node.example.org\"",
-        ),
-        (
-            "inference.threads",
-            inference.threads <= 1024,
-            "must be 0 to 1024",
-        ),
-        (
-            "inference.running_max",
-            (1..=1024).contains(&inference.running_max),
-            "must be 1 to 1024",
-        ),
-        (
-            "inference.queue_len_max",
-            inference.queue_len_max <= 100_000,
-            "must be 0 to 100000",
-        ),
-        (
-            "inference.memory_budget",
-            inference.memory_budget >= 16 << 20,
-            "must be at least 16MiB",
-        ),
-        (
-            "inference.context_length_max",
-            (64..=1 << 20).contains(&inference.context_length_max),
-            "must be 64 to 1048576",
-        ),
-        (
-            "models.file_bytes_max",
-            config.models.file_bytes_max >= 1 << 20,
-            "must be at least 1MiB",
-        ),
-    ];
+    let rows = top_rows(config)
+        .into_iter()
+        .chain(http_rows(&config.http))
+        .chain(inference_rows(&config.inference));
     for (key, fits, must) in rows {
         if !fits {
             return invalid(format!("{key} {must}"));
@@ -109,16 +38,85 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn top_rows(config: &Config) -> [Row; 5] {
+    let dir_fits = !config.data_dir.as_os_str().is_empty();
+    let model_fits = check_name(&config.default_model).is_ok();
+    let filter_fits = config.log.filter.parse::<EnvFilter>().is_ok();
+    let file_fits = config.models.file_bytes_max >= 1 << 20;
+    [
+        ("data_dir", dir_fits, "must not be empty"),
+        (
+            "name",
+            name_fits(&config.name),
+            "must be at most 64 printable characters",
+        ),
+        ("default_model", model_fits, "must be a model name"),
+        ("log.filter", filter_fits, "must be a filter as in RUST_LOG"),
+        ("models.file_bytes_max", file_fits, "must be at least 1MiB"),
+    ]
+}
+
+fn http_rows(http: &HttpConfig) -> [Row; 5] {
+    let body_fits = (1024..=1 << 30).contains(&http.body_bytes_max);
+    let connections_fit = (1..=100_000).contains(&http.connections_max);
+    let url_fits = http.public_url.as_deref().is_none_or(is_base_url);
+    let url_must = "must be an http or https URL without query: \"https://node.example.org\"";
+    let period_must = "must be 1s to 1day";
+    [
+        ("http.body_bytes_max", body_fits, "must be 1KiB to 1GiB"),
+        (
+            "http.connections_max",
+            connections_fit,
+            "must be 1 to 100000",
+        ),
+        (
+            "http.header_timeout",
+            PERIOD.contains(&http.header_timeout),
+            period_must,
+        ),
+        (
+            "http.request_timeout",
+            PERIOD.contains(&http.request_timeout),
+            period_must,
+        ),
+        ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn inference_rows(inference: &InferenceConfig) -> [Row; 6] {
+    let running_fits = (1..=1024).contains(&inference.running_max);
+    let queue_fits = inference.queue_len_max <= 100_000;
+    let memory_fits = inference.memory_budget >= 16 << 20;
+    let context_fits = (64..=1 << 20).contains(&inference.context_length_max);
+    let idle_fits = inference.idle_unload >= *PERIOD.start();
+    [
+        (
+            "inference.threads",
+            inference.threads <= 1024,
+            "must be 0 to 1024",
+        ),
+        ("inference.running_max", running_fits, "must be 1 to 1024"),
+        ("inference.queue_len_max", queue_fits, "must be 0 to 100000"),
+        (
+            "inference.memory_budget",
+            memory_fits,
+            "must be at least 16MiB",
+        ),
+        (
+            "inference.context_length_max",
+            context_fits,
+            "must be 64 to 1048576",
+        ),
+        ("inference.idle_unload", idle_fits, "must be at least 1s"),
+    ]
+}
+
 fn invalid(message: String) -> Result<(), ConfigError> {
     Err(ConfigError::Invalid { message })
 }
 
 fn name_fits(name: &str) -> bool {
     name.len() <= NODE_NAME_BYTES_MAX && !name.chars().any(char::is_control)
-}
-
-fn filter_fits(filter: &str) -> bool {
-    filter.parse::<tracing_subscriber::EnvFilter>().is_ok()
 }
 
 fn is_base_url(text: &str) -> bool {

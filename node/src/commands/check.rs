@@ -1,0 +1,55 @@
+//! `check`: reads everything in the data directory that could be damaged.
+
+use crate::{
+    config::Config,
+    data_dir::{self, DataDir},
+    error::NodeError,
+    identity::{AdminKey, NodeIdentity},
+    models::{
+        DownloadLimits, ModelStore,
+        import::{check_gguf, sha256_of_file},
+    },
+};
+
+/// Verifies the keys and the checksum of every stored model.
+///
+/// # Errors
+/// A node is running on the directory, or something is damaged; each is told in words.
+pub fn check(config: &Config) -> Result<(), NodeError> {
+    if !config.data_dir.exists() {
+        let message = format!("there is no data directory {}", config.data_dir.display());
+        return Err(NodeError::Usage { message });
+    }
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let identity = NodeIdentity::load(&data_dir::identity_path(data_dir.path()))?;
+    let admin_key = AdminKey::load(&data_dir::admin_key_path(data_dir.path()))?;
+    let models = ModelStore::open(data_dir.path(), DownloadLimits::default())?;
+    let mut problems = Vec::new();
+    let entries = models.list();
+    for entry in &entries {
+        let problem =
+            models
+                .problem_of(entry)
+                .or_else(|| match sha256_of_file(&entry.path, |_| {}) {
+                    Ok(sha256) if sha256 != entry.sha256 => Some(format!(
+                        "the file of model {:?} has changed; remove the model and pull it again",
+                        entry.name
+                    )),
+                    Ok(_) => check_gguf(&entry.path).err().map(|error| error.to_string()),
+                    Err(error) => Some(error.to_string()),
+                });
+        problems.extend(problem);
+    }
+    if !problems.is_empty() {
+        return Err(NodeError::Damaged {
+            message: problems.join("; "),
+        });
+    }
+    let state = |present| if present { "good" } else { "not made yet" };
+    super::print(&format!(
+        "identity   {}\nadmin key  {}\nmodels     {} good\n",
+        state(identity.is_some()),
+        state(admin_key.is_some()),
+        entries.len()
+    ))
+}

@@ -1,0 +1,298 @@
+//! The node: builds every part, owns their tasks, stops them in order.
+//!
+//! Start: lock the directory, read keys, open the store, start the engine, bind, serve. Only then
+//! are models loaded, so that `/health` and `/ready` answer meanwhile; with the last one loaded
+//! the node is ready and says so in `run.json`. Stop: accept nothing, let requests finish, stop
+//! the engine, take `run.json` back. A part that ends by itself stops the node with a reason.
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use aither_inference::{
+    Engine, EngineConfig, GenerationEvent,
+    engine::{EventSink, Flow},
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, DRAIN_TIMEOUT},
+    data_dir::{self, DataDir, RunInfo},
+    error::NodeError,
+    files,
+    identity::{AdminKey, NodeIdentity},
+    models::{DownloadLimits, ModelStore, import::sha256_of_file},
+    server::Server,
+    services::readiness::{Readiness, ReadyState},
+    signals::Signals,
+};
+
+/// Part of the drain time that is kept for stopping the engine and the process itself.
+const STOP_RESERVE: Duration = Duration::from_secs(2);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    data_dir: DataDir,
+    identity: NodeIdentity,
+    engine: Engine,
+    models: ModelStore,
+    readiness: Readiness,
+    address: SocketAddr,
+    /// The models to load before the node is ready.
+    preload: Vec<String>,
+    shutdown: CancellationToken,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Builds every part and serves; models are not loaded yet.
+    ///
+    /// # Errors
+    /// Any part's refusal; what was started before it is stopped by being dropped.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let (identity, admin_key) = load_keys(&data_dir)?;
+        // Bound early: a taken port should not cost the user the loading of a model.
+        let server = Server::bind(&config.http).await?;
+        let limits = DownloadLimits {
+            file_bytes_max: config.models.file_bytes_max,
+            ..DownloadLimits::default()
+        };
+        let models = ModelStore::open(data_dir.path(), limits)?;
+        let chosen = choose_models(&models, &config.models.serve)?;
+        let engine = Engine::start(EngineConfig::from(&config.inference))?;
+        register_models(&engine, &models, &chosen)?;
+        let readiness = Readiness::new();
+        let shutdown = CancellationToken::new();
+        let address = server.address();
+        let _ = admin_key;
+        let router = crate::server::bare_router();
+        let drain = DRAIN_TIMEOUT.saturating_sub(STOP_RESERVE);
+        let serving = tokio::spawn(server.serve(router, shutdown.clone(), drain));
+        hash_in_background(&models);
+        tracing::info!(
+            http = data_dir::local_url(address),
+            peer = %identity.id(),
+            backend = engine.status().backend,
+            "serving"
+        );
+        let preload = preload_names(&config, &models, chosen);
+        Ok(Self {
+            config,
+            data_dir,
+            identity,
+            engine,
+            models,
+            readiness,
+            address,
+            preload,
+            shutdown,
+            server: Some(serving),
+        })
+    }
+
+    /// Returns the base URL of the HTTP API, as this machine reaches it.
+    pub fn url(&self) -> String {
+        data_dir::local_url(self.address)
+    }
+
+    /// Becomes ready and works until a signal, or until a part fails; then stops.
+    ///
+    /// # Errors
+    /// The part that failed, or that a second signal cut the stopping short.
+    pub async fn run(mut self, mut signals: Signals) -> Result<(), NodeError> {
+        let outcome = self.work(&mut signals).await;
+        self.readiness.set(ReadyState::Draining);
+        tokio::select! {
+            biased;
+            () = signals.next() => {
+                self.data_dir.remove_run_info();
+                Err(NodeError::Interrupted { hint: " a second time: open requests were cut off" })
+            }
+            () = self.stop() => outcome,
+        }
+    }
+
+    async fn work(&mut self, signals: &mut Signals) -> Result<(), NodeError> {
+        let mut server = self.server.take();
+        let serving = async {
+            match &mut server {
+                Some(serving) => serving.await,
+                None => pending().await,
+            }
+        };
+        let ready_forever = async {
+            self.become_ready().await?;
+            pending::<Result<(), NodeError>>().await
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = signals.next() => Ok(()),
+            ended = serving => Err(NodeError::PartFailed {
+                part: "the HTTP server",
+                message: match ended {
+                    Ok(()) => "it ended by itself".to_owned(),
+                    Err(error) => error.to_string(),
+                },
+            }),
+            failed = pin!(ready_forever) => failed,
+        };
+        self.server = server;
+        outcome
+    }
+
+    /// Loads models, then tells the world.
+    async fn become_ready(&self) -> Result<(), NodeError> {
+        let started = Instant::now();
+        for name in &self.preload {
+            match preload(&self.engine, name).await {
+                Ok(()) => tracing::info!(model = name, "loaded"),
+                // The others can be served, and this one may load once there is room.
+                Err(error) => tracing::warn!(model = name, %error, "cannot load the model"),
+            }
+        }
+        if self.engine.models().is_empty() {
+            tracing::warn!(
+                "there is no model to serve: run \"aither-node models pull {}\"",
+                self.config.default_model
+            );
+        }
+        self.readiness.set(ReadyState::Ready);
+        self.data_dir.write_run_info(&RunInfo {
+            pid: std::process::id(),
+            http: self.url(),
+            peer_id: self.identity.id().to_string(),
+            listen: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })?;
+        tracing::info!(
+            http = self.url(),
+            models = self.models.list().len(),
+            load_seconds = started.elapsed().as_secs_f32(),
+            "ready"
+        );
+        Ok(())
+    }
+
+    /// Stops every part in order, within the drain time.
+    async fn stop(&mut self) {
+        tracing::info!("stopping; a second signal leaves at once");
+        self.shutdown.cancel();
+        if let Some(serving) = self.server.take()
+            && !serving.is_finished()
+            && let Err(error) = serving.await
+        {
+            tracing::error!(%error, "the HTTP server failed while stopping");
+        }
+        let engine = self.engine.clone();
+        let stopping = tokio::task::spawn_blocking(move || engine.shutdown(STOP_RESERVE / 2));
+        if let Err(error) = stopping.await {
+            tracing::error!(%error, "the inference engine failed while stopping");
+        }
+        self.data_dir.remove_run_info();
+        tracing::info!("stopped");
+    }
+}
+
+fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> {
+    let identity_path = data_dir::identity_path(data_dir.path());
+    let admin_key_path = data_dir::admin_key_path(data_dir.path());
+    let identity = NodeIdentity::load_or_create(&identity_path)?;
+    let admin_key = AdminKey::load_or_create(&admin_key_path)?;
+    files::warn_if_readable_by_others(&identity_path);
+    files::warn_if_readable_by_others(&admin_key_path);
+    Ok((identity, admin_key))
+}
+
+/// Restricts the store to what the operator named; no names mean no restriction.
+fn choose_models(models: &ModelStore, serve: &[String]) -> Result<Vec<String>, NodeError> {
+    if serve.is_empty() {
+        return Ok(Vec::new());
+    }
+    models.serve_only(serve).map_err(|error| NodeError::Usage {
+        message: format!("--model: {error}"),
+    })
+}
+
+/// Makes the models known to the engine. One that was asked for by name must be usable; a stored
+/// one that is not, is left out with a warning.
+fn register_models(
+    engine: &Engine,
+    models: &ModelStore,
+    chosen: &[String],
+) -> Result<(), NodeError> {
+    for entry in models.list() {
+        match engine.register(&entry.name, &entry.path) {
+            Ok(_) => {}
+            Err(error) if chosen.contains(&entry.name) => {
+                return Err(NodeError::Usage {
+                    message: format!("--model {}: {error}", entry.name),
+                });
+            }
+            Err(error) => {
+                tracing::warn!(model = entry.name, %error, "the model cannot be served");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn preload_names(config: &Config, models: &ModelStore, chosen: Vec<String>) -> Vec<String> {
+    if !config.models.preload {
+        Vec::new()
+    } else if chosen.is_empty() {
+        let default = models.get(&config.default_model);
+        default.into_iter().map(|entry| entry.name).collect()
+    } else {
+        chosen
+    }
+}
+
+async fn preload(engine: &Engine, name: &str) -> Result<(), aither_inference::Error> {
+    let (sender, receiver) = oneshot::channel();
+    let mut sender = Some(sender);
+    let sink: EventSink = Box::new(move |event| {
+        let outcome = match event {
+            GenerationEvent::Done(_) => Ok(()),
+            GenerationEvent::Failed(error) => Err(error),
+            _ => return Flow::Continue,
+        };
+        if let Some(sender) = sender.take() {
+            // The node may be stopping and no longer wait.
+            let _ = sender.send(outcome);
+        }
+        Flow::Continue
+    });
+    engine.preload(name, None, sink)?;
+    receiver
+        .await
+        .unwrap_or(Err(aither_inference::Error::ShuttingDown))
+}
+
+/// Computes the checksums of files used in place; nothing waits for them.
+fn hash_in_background(models: &ModelStore) {
+    let models = models.clone();
+    let pending: Vec<_> = models
+        .list()
+        .into_iter()
+        .filter(|entry| entry.sha256.is_empty())
+        .collect();
+    if pending.is_empty() {
+        return;
+    }
+    // A thread of its own: nobody awaits it, and the process may end before it does.
+    std::thread::spawn(move || {
+        for entry in pending {
+            match sha256_of_file(&entry.path, |_| {}) {
+                Ok(sha256) => models.set_in_place_sha256(&entry.name, sha256),
+                Err(error) => tracing::warn!(model = entry.name, %error, "no checksum"),
+            }
+        }
+    });
+}
