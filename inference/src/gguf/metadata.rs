@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{invalid, limits, reader::Reader};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -391,7 +391,7 @@ impl Array {
     }
 }
 
-fn unknown_type(key: &str, type_id: u32) -> crate::Error {
+fn unknown_type(key: &str, type_id: u32) -> Error {
     invalid(format!(
         "metadata {key:?} has the unknown value type {type_id}"
     ))

@@ -238,12 +238,12 @@ impl RawTensor {
                 self.offset, place.alignment
             )));
         }
-        let start = place.data_start.checked_add(self.offset);
-        let bytes = (elements / block_len).checked_mul(self.ty.block_bytes() as u64);
-        let end = start
-            .zip(bytes)
-            .and_then(|(start, bytes)| start.checked_add(bytes))
-            .ok_or_else(overflow)?;
+        let bounds = || {
+            let start = place.data_start.checked_add(self.offset)?;
+            let bytes = (elements / block_len).checked_mul(self.ty.block_bytes() as u64)?;
+            Some((start, start.checked_add(bytes)?))
+        };
+        let (start, end) = bounds().ok_or_else(overflow)?;
         if end > place.file_bytes {
             return Err(invalid(format!(
                 "tensor {name:?} ends at byte {end}, the file has {}; it is truncated",
@@ -252,7 +252,7 @@ impl RawTensor {
         }
         let narrow = |at: u64| usize::try_from(at).map_err(|_| overflow());
         Ok(TensorInfo {
-            start: narrow(end - bytes.unwrap_or(0))?,
+            start: narrow(start)?,
             end: narrow(end)?,
             elements,
             shape: self.shape,
