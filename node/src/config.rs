@@ -13,6 +13,7 @@ pub mod units;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use aither_inference::{EngineConfig, engine::BackendChoice};
+use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ pub struct Config {
     /// ~/.local/share/aither.
     pub data_dir: PathBuf,
     /// The node's name, shown to people; empty takes the host's name.
+    #[serde(deserialize_with = "units::lenient_text")]
     pub name: String,
     /// The model that answers when a request names none.
     pub default_model: String,
@@ -168,6 +170,22 @@ impl Default for Config {
                 .iter()
                 .map(|alias| ((*alias).to_owned(), DEFAULT_MODEL.to_owned()))
                 .collect(),
+        }
+    }
+}
+
+impl Config {
+    /// Returns the node's name for people: the configured one, else the host's.
+    pub fn node_name(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        let host = sysinfo::System::host_name().unwrap_or_default();
+        let host: String = host.chars().filter(|c| !c.is_control()).collect();
+        if host.is_empty() || host.len() > NODE_NAME_BYTES_MAX {
+            "aither-node".to_owned()
+        } else {
+            host
         }
     }
 }

@@ -220,3 +220,84 @@ fn random_bytes() -> Result<Zeroizing<[u8; 32]>, IdentityError> {
     })?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_survives_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.key");
+        let made = NodeIdentity::load_or_create(&path).unwrap();
+        let read = NodeIdentity::load_or_create(&path).unwrap();
+        assert_eq!(made.id(), read.id());
+        assert_ne!(made.id(), NodeIdentity::generate().unwrap().id());
+    }
+
+    #[test]
+    fn a_key_of_another_program_is_read() {
+        // The example of RFC 8410, section 10.3.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.key");
+        std::fs::write(&path, EXAMPLE_PEM).unwrap();
+        let identity = NodeIdentity::load(&path).unwrap().unwrap();
+        assert_eq!(identity.id().public_key(), EXAMPLE_PUBLIC_KEY);
+        assert_eq!(*identity.to_pem(), EXAMPLE_PEM);
+    }
+
+    const EXAMPLE_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+        -----END PRIVATE KEY-----\n";
+    const EXAMPLE_PUBLIC_KEY: &str =
+        "ed25519:19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+
+    #[test]
+    fn only_the_admin_key_matches() {
+        let key = AdminKey::generate().unwrap();
+        assert!(key.matches(key.reveal()));
+        assert!(!key.matches(""));
+        assert!(!key.matches(&key.reveal()[1..]));
+        assert!(!key.matches(&format!("{}x", key.reveal())));
+        assert!(!key.matches(AdminKey::generate().unwrap().reveal()));
+    }
+
+    #[test]
+    fn an_admin_key_has_256_bits_after_its_prefix() {
+        let key = AdminKey::generate().unwrap();
+        let encoded = key.reveal().strip_prefix(ADMIN_KEY_PREFIX).unwrap();
+        assert_eq!(bs58::decode(encoded).into_vec().unwrap().len(), 32);
+    }
+
+    #[test]
+    fn weak_and_unusable_admin_keys_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.key");
+        let with_space = format!("{0} {0}", "a".repeat(40));
+        for text in ["", "short", &with_space, &"é".repeat(40)] {
+            std::fs::write(&path, text).unwrap();
+            let error = AdminKey::load(&path).unwrap_err();
+            assert!(
+                matches!(error, IdentityError::InvalidAdminKey { .. }),
+                "{text:?}"
+            );
+        }
+        std::fs::write(&path, format!("{}\n", "a".repeat(40))).unwrap();
+        assert_eq!(
+            AdminKey::load(&path).unwrap().unwrap().reveal(),
+            "a".repeat(40)
+        );
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let key = AdminKey::generate().unwrap();
+        assert_eq!(format!("{key:?}"), "AdminKey(***)");
+        let identity = NodeIdentity::generate().unwrap();
+        let printed = format!("{identity:?}");
+        assert!(
+            printed.contains("***") && !printed.contains("SigningKey"),
+            "{printed}"
+        );
+    }
+}

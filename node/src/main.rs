@@ -34,7 +34,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     let text = error.to_string();
-    let lines = text.lines().take_while(|line| !line.starts_with("Usage:"));
+    let said = |line: &&str| !line.starts_with("Usage:") && !line.starts_with("For more");
+    let lines = text.lines().take_while(said);
     let line: Vec<_> = lines
         .map(str::trim)
         .filter(|line| !line.is_empty())

@@ -11,6 +11,7 @@ use std::{
 
 use figment::{
     Figment,
+    error::Kind,
     providers::{Env, Format, Serialized, Toml},
     value::Value,
 };
@@ -140,9 +141,51 @@ fn environment() -> impl figment::Provider {
         .split("__")
 }
 
-/// Puts figment's findings into one line that names key and layer.
+/// Puts figment's findings into one line that names keys and layers.
 fn describe(error: figment::Error) -> String {
-    let mut lines: Vec<String> = error.into_iter().map(|error| error.to_string()).collect();
-    lines.dedup();
-    lines.join("; ")
+    let mut findings: Vec<String> = error
+        .into_iter()
+        .map(|error| describe_one(&error))
+        .collect();
+    findings.dedup();
+    findings.join("; ")
+}
+
+fn describe_one(error: &figment::Error) -> String {
+    let what = match &error.kind {
+        Kind::UnknownField(field, []) => format!("unknown key {field:?}"),
+        Kind::UnknownField(field, known) => {
+            format!("unknown key {field:?}; known are {}", known.join(", "))
+        }
+        Kind::UnknownVariant(value, known) => {
+            format!("{value:?} is none of {}", known.join(", "))
+        }
+        // A parser draws the place over several lines; the first says where, the last what.
+        kind => {
+            let text = kind.to_string();
+            let lines: Vec<_> = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect();
+            match lines.as_slice() {
+                [first, .., last] => format!("{first}: {last}"),
+                _ => text,
+            }
+        }
+    };
+    let layer = error.metadata.as_ref();
+    if layer.is_some_and(|layer| layer.name.contains("environment")) {
+        let variable = error.path.join("__").to_ascii_uppercase();
+        return format!("{what}, for the variable {ENV_PREFIX}{variable}");
+    }
+    let key = match error.path.as_slice() {
+        [] => String::new(),
+        path => format!(", for {}", path.join(".")),
+    };
+    let file = layer
+        .and_then(|layer| layer.source.as_ref()?.file_path())
+        .map(|path| format!(", in {}", path.display()))
+        .unwrap_or_default();
+    format!("{what}{key}{file}")
 }

