@@ -9,6 +9,7 @@ use std::{
     future::pending,
     net::SocketAddr,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::{self, ApiParts, ApiState},
     config::{Config, DRAIN_TIMEOUT},
     data_dir::{self, DataDir, RunInfo},
     error::NodeError,
@@ -71,8 +73,17 @@ impl Node {
         let readiness = Readiness::new();
         let shutdown = CancellationToken::new();
         let address = server.address();
-        let _ = admin_key;
-        let router = crate::server::bare_router();
+        let router = api::router(ApiState::new(ApiParts {
+            engine: engine.clone(),
+            models: models.clone(),
+            http: config.http.clone(),
+            admin_key: Arc::new(admin_key),
+            aliases: config.aliases.clone(),
+            default_model: config.default_model.clone(),
+            peer_id: identity.id().to_string(),
+            node_name: node_name(&config.name),
+            readiness: readiness.clone(),
+        }));
         let drain = DRAIN_TIMEOUT.saturating_sub(STOP_RESERVE);
         let serving = tokio::spawn(server.serve(router, shutdown.clone(), drain));
         hash_in_background(&models);
@@ -208,6 +219,14 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
+}
+
+/// Returns the configured name, else the machine's.
+fn node_name(configured: &str) -> String {
+    let configured = Some(configured.to_owned()).filter(|name| !name.is_empty());
+    configured
+        .or_else(|| sysinfo::System::host_name().ok())
+        .unwrap_or_else(|| "aither-node".to_owned())
 }
 
 /// Restricts the store to what the operator named; no names mean no restriction.

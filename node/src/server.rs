@@ -136,11 +136,6 @@ impl Server {
     }
 }
 
-/// A router that only says that the process lives.
-pub fn bare_router() -> Router {
-    Router::new().route("/health", axum::routing::get(|| async { "ok" }))
-}
-
 async fn pause_after(error: &io::Error) {
     // The client went away between its knock and our answer.
     let gone = matches!(

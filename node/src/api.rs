@@ -1,0 +1,195 @@
+//! The HTTP API: the node's own routes, OpenAI's and Ollama's, in one router.
+//!
+//! Each dialect has a file of types and a file of handlers; handlers translate and call
+//! `services`. What holds for every request stands here, as layers, from the outside in: request
+//! id, metrics, the shape of errors, panics, authentication. The routes and `/openapi.json` come
+//! from the same `OpenApiRouter`, so neither can have what the other lacks.
+//!
+//! The server that accepts connections must insert `ConnectInfo<SocketAddr>`; without it nobody
+//! counts as local.
+
+mod auth;
+mod docs;
+mod error;
+mod extract;
+mod health;
+mod metrics;
+mod native;
+mod native_types;
+mod ollama;
+mod ollama_models;
+mod ollama_types;
+mod openai_chat;
+mod openai_completions;
+mod openai_models;
+mod openai_types;
+mod request_id;
+mod stream;
+
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aither_inference::Engine;
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use self::error::{ApiError, FieldError, Problem};
+use self::metrics::HttpMetrics;
+use crate::{
+    config::HttpConfig,
+    identity::AdminKey,
+    models::ModelStore,
+    services::{LlmService, ModelCatalog, Readiness},
+};
+
+/// The version that `/health` and Ollama's clients are told.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the API is built from.
+#[derive(Debug)]
+pub struct ApiParts {
+    /// Runs the models.
+    pub engine: Engine,
+    /// Holds their files.
+    pub models: ModelStore,
+    /// The section `http` of the configuration.
+    pub http: HttpConfig,
+    /// The operator's key.
+    pub admin_key: Arc<AdminKey>,
+    /// Names that stand for others where nobody serves them.
+    pub aliases: BTreeMap<String, String>,
+    /// The model of requests that name none.
+    pub default_model: String,
+    /// This node's id.
+    pub peer_id: String,
+    /// This node's name for people.
+    pub node_name: String,
+    /// Whether requests are taken.
+    pub readiness: Readiness,
+}
+
+/// What handlers see; clones share it.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    shared: Arc<Shared>,
+}
+
+/// The parts and what is made of them.
+#[derive(Debug)]
+pub struct Shared {
+    engine: Engine,
+    models: ModelStore,
+    http: HttpConfig,
+    admin_key: Arc<AdminKey>,
+    peer_id: String,
+    node_name: String,
+    readiness: Readiness,
+    llm: LlmService,
+    metrics: HttpMetrics,
+    started: Instant,
+}
+
+impl ApiState {
+    /// Puts the parts together.
+    pub fn new(parts: ApiParts) -> Self {
+        let catalog = ModelCatalog::new(
+            parts.engine.clone(),
+            parts.models.clone(),
+            parts.aliases,
+            &parts.default_model,
+        );
+        let llm = LlmService::new(parts.engine.clone(), catalog, parts.http.request_timeout);
+        Self {
+            shared: Arc::new(Shared {
+                engine: parts.engine,
+                models: parts.models,
+                http: parts.http,
+                admin_key: parts.admin_key,
+                peer_id: parts.peer_id,
+                node_name: parts.node_name,
+                readiness: parts.readiness,
+                llm,
+                metrics: HttpMetrics::default(),
+                started: Instant::now(),
+            }),
+        }
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// Returns every route behind every layer.
+pub fn router(state: ApiState) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .layer(axum::Extension(docs::OpenApiDocument::new(&document)))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            auth::authenticate,
+        ))
+        .layer(CatchPanicLayer::custom(error::on_panic))
+        .layer(middleware::from_fn(error::shape_errors))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            metrics::measure,
+        ))
+        .layer(middleware::from_fn(request_id::assign_request_id))
+        .with_state(state)
+}
+
+/// Returns the OpenAPI document of the router.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(docs::ApiDocument::openapi())
+        .routes(routes!(native::generate))
+        .routes(routes!(native::chat))
+        .routes(routes!(native::embed))
+        .routes(routes!(openai_models::list))
+        .routes(routes!(openai_models::retrieve))
+        .routes(routes!(openai_chat::chat_completions))
+        .routes(routes!(openai_completions::completions))
+        .routes(routes!(openai_completions::embeddings))
+        .routes(routes!(ollama::chat))
+        .routes(routes!(ollama::generate))
+        .routes(routes!(ollama::embed))
+        .routes(routes!(ollama::embeddings))
+        .routes(routes!(ollama_models::tags))
+        .routes(routes!(ollama_models::ps))
+        .routes(routes!(ollama_models::show))
+        .routes(routes!(ollama_models::pull))
+        .routes(routes!(ollama_models::delete))
+        .routes(routes!(ollama_models::version))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(docs::openapi_json))
+        .routes(routes!(docs::docs_page))
+        .routes(routes!(docs::root))
+}
+
+/// Returns seconds since 1970, as OpenAI's `created` has them.
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Returns a time as RFC 3339 in UTC.
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}

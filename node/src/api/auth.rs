@@ -1,0 +1,303 @@
+//! Who may do what: the one place that decides.
+//!
+//! Every route has an [`Access`]; what is not listed is the operator's alone. A wrong key is 401
+//! everywhere but on open routes, which do not look at it. Accounts, agents and capability tokens
+//! will be further kinds of [`Caller`].
+//!
+//! **Keyless loopback.** Local tools made for Ollama send no key. They may use inference and
+//! model lists when the connection comes from loopback *and* is made to a loopback name. The name
+//! is checked because a web page can point its own name at 127.0.0.1 (DNS rebinding), and
+//! `Origin` because a page may send requests to localhost. A forwarding header shows that the
+//! real peer is behind a proxy.
+
+use std::net::{IpAddr, SocketAddr};
+
+use aither_protocol::ErrorCode;
+use axum::{
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{ApiError, ApiState};
+
+/// Headers by which a proxy tells that it stands between us and the client.
+const FORWARDING: [HeaderName; 3] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// Whom a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody; the header is not looked at.
+    Open,
+    /// Key holders, and keyless programs on this machine where that is configured.
+    Inference,
+    /// The operator, and programs on this machine.
+    Metrics,
+    /// The operator.
+    Operator,
+    /// Nobody: there is no such route. Only a wrong key is refused before that is said.
+    NoRoute,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Nobody in particular, on an open route.
+    Anyone,
+    /// A program on this machine, without a key.
+    Local,
+    /// The holder of the admin key.
+    Operator,
+}
+
+impl Access {
+    /// Returns whom a route, given by its template, is for.
+    pub(super) fn of(route: Option<&str>) -> Self {
+        let Some(route) = route else {
+            return Self::NoRoute;
+        };
+        match route {
+            "/" | "/health" | "/ready" | "/docs" | "/openapi.json" => Self::Open,
+            "/metrics" => Self::Metrics,
+            "/v1/llm/generate" | "/v1/llm/chat" | "/v1/llm/embed" => Self::Inference,
+            "/v1/models" | "/v1/models/{id}" => Self::Inference,
+            "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => Self::Inference,
+            "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Self::Inference,
+            "/api/tags" | "/api/ps" | "/api/show" | "/api/version" => Self::Inference,
+            _ => Self::Operator,
+        }
+    }
+}
+
+/// Lets a request pass with its [`Caller`], or refuses it.
+pub(super) async fn authenticate(
+    State(state): State<ApiState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let access = Access::of(route.map(MatchedPath::as_str));
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let is_local = peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip()))
+        && is_local_request(request.uri().host(), request.headers());
+    let caller = decide(
+        access,
+        request.headers(),
+        is_local,
+        state.http.keyless_loopback,
+        |key| state.admin_key.matches(key),
+    );
+    match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+fn decide(
+    access: Access,
+    headers: &HeaderMap,
+    is_local: bool,
+    keyless_loopback: bool,
+    is_admin_key: impl Fn(&str) -> bool,
+) -> Result<Caller, ApiError> {
+    if access == Access::Open {
+        return Ok(Caller::Anyone);
+    }
+    let mut presented = headers.get_all(header::AUTHORIZATION).iter();
+    let key = match (presented.next(), presented.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.to_str().ok().and_then(bearer)),
+        (Some(_), Some(_)) => Some(None),
+    };
+    match (key, access) {
+        (Some(Some(key)), _) if is_admin_key(key) => Ok(Caller::Operator),
+        (Some(_), _) => Err(unauthorized(
+            "the key in the Authorization header is not one of this node's",
+        )),
+        (None, Access::NoRoute) => Ok(Caller::Anyone),
+        (None, Access::Inference) if is_local && keyless_loopback => Ok(Caller::Local),
+        (None, Access::Metrics) if is_local => Ok(Caller::Local),
+        (None, Access::Operator) if is_local => Err(unauthorized(
+            "this route needs the admin key: Authorization: Bearer KEY, with the content of \
+             admin.key in the node's data directory",
+        )),
+        (None, _) => Err(unauthorized(
+            "this route needs a key: Authorization: Bearer KEY",
+        )),
+    }
+}
+
+fn unauthorized(detail: &str) -> ApiError {
+    ApiError::new(ErrorCode::Unauthorized, detail)
+}
+
+/// Returns the key of a bearer header; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Returns whether a request names this machine, and no web page or proxy speaks through it.
+fn is_local_request(uri_host: Option<&str>, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host_is_local = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().is_ok_and(is_loopback_host),
+        _ => false,
+    };
+    host_is_local
+        && uri_host.is_none_or(is_loopback_host)
+        && !headers.contains_key(header::ORIGIN)
+        && !FORWARDING.iter().any(|name| headers.contains_key(name))
+}
+
+/// Returns whether `host[:port]` is `localhost` or a loopback address.
+fn is_loopback_host(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (address, None),
+        Some((address, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (address, Some(port)),
+            None => return false,
+        },
+        None => match host.rsplit_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (host, None),
+        },
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return false;
+    }
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn loopback_names_are_told_from_others() {
+        for host in [
+            "localhost",
+            "LOCALHOST:8200",
+            "127.0.0.1:1",
+            "127.8.8.8",
+            "[::1]:8200",
+            "[::1]",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io:8200",
+            "192.168.1.2",
+            "0.0.0.0",
+            "localhost:x",
+            "[::1]x",
+            "[::2]:1",
+            "localhost:",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_web_page_or_a_proxy_is_not_a_local_program() {
+        let local = [("host", "localhost:8200")];
+        assert!(is_local_request(None, &headers(&local)));
+        assert!(!is_local_request(None, &headers(&[])));
+        assert!(!is_local_request(Some("evil.example"), &headers(&local)));
+        for header in [
+            ("origin", "http://localhost:8200"),
+            ("origin", "null"),
+            ("x-real-ip", "1"),
+        ] {
+            assert!(
+                !is_local_request(None, &headers(&[local[0], header])),
+                "{header:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_kind_of_route_admits_its_callers() {
+        use Access::*;
+        let none: &[(&str, &str)] = &[];
+        let right = &[("authorization", "bearer  right")];
+        let wrong = &[("authorization", "Bearer wrong")];
+        let basic = &[("authorization", "Basic right")];
+        let empty = &[("authorization", "Bearer ")];
+        let rows: &[(
+            Access,
+            &[(&'static str, &'static str)],
+            bool,
+            Option<Caller>,
+        )] = &[
+            (Open, none, false, Some(Caller::Anyone)),
+            (Open, wrong, false, Some(Caller::Anyone)),
+            (Inference, none, true, Some(Caller::Local)),
+            (Inference, none, false, None),
+            (Inference, wrong, true, None),
+            (Inference, basic, true, None),
+            (Inference, empty, true, None),
+            (Inference, right, false, Some(Caller::Operator)),
+            (Operator, none, true, None),
+            (Operator, right, false, Some(Caller::Operator)),
+            (Metrics, none, true, Some(Caller::Local)),
+            (Metrics, none, false, None),
+            (Metrics, right, false, Some(Caller::Operator)),
+            (NoRoute, none, false, Some(Caller::Anyone)),
+            (NoRoute, wrong, false, None),
+        ];
+        for (access, pairs, is_local, expected) in rows {
+            let decided = decide(*access, &headers(pairs), *is_local, true, |key| {
+                key == "right"
+            });
+            assert_eq!(decided.ok(), *expected, "{access:?} {pairs:?} {is_local}");
+        }
+        let keyless_off = decide(Inference, &headers(none), true, false, |_| false);
+        assert!(keyless_off.is_err());
+    }
+
+    #[test]
+    fn two_keys_at_once_are_a_wrong_key() {
+        let mut two = headers(&[("authorization", "Bearer right")]);
+        two.append(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer right"),
+        );
+        assert!(decide(Access::Inference, &two, true, true, |_| true).is_err());
+    }
+
+    #[test]
+    fn a_route_that_is_not_listed_is_the_operators() {
+        assert_eq!(Access::of(Some("/v1/some/new/route")), Access::Operator);
+        assert_eq!(Access::of(Some("/api/pull")), Access::Operator);
+    }
+}

@@ -1,0 +1,96 @@
+//! `/openapi.json`, the page `/docs` that shows it, and `/`, which leads there.
+//!
+//! The page is one file of ours without anything from elsewhere, so that it works offline and no
+//! third party learns who reads it.
+
+use axum::{
+    Extension,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+const DOCS_PAGE: &str = include_str!("docs.html");
+/// The page runs its own inline code, talks to its own origin, and can be framed by nobody.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+/// Everything of the document that is not a route.
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(
+        title = "aither-node",
+        description = "One machine as a home for agents: inference on local models, in the \
+            node's own API and in those of OpenAI and Ollama. Send `Authorization: Bearer KEY`; \
+            programs on the same machine may use inference and model lists without a key unless \
+            that is switched off.",
+    ),
+    tags(
+        (name = "llm", description = "Inference, the node's own API"),
+        (name = "openai", description = "Inference, as OpenAI's clients know it"),
+        (name = "ollama", description = "Inference and models, as Ollama's clients know them"),
+        (name = "operation", description = "Health, metrics and this document"),
+    ),
+    modifiers(&BearerKey),
+)]
+pub(super) struct ApiDocument;
+
+#[derive(Debug)]
+struct BearerKey;
+
+impl Modify for BearerKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document as it is sent.
+#[derive(Debug, Clone)]
+pub(super) struct OpenApiDocument(Bytes);
+
+impl OpenApiDocument {
+    pub(super) fn new(document: &utoipa::openapi::OpenApi) -> Self {
+        let json = document.to_json().expect("the document's keys are strings");
+        Self(json.into())
+    }
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)),
+)]
+pub(super) async fn openapi_json(Extension(document): Extension<OpenApiDocument>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document.0).into_response()
+}
+
+/// A page that shows this document.
+#[utoipa::path(
+    get, path = "/docs", tag = "operation",
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")),
+)]
+pub(super) async fn docs_page() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, DOCS_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, DOCS_PAGE).into_response()
+}
+
+/// Leads to the documentation.
+#[utoipa::path(
+    get, path = "/", tag = "operation",
+    responses((status = 307, description = "To /docs")),
+)]
+pub(super) async fn root() -> Response {
+    let location = [(header::LOCATION, "/docs")];
+    (StatusCode::TEMPORARY_REDIRECT, location).into_response()
+}

@@ -1,0 +1,460 @@
+//! From an error to an answer: the one place where codes meet HTTP.
+//!
+//! A handler returns an [`ApiError`]; a middleware of this module gives it the shape that clients
+//! of its path expect: `application/problem+json` (RFC 9457) on the node's own routes, OpenAI's
+//! and Ollama's objects on theirs. Answers that the framework makes by itself (no such route,
+//! wrong method, a panic) take the same way, so every error has a code and a request id.
+//!
+//! Defects are logged here, once; their words stay out of the answer.
+
+use std::time::Duration;
+
+use aither_protocol::ErrorCode;
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::request_id::RequestId;
+use crate::{models::ModelStoreError, services::LlmError};
+
+/// How long to wait before asking a node again that is starting or stopping.
+const RETRY_WHEN_NOT_READY: Duration = Duration::from_secs(2);
+/// Begins the `type` of a problem; the code follows.
+const PROBLEM_TYPE_PREFIX: &str = "urn:aither:error:";
+/// OpenAI's clients repeat requests after a 5xx unless this header forbids it.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// A refusal or failure on its way to the client.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    code: ErrorCode,
+    detail: String,
+    fields: Vec<FieldError>,
+    retry_after: Option<Duration>,
+    /// For the log only.
+    cause: Option<String>,
+}
+
+/// One field of a request that is missing or wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// The field, with its path: `messages[0].role`.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// An error on the node's own routes (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// `urn:aither:error:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same words for every error of this code.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, and what helps.
+    pub detail: String,
+    /// A stable snake_case word.
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
+    /// Finds this request in the node's log.
+    pub request_id: String,
+    /// The fields at fault, if any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// Whose shape an answer takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Native,
+    OpenAi,
+    Ollama,
+}
+
+impl Dialect {
+    /// Returns the dialect of a path, known or not.
+    pub(super) fn of(path: &str) -> Self {
+        const OPENAI: [&str; 4] = [
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/models",
+        ];
+        let is_below = |prefix: &str| {
+            path.strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if path.starts_with("/api/") {
+            Self::Ollama
+        } else if OPENAI.into_iter().any(is_below) {
+            Self::OpenAi
+        } else {
+            Self::Native
+        }
+    }
+}
+
+impl ApiError {
+    /// An error with words for the client.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            fields: Vec::new(),
+            retry_after: None,
+            cause: None,
+        }
+    }
+
+    /// A field that is missing or out of bounds.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::with_field(ErrorCode::ValidationFailed, field, message)
+    }
+
+    /// A field that asks for what this version does not have.
+    pub fn unsupported(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::with_field(ErrorCode::NotAvailable, field, message)
+    }
+
+    /// A defect: the words go to the log, the client gets the request id.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(
+                ErrorCode::Internal,
+                "internal error; the node's log has more under this request id",
+            )
+        }
+    }
+
+    pub(super) fn with_field(
+        code: ErrorCode,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        let error = FieldError {
+            field: field.into(),
+            message: message.into(),
+        };
+        let detail = format!("{}: {}", error.field, error.message);
+        Self {
+            fields: vec![error],
+            ..Self::new(code, detail)
+        }
+    }
+
+    /// Calls a field by the name that the caller's dialect has for it.
+    pub(super) fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        for error in &mut self.fields {
+            if let Some((_, name)) = names.iter().find(|(from, _)| *from == error.field) {
+                error.field = (*name).to_owned();
+                self.detail = format!("{}: {}", error.field, error.message);
+            }
+        }
+        self
+    }
+
+    /// Returns the code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// Returns the status in a dialect.
+    pub(super) fn status(&self, dialect: Dialect) -> StatusCode {
+        let names_field = !self.fields.is_empty();
+        let status = match (dialect, self.code) {
+            // Both foreign APIs answer a bad field with 400, and so their clients expect; the
+            // same holds for a field that asks for something which is not there.
+            (Dialect::OpenAi | Dialect::Ollama, ErrorCode::ValidationFailed) => 400,
+            (Dialect::OpenAi | Dialect::Ollama, ErrorCode::NotAvailable) if names_field => 400,
+            (_, code) => code.http_status(),
+        };
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Returns the body in a dialect.
+    pub(super) fn body(&self, dialect: Dialect, request_id: &str) -> Value {
+        match dialect {
+            Dialect::Native => {
+                let problem = Problem {
+                    kind: format!("{PROBLEM_TYPE_PREFIX}{}", self.code),
+                    title: self.code.title(),
+                    status: self.status(dialect).as_u16(),
+                    detail: self.detail.clone(),
+                    code: self.code,
+                    request_id: request_id.to_owned(),
+                    errors: self.fields.clone(),
+                };
+                json!(problem)
+            }
+            Dialect::OpenAi => json!({"error": {
+                "message": self.detail,
+                "type": self.openai_type(),
+                "param": self.fields.first().map(|error| &error.field),
+                "code": self.openai_code(),
+            }}),
+            Dialect::Ollama => json!({"error": self.detail}),
+        }
+    }
+
+    fn openai_type(&self) -> &'static str {
+        match self.status(Dialect::OpenAi).as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The few codes that OpenAI's clients look for have OpenAI's words.
+    fn openai_code(&self) -> &'static str {
+        match self.code {
+            ErrorCode::PromptTooLong => "context_length_exceeded",
+            ErrorCode::Unauthorized => "invalid_api_key",
+            code => code.as_str(),
+        }
+    }
+
+    fn headers(&self, dialect: Dialect) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let content_type = match dialect {
+            Dialect::Native => "application/problem+json",
+            Dialect::OpenAi | Dialect::Ollama => "application/json",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(after) = self.retry_after {
+            // Rounded up: to come back early would only be refused again.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.code == ErrorCode::Unauthorized {
+            let scheme = HeaderValue::from_static("Bearer realm=\"aither\"");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.code.http_status() >= 500 && !self.code.is_transient() {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        headers
+    }
+
+    fn of_status(status: StatusCode, words: String) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => ErrorCode::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::PayloadTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
+            StatusCode::UNAUTHORIZED => ErrorCode::Unauthorized,
+            status if status.is_client_error() => ErrorCode::InvalidRequest,
+            status => return Self::internal(format!("answered {status}: {words}")),
+        };
+        Self::new(code, words)
+    }
+}
+
+impl From<LlmError> for ApiError {
+    fn from(error: LlmError) -> Self {
+        use aither_inference::Error as Engine;
+        let code = error.code();
+        let words = error.to_string();
+        match error {
+            LlmError::Model(_) => Self {
+                fields: vec![FieldError {
+                    field: "model".into(),
+                    message: words.clone(),
+                }],
+                ..Self::new(code, words)
+            },
+            LlmError::Engine(Engine::InvalidRequest { field, message }) => {
+                Self::with_field(code, field, message)
+            }
+            LlmError::Engine(Engine::ChatTemplate { message }) => {
+                let message = format!("the model's chat template refused them: {message}");
+                Self::with_field(code, "messages", message)
+            }
+            LlmError::Engine(Engine::QueueFull { retry_after }) => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(code, words)
+            },
+            LlmError::Engine(Engine::ShuttingDown) => Self {
+                retry_after: Some(RETRY_WHEN_NOT_READY),
+                ..Self::new(code, "the node is stopping; retry once it is back")
+            },
+            // The path is the operator's business.
+            LlmError::Engine(Engine::ModelFile { .. }) => Self {
+                cause: Some(words),
+                ..Self::new(
+                    code,
+                    "the model's file cannot be read any more; the operator must pull or import \
+                     it again",
+                )
+            },
+            _ if code == ErrorCode::Internal => Self::internal(words),
+            _ => Self::new(code, words),
+        }
+    }
+}
+
+impl From<ModelStoreError> for ApiError {
+    fn from(error: ModelStoreError) -> Self {
+        match error.code() {
+            ErrorCode::Internal => Self::internal(error.to_string()),
+            ErrorCode::ValidationFailed => {
+                Self::with_field(ErrorCode::ValidationFailed, "model", error.to_string())
+            }
+            code => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+/// The error of a node that is not ready.
+pub(super) fn not_ready(detail: &str) -> ApiError {
+    ApiError {
+        retry_after: Some(RETRY_WHEN_NOT_READY),
+        ..ApiError::new(ErrorCode::NotReady, detail)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status(Dialect::Native).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives every error answer the shape of its path's dialect.
+pub(super) async fn shape_errors(
+    RequestId(request_id): RequestId,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let method = request.method().clone();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let error = match response.extensions_mut().remove::<ApiError>() {
+        Some(error) => error,
+        None if status.is_client_error() || status.is_server_error() => {
+            ApiError::of_status(status, framework_words(status, &method, &path))
+        }
+        None => return response,
+    };
+    let dialect = Dialect::of(&path);
+    let status = error.status(dialect);
+    if status.is_server_error() {
+        let cause = error.cause.as_deref().unwrap_or(&error.detail);
+        tracing::error!(%request_id, %method, path, status = status.as_u16(), cause, "answered");
+    }
+    let body = error.body(dialect, &request_id).to_string();
+    let mut shaped = (status, error.headers(dialect), Body::from(body)).into_response();
+    // `Allow` says which methods a path has.
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+        shaped.headers_mut().insert(header::ALLOW, allow);
+    }
+    shaped
+}
+
+fn framework_words(status: StatusCode, method: &axum::http::Method, path: &str) -> String {
+    // Long enough for every route, short enough for a log line.
+    let path: String = path.chars().take(200).collect();
+    match status {
+        StatusCode::NOT_FOUND => format!("there is no {path} here; see /docs"),
+        StatusCode::METHOD_NOT_ALLOWED => format!("{path} does not answer {method}; see /docs"),
+        status => status
+            .canonical_reason()
+            .unwrap_or("refused")
+            .to_lowercase(),
+    }
+}
+
+/// What a panicking handler answers; the panic's own words are logged by the panic hook.
+pub(super) fn on_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let words = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no words");
+    ApiError::internal(format!("a handler panicked: {words}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_the_dialect_of_its_clients() {
+        let cases = [
+            ("/v1/chat/completions", Dialect::OpenAi),
+            ("/v1/models/a", Dialect::OpenAi),
+            ("/v1/modelsx", Dialect::Native),
+            ("/api/chat", Dialect::Ollama),
+            ("/v1/llm/chat", Dialect::Native),
+            ("/nowhere", Dialect::Native),
+        ];
+        for (path, dialect) in cases {
+            assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_three_shapes() {
+        let error = ApiError::field("n", "must be 1 to 16");
+        let problem = error.body(Dialect::Native, "id");
+        assert_eq!(problem["type"], "urn:aither:error:validation_failed");
+        assert_eq!(problem["status"], 422);
+        assert_eq!(problem["code"], "validation_failed");
+        assert_eq!(problem["request_id"], "id");
+        assert_eq!(problem["errors"][0]["field"], "n");
+        let openai = error.body(Dialect::OpenAi, "id");
+        assert_eq!(openai["error"]["param"], "n");
+        assert_eq!(openai["error"]["type"], "invalid_request_error");
+        assert_eq!(error.status(Dialect::OpenAi), 400);
+        let ollama = error.body(Dialect::Ollama, "id");
+        assert_eq!(ollama["error"], "n: must be 1 to 16");
+    }
+
+    #[test]
+    fn a_full_queue_says_when_to_return() {
+        let retry_after = Duration::from_millis(2100);
+        let error: ApiError =
+            LlmError::Engine(aither_inference::Error::QueueFull { retry_after }).into();
+        assert_eq!(error.status(Dialect::OpenAi), 503);
+        assert_eq!(error.headers(Dialect::Native)[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn a_defect_keeps_its_words_to_itself() {
+        let cause = LlmError::Engine(aither_inference::Error::Internal {
+            message: "secret".into(),
+        });
+        let error = ApiError::from(cause);
+        assert!(
+            !error
+                .body(Dialect::Native, "id")
+                .to_string()
+                .contains("secret")
+        );
+        assert_eq!(
+            error.cause.as_deref(),
+            Some("internal inference error: secret")
+        );
+    }
+
+    #[test]
+    fn a_field_is_called_by_the_name_of_the_dialect() {
+        let error = ApiError::field("max_tokens", "must be at least 1")
+            .renamed(&[("max_tokens", "num_predict")]);
+        assert_eq!(error.detail, "num_predict: must be at least 1");
+    }
+}

@@ -1,0 +1,157 @@
+//! `/v1/models`: what is served, in OpenAI's shape with our own members beside it.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    ApiError, ApiState, extract::RoutingHints, native::resolve, openai_types::OpenAiError,
+    unix_seconds,
+};
+use crate::services::ModelCard;
+
+/// A list of models.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelList {
+    /// `list`.
+    object: &'static str,
+    /// Models first, then the aliases that lead to them.
+    data: Vec<ModelObject>,
+}
+
+/// One model, or an alias of one.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct ModelObject {
+    /// The name to ask for.
+    id: String,
+    /// `model`.
+    object: &'static str,
+    /// When it was added, in seconds since 1970.
+    created: u64,
+    /// `aither`.
+    owned_by: &'static str,
+    /// `llama`, `qwen2`.
+    family: String,
+    /// Number of weights.
+    parameters: u64,
+    /// The prevailing tensor type: `Q4_1`.
+    quantization: String,
+    /// Context in model tokens.
+    context_length: usize,
+    /// What a thousand prompt tokens cost.
+    cost_per_1k_prompt: f64,
+    /// What a thousand completion tokens cost.
+    cost_per_1k: f64,
+    /// Whether this node serves it.
+    local: bool,
+    /// The nodes that serve it.
+    nodes: Vec<String>,
+    /// Whether it is in memory here.
+    loaded: bool,
+    /// The model that an alias stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias_of: Option<String>,
+}
+
+/// Lists the models and aliases that are served.
+#[utoipa::path(
+    get, path = "/v1/models", tag = "openai",
+    responses(
+        (status = 200, description = "The models", body = ModelList),
+        (status = "default", description = "An error", body = OpenAiError),
+    ),
+)]
+pub(super) async fn list(State(state): State<ApiState>, _hints: RoutingHints) -> Json<ModelList> {
+    let catalog = state.llm.catalog();
+    let mut data: Vec<_> = catalog
+        .list()
+        .into_iter()
+        .map(|card| object_of(&state, card))
+        .collect();
+    for (alias, target) in catalog.aliases() {
+        let object = data.iter().find(|object| object.id == target).cloned();
+        data.extend(object.map(|object| object.aliased(alias)));
+    }
+    Json(ModelList {
+        object: "list",
+        data,
+    })
+}
+
+/// Describes one model.
+#[utoipa::path(
+    get, path = "/v1/models/{id}", tag = "openai",
+    params(("id" = String, Path, description = "A model's name or an alias, URL-encoded")),
+    responses(
+        (status = 200, description = "The model", body = ModelObject),
+        (status = "default", description = "An error", body = OpenAiError),
+    ),
+)]
+pub(super) async fn retrieve(
+    State(state): State<ApiState>,
+    _hints: RoutingHints,
+    Path(id): Path<String>,
+) -> Result<Json<ModelObject>, ApiError> {
+    let info = resolve(&state, Some(&id))?;
+    let object = object_of(&state, state.llm.catalog().card(info));
+    let is_alias = state
+        .llm
+        .catalog()
+        .aliases()
+        .iter()
+        .any(|(alias, _)| *alias == id);
+    Ok(Json(if is_alias { object.aliased(id) } else { object }))
+}
+
+impl ModelObject {
+    fn aliased(mut self, alias: String) -> Self {
+        self.alias_of = Some(std::mem::replace(&mut self.id, alias));
+        self
+    }
+}
+
+fn object_of(state: &ApiState, card: ModelCard) -> ModelObject {
+    let price = units_of(card.price_per_1k_micros);
+    ModelObject {
+        id: card.info.name,
+        object: "model",
+        created: unix_seconds(card.added_at),
+        owned_by: "aither",
+        family: card.info.architecture,
+        parameters: card.info.parameters,
+        quantization: card.info.quantization,
+        context_length: card.info.context_length,
+        cost_per_1k_prompt: price,
+        cost_per_1k: price,
+        local: true,
+        nodes: vec![state.peer_id.clone()],
+        loaded: card.loaded,
+        alias_of: None,
+    }
+}
+
+/// Returns millionths as a JSON number of units: exact to six decimals within the amount's bound.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "prices are far below 2^53 millionths"
+)]
+fn units_of(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_written_with_six_decimals_at_most() {
+        assert_eq!(
+            serde_json::to_string(&units_of(16_815)).unwrap(),
+            "0.016815"
+        );
+        assert_eq!(serde_json::to_string(&units_of(1)).unwrap(), "1e-6");
+    }
+}

@@ -1,0 +1,245 @@
+//! From a generation to the body of an answer: streamed in a dialect's frames, or collected.
+//!
+//! An answer's head is sent when the prompt is evaluated, not before, so that a refusal still has
+//! a status of its own. From then on errors are frames. What has piled up goes out as one write.
+//! When the client hangs up, the server drops the body (or, before that, the handler), the
+//! generation goes with it, and the engine sees a closed channel at its next piece.
+
+use std::{convert::Infallible, time::Duration};
+
+use aither_inference::request::{FinishReason, GenerationStats, TokenLogprob};
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::ApiError;
+use crate::services::{Generation, GenerationStep};
+
+/// Pause after which a comment shows that the stream lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A frame is closed once it has this size, so that one write stays small.
+const FRAME_BYTES_TARGET: usize = 16 << 10;
+/// What the answer cost.
+pub(super) const X_AITHER_COST: HeaderName = HeaderName::from_static("x-aither-cost");
+
+/// How a dialect writes a stream.
+pub(super) trait Encoder: Send + 'static {
+    /// The body's media type.
+    const CONTENT_TYPE: &'static str;
+    /// What is sent into a long pause; may be nothing.
+    const COMMENT: &'static [u8];
+
+    /// Writes what a step is to the client.
+    fn step(&mut self, step: GenerationStep, out: &mut Vec<u8>);
+
+    /// Writes the error that ends the stream.
+    fn error(&mut self, error: &ApiError, out: &mut Vec<u8>);
+}
+
+/// Waits until the prompt is evaluated and answers with a stream.
+pub(super) async fn respond<E: Encoder>(
+    mut generation: Generation,
+    mut encoder: E,
+) -> Result<Response, ApiError> {
+    let first = generation.next().await?;
+    let mut head = Vec::new();
+    let is_over = matches!(first, GenerationStep::Done(_));
+    encoder.step(first, &mut head);
+    let state = Frames {
+        generation: (!is_over).then_some(generation),
+        encoder,
+        head,
+    };
+    let frames = stream::unfold(state, |mut state| async move {
+        let frame = state.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(frame)), state))
+    });
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(E::CONTENT_TYPE),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // Proxies of the nginx kind collect a body unless told not to.
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
+    ];
+    Ok((headers, Body::from_stream(frames)).into_response())
+}
+
+struct Frames<E> {
+    /// `None` once the stream is over.
+    generation: Option<Generation>,
+    encoder: E,
+    head: Vec<u8>,
+}
+
+impl<E: Encoder> Frames<E> {
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        let mut frame = std::mem::take(&mut self.head);
+        if !frame.is_empty() {
+            return Some(frame);
+        }
+        while frame.is_empty() {
+            let generation = self.generation.as_mut()?;
+            let next = match timeout(KEEP_ALIVE, generation.next()).await {
+                Ok(next) => next,
+                Err(_elapsed) => {
+                    frame.extend_from_slice(E::COMMENT);
+                    continue;
+                }
+            };
+            let mut next = next.map(Some);
+            loop {
+                match next {
+                    Ok(None) => break,
+                    Ok(Some(step)) => {
+                        let is_over = matches!(step, GenerationStep::Done(_));
+                        self.encoder.step(step, &mut frame);
+                        if is_over {
+                            self.generation = None;
+                            return Some(frame);
+                        }
+                    }
+                    Err(error) => {
+                        let error = ApiError::from(error);
+                        tracing::warn!(code = %error.code(), "a stream ended in an error");
+                        self.encoder.error(&error, &mut frame);
+                        self.generation = None;
+                        return Some(frame);
+                    }
+                }
+                if frame.len() >= FRAME_BYTES_TARGET {
+                    break;
+                }
+                next = generation.try_next();
+            }
+        }
+        Some(frame)
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    pub(super) choices: Vec<CollectedChoice>,
+    pub(super) stats: GenerationStats,
+}
+
+/// One of its choices.
+#[derive(Debug)]
+pub(super) struct CollectedChoice {
+    pub(super) text: String,
+    pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) finish_reason: FinishReason,
+}
+
+impl Default for CollectedChoice {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            logprobs: Vec::new(),
+            finish_reason: FinishReason::Stop,
+        }
+    }
+}
+
+impl Collected {
+    /// Returns the first choice.
+    pub(super) fn into_first(mut self) -> (CollectedChoice, GenerationStats) {
+        let first = if self.choices.is_empty() {
+            CollectedChoice::default()
+        } else {
+            self.choices.swap_remove(0)
+        };
+        (first, self.stats)
+    }
+}
+
+/// Waits for the whole answer of `choices` choices.
+pub(super) async fn collect(
+    mut generation: Generation,
+    choices: usize,
+) -> Result<Collected, ApiError> {
+    let mut collected = Collected::default();
+    collected
+        .choices
+        .resize_with(choices, CollectedChoice::default);
+    loop {
+        match generation.next().await? {
+            GenerationStep::Started => {}
+            GenerationStep::Piece {
+                choice,
+                text,
+                mut logprobs,
+            } => {
+                if let Some(choice) = collected.choices.get_mut(choice) {
+                    choice.text.push_str(&text);
+                    choice.logprobs.append(&mut logprobs);
+                }
+            }
+            GenerationStep::ChoiceDone {
+                choice,
+                finish_reason,
+            } => {
+                if let Some(choice) = collected.choices.get_mut(choice) {
+                    choice.finish_reason = finish_reason;
+                }
+            }
+            GenerationStep::Done(stats) => {
+                collected.stats = stats;
+                return Ok(collected);
+            }
+        }
+    }
+}
+
+/// Appends a server-sent event.
+pub(super) fn push_event(out: &mut Vec<u8>, name: Option<&str>, data: &impl Serialize) {
+    if let Some(name) = name {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"data: ");
+    push_json(out, data);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends a line of JSON.
+pub(super) fn push_line(out: &mut Vec<u8>, data: &impl Serialize) {
+    push_json(out, data);
+    out.push(b'\n');
+}
+
+/// JSON text has no raw line break, so it cannot break out of its event or line.
+fn push_json(out: &mut Vec<u8>, data: &impl Serialize) {
+    serde_json::to_writer(out, data).expect("our own types have string keys and finite numbers");
+}
+
+/// Returns a log-probability as JSON can hold it: the logarithm of zero has no notation there.
+pub(super) fn json_logprob(logprob: f32) -> f32 {
+    /// OpenAI's stand-in for "impossible".
+    const IMPOSSIBLE: f32 = -9999.0;
+    if logprob.is_finite() {
+        logprob
+    } else {
+        IMPOSSIBLE
+    }
+}
+
+/// Returns the word that both foreign APIs have for an end.
+pub(super) fn finish_word(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}

@@ -1,0 +1,248 @@
+//! The models this node serves, by every name that leads to them.
+//!
+//! A name is tried as it is, then with and without the tag `latest`, then among the aliases. The
+//! default model stands in for a missing name; where it is not served and exactly one model is,
+//! that one does. Prices follow from the number of weights.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use aither_inference::{Engine, engine::ModelInfo};
+
+use crate::models::ModelStore;
+
+/// The tag that a name without one stands for, as in container registries and Ollama.
+const DEFAULT_TAG: &str = ":latest";
+/// Weights of the model that costs one unit per thousand model tokens.
+const PRICE_BASE_PARAMETERS: u128 = 8_000_000_000;
+/// Fractions of a unit that a price can have.
+const MICROS_PER_UNIT: u128 = 1_000_000;
+/// Most names listed in a refusal; a node with hundreds of models has `/v1/models`.
+const NAMES_IN_REFUSAL_MAX: usize = 20;
+
+/// One model, ready to be shown.
+#[derive(Debug, Clone)]
+pub struct ModelCard {
+    /// What its file says.
+    pub info: ModelInfo,
+    /// SHA-256 of the file in hexadecimal; empty while unknown.
+    pub sha256: String,
+    /// When it was added.
+    pub added_at: SystemTime,
+    /// Whether it is in memory.
+    pub loaded: bool,
+    /// What a thousand prompt or completion tokens cost, in millionths of a unit.
+    pub price_per_1k_micros: u64,
+}
+
+/// Nobody serves a model of that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("model {name:?} not found; {}", served_words(served))]
+pub struct ModelNotFound {
+    /// The name asked for, cut to a bound.
+    pub name: String,
+    /// The names that are served.
+    pub served: Vec<String>,
+}
+
+/// A read view on the engine's models and the store; clones share it.
+#[derive(Debug, Clone)]
+pub struct ModelCatalog {
+    engine: Engine,
+    store: ModelStore,
+    aliases: Arc<BTreeMap<String, String>>,
+    default_model: Arc<str>,
+}
+
+impl ModelCatalog {
+    /// Puts a catalog over an engine and a store.
+    pub fn new(
+        engine: Engine,
+        store: ModelStore,
+        aliases: BTreeMap<String, String>,
+        default_model: &str,
+    ) -> Self {
+        Self {
+            engine,
+            store,
+            aliases: Arc::new(aliases),
+            default_model: default_model.into(),
+        }
+    }
+
+    /// Returns every served model, by name.
+    pub fn list(&self) -> Vec<ModelCard> {
+        let loaded = self.engine.status().loaded;
+        let mut infos = self.engine.models();
+        infos.sort_by(|a, b| a.name.cmp(&b.name));
+        infos
+            .into_iter()
+            .map(|info| {
+                let is_loaded = loaded.iter().any(|model| model.name == info.name);
+                self.card_of(info, is_loaded)
+            })
+            .collect()
+    }
+
+    /// Returns the aliases that lead somewhere, with the name of the model that they reach.
+    pub fn aliases(&self) -> Vec<(String, String)> {
+        self.aliases
+            .iter()
+            .filter(|(alias, _)| self.served(alias).is_none())
+            .filter_map(|(alias, _)| {
+                let target = self.resolve(Some(alias)).ok()?;
+                Some((alias.clone(), target.name))
+            })
+            .collect()
+    }
+
+    /// Returns the model that a request means; `None` and the empty name mean the default.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`] with the names that are served.
+    pub fn resolve(&self, name: Option<&str>) -> Result<ModelInfo, ModelNotFound> {
+        let name = name.map(str::trim).filter(|name| !name.is_empty());
+        let Some(name) = name else {
+            return self
+                .default()
+                .ok_or_else(|| self.not_found(&self.default_model));
+        };
+        if let Some(info) = self.served(name) {
+            return Ok(info);
+        }
+        let target = spellings(name).find_map(|name| self.aliases.get(&*name));
+        match target {
+            Some(target) if **target == *self.default_model => self.default(),
+            Some(target) => self.served(target),
+            None if spellings(name).any(|name| *name == *self.default_model) => self.default(),
+            None => None,
+        }
+        .ok_or_else(|| self.not_found(name))
+    }
+
+    /// Returns the card of a model that [`resolve`](Self::resolve) found.
+    pub fn card(&self, info: ModelInfo) -> ModelCard {
+        let loaded = self.engine.status().loaded;
+        let is_loaded = loaded.iter().any(|model| model.name == info.name);
+        self.card_of(info, is_loaded)
+    }
+
+    fn default(&self) -> Option<ModelInfo> {
+        self.served(&self.default_model).or_else(|| {
+            let mut only = self.engine.models();
+            if only.len() == 1 { only.pop() } else { None }
+        })
+    }
+
+    fn served(&self, name: &str) -> Option<ModelInfo> {
+        spellings(name).find_map(|name| self.engine.model(&name))
+    }
+
+    fn not_found(&self, name: &str) -> ModelNotFound {
+        let mut served: Vec<_> = self.engine.models().into_iter().map(|m| m.name).collect();
+        served.sort();
+        ModelNotFound {
+            name: name
+                .chars()
+                .take(aither_protocol::limits::MODEL_NAME_BYTES_MAX)
+                .collect(),
+            served,
+        }
+    }
+
+    fn card_of(&self, info: ModelInfo, loaded: bool) -> ModelCard {
+        let entry = self.store.get(&info.name);
+        ModelCard {
+            sha256: entry.as_ref().map(|e| e.sha256.clone()).unwrap_or_default(),
+            added_at: entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.added_at),
+            loaded,
+            price_per_1k_micros: price_per_1k_micros(info.parameters),
+            info,
+        }
+    }
+}
+
+/// Yields the ways in which a name may be registered: as it is, and with or without the tag.
+fn spellings(name: &str) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
+    let last_part = name.rsplit('/').next().unwrap_or(name);
+    let other = if let Some(stem) = name.strip_suffix(DEFAULT_TAG) {
+        Some(stem.into())
+    } else if last_part.contains(':') {
+        None
+    } else {
+        Some(format!("{name}{DEFAULT_TAG}").into())
+    };
+    std::iter::once(name.into()).chain(other)
+}
+
+/// Returns one unit per thousand model tokens of an 8B model, scaled by weights, rounded up to a
+/// millionth, never zero.
+fn price_per_1k_micros(parameters: u64) -> u64 {
+    let micros = (u128::from(parameters) * MICROS_PER_UNIT).div_ceil(PRICE_BASE_PARAMETERS);
+    u64::try_from(micros).unwrap_or(u64::MAX).max(1)
+}
+
+fn served_words(served: &[String]) -> String {
+    if served.is_empty() {
+        return "no model is served; get one with \"aither-node models pull smollm2:135m\"".into();
+    }
+    let more = served.len().saturating_sub(NAMES_IN_REFUSAL_MAX);
+    let names = served[..served.len() - more].join(", ");
+    if more == 0 {
+        format!("served: {names}")
+    } else {
+        format!("served: {names} and {more} more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_tried_with_and_without_the_tag_latest() {
+        let cases = [
+            ("llama", vec!["llama", "llama:latest"]),
+            ("llama:latest", vec!["llama:latest", "llama"]),
+            ("llama:8b", vec!["llama:8b"]),
+            (
+                "host:80/me/llama",
+                vec!["host:80/me/llama", "host:80/me/llama:latest"],
+            ),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(spellings(name).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_price_is_scaled_by_weights_rounded_up_and_never_zero() {
+        let cases = [
+            (8_000_000_000, 1_000_000),
+            (134_515_008, 16_815),
+            (1, 1),
+            (0, 1),
+            (u64::MAX, 2_305_843_009_213_694),
+        ];
+        for (parameters, micros) in cases {
+            assert_eq!(price_per_1k_micros(parameters), micros, "{parameters}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_served() {
+        let refusal = |served: Vec<String>| {
+            ModelNotFound {
+                name: "x".into(),
+                served,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            refusal(vec!["a".into()]),
+            "model \"x\" not found; served: a"
+        );
+        assert!(refusal(Vec::new()).contains("models pull"));
+        let many = (0..25).map(|i| format!("m{i}")).collect();
+        assert!(refusal(many).ends_with("and 5 more"));
+    }
+}

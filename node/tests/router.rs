@@ -1,0 +1,700 @@
+//! The router without a network and without a model: who may ask, what is refused, and how every
+//! error looks. What needs a model is tested against the real binary, in `http_api.rs` and in
+//! `python/`.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use aither_inference::{Engine, EngineConfig, engine::BackendChoice};
+use aither_node::{
+    api::{self, ApiParts, ApiState},
+    config::{Config, HttpConfig},
+    identity::AdminKey,
+    models::{DownloadLimits, ModelStore},
+    services::{Readiness, ReadyState},
+};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::ConnectInfo,
+    http::{HeaderMap, Request, StatusCode},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
+const BODY_BYTES_MAX: usize = 4096;
+
+struct Api {
+    router: Router,
+    readiness: Readiness,
+    _data_dir: tempfile::TempDir,
+}
+
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+fn api_with(http: HttpConfig) -> Api {
+    let engine = Engine::start(EngineConfig {
+        backend: BackendChoice::Cpu,
+        threads: 1,
+        running_max: 1,
+        queue_len_max: 1,
+        memory_budget_bytes: 1 << 20,
+        idle_unload: Duration::from_secs(60),
+        context_length_max: 128,
+    })
+    .unwrap();
+    let data_dir = tempfile::tempdir().unwrap();
+    let readiness = Readiness::new();
+    let state = ApiState::new(ApiParts {
+        engine,
+        models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
+        http,
+        admin_key: Arc::new(AdminKey::from_text(KEY.into())),
+        aliases: Config::default().aliases,
+        default_model: "smollm2:135m".into(),
+        peer_id: "peer".into(),
+        node_name: "name".into(),
+        readiness: readiness.clone(),
+    });
+    Api {
+        router: api::router(state),
+        readiness,
+        _data_dir: data_dir,
+    }
+}
+
+fn api() -> Api {
+    api_with(HttpConfig {
+        body_bytes_max: BODY_BYTES_MAX,
+        ..HttpConfig::default()
+    })
+}
+
+impl Api {
+    /// Sends a request as a local program would, with more headers.
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:8200");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer: SocketAddr = "127.0.0.1:5555".parse().unwrap();
+        let request = request
+            .extension(ConnectInfo(peer))
+            .body(body.into())
+            .unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 1 << 20).await.unwrap();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], Body::empty()).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Reply {
+        let headers = [("content-type", "application/json")];
+        self.send("POST", path, &headers, body.to_string()).await
+    }
+}
+
+/// Asserts that an answer is an error of the dialect of `path`, with a request id.
+fn assert_shape(path: &str, reply: &Reply) {
+    assert!(!reply.header("x-request-id").is_empty(), "{path}");
+    let json = reply.json();
+    if path.starts_with("/api/") {
+        assert!(json["error"].is_string(), "{path}: {json}");
+    } else if [
+        "/v1/chat/",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/embeddings",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
+    {
+        let error = &json["error"];
+        assert!(error["message"].is_string(), "{path}: {json}");
+        assert!(
+            error["type"].is_string() && error["code"].is_string(),
+            "{path}: {json}"
+        );
+        assert!(error.get("param").is_some(), "{path}: {json}");
+    } else {
+        assert_eq!(
+            reply.header("content-type"),
+            "application/problem+json",
+            "{path}"
+        );
+        assert_eq!(json["status"], reply.status.as_u16(), "{path}");
+        assert_eq!(json["request_id"], reply.header("x-request-id"), "{path}");
+        let kind = json["type"].as_str().unwrap();
+        assert!(
+            kind.ends_with(json["code"].as_str().unwrap()),
+            "{path}: {json}"
+        );
+        assert!(
+            json["title"].is_string() && json["detail"].is_string(),
+            "{path}: {json}"
+        );
+    }
+}
+
+/// The words of an error, in whatever dialect.
+fn words(reply: &Reply) -> String {
+    let json = reply.json();
+    let words = [&json["detail"], &json["error"]["message"], &json["error"]];
+    words
+        .iter()
+        .find_map(|word| word.as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn every_documented_route_answers_and_every_route_is_documented() {
+    let api = api();
+    let document = api.get("/openapi.json").await.json();
+    let mut documented = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            let url = path.replace("{id}", "x");
+            let reply = api.send(&method.to_uppercase(), &url, &[], "").await;
+            let is_routed = reply.status != StatusCode::METHOD_NOT_ALLOWED
+                && !words_or_empty(&reply).contains("see /docs");
+            assert!(
+                is_routed,
+                "{method} {path}: {} {}",
+                reply.status, reply.text
+            );
+            documented.push(format!("{method} {path}"));
+        }
+    }
+    documented.sort();
+    let expected = [
+        "delete /api/delete",
+        "get /",
+        "get /api/ps",
+        "get /api/tags",
+        "get /api/version",
+        "get /docs",
+        "get /health",
+        "get /metrics",
+        "get /openapi.json",
+        "get /ready",
+        "get /v1/models",
+        "get /v1/models/{id}",
+        "post /api/chat",
+        "post /api/delete",
+        "post /api/embed",
+        "post /api/embeddings",
+        "post /api/generate",
+        "post /api/pull",
+        "post /api/show",
+        "post /v1/chat/completions",
+        "post /v1/completions",
+        "post /v1/embeddings",
+        "post /v1/llm/chat",
+        "post /v1/llm/embed",
+        "post /v1/llm/generate",
+    ];
+    assert_eq!(documented, expected);
+}
+
+fn words_or_empty(reply: &Reply) -> String {
+    if reply.status.is_success() || reply.status.is_redirection() {
+        String::new()
+    } else {
+        words(reply)
+    }
+}
+
+#[tokio::test]
+async fn every_schema_that_the_document_names_is_in_it() {
+    let document = api().get("/openapi.json").await.json();
+    let mut names = Vec::new();
+    collect_references(&document, &mut names);
+    assert!(names.len() > 20);
+    for name in names {
+        let name = name.rsplit('/').next().unwrap();
+        assert!(
+            document["components"]["schemas"].get(name).is_some(),
+            "{name}"
+        );
+    }
+}
+
+fn collect_references(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            names.extend(
+                members
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+            );
+            members
+                .values()
+                .for_each(|member| collect_references(member, names));
+        }
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_references(item, names)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn errors_have_the_shape_of_their_path() {
+    let api = api();
+    let json = [("content-type", "application/json")];
+    let large = format!("{{\"prompt\":\"{}\"}}", "a".repeat(BODY_BYTES_MAX));
+    for path in [
+        "/v1/llm/generate",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/api/chat",
+    ] {
+        let rows: [(&str, &[u8], u16); 5] = [
+            ("GET", b"", 405),
+            ("POST", b"", 400),
+            ("POST", b"{\"prompt\":", 400),
+            ("POST", b"{\"prompt\":\"\xff\"}", 400),
+            ("POST", large.as_bytes(), 413),
+        ];
+        for (method, body, status) in rows {
+            let reply = api.send(method, path, &json, body.to_vec()).await;
+            assert_eq!(reply.status, status, "{method} {path}: {}", reply.text);
+            assert_shape(path, &reply);
+        }
+    }
+    for path in [
+        "/nowhere",
+        "/v1/nowhere",
+        "/api/nowhere",
+        "/v1/models/nowhere",
+    ] {
+        let reply = api.get(path).await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert_shape(path, &reply);
+    }
+    let allow = api.get("/api/chat").await;
+    assert_eq!(allow.header("allow"), "POST");
+}
+
+#[tokio::test]
+async fn a_body_must_be_json_but_ollamas_clients_need_not_say_so() {
+    let api = api();
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = json!({"model": "x", "prompt": "a", "messages": []}).to_string();
+    for path in ["/v1/llm/generate", "/v1/chat/completions"] {
+        let reply = api.send("POST", path, &form, body.clone()).await;
+        assert_eq!(reply.status, 415);
+        assert_shape(path, &reply);
+    }
+    let reply = api.send("POST", "/api/generate", &form, body.clone()).await;
+    assert_eq!(reply.status, 404, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn fields_are_refused_by_name() {
+    let api = api();
+    let chat = json!([{"role": "user", "content": "a"}]);
+    let rows = [
+        ("/v1/llm/generate", json!({}), 422, "prompt: is required"),
+        (
+            "/v1/llm/generate",
+            json!({"prompt": ""}),
+            422,
+            "prompt: must not be empty",
+        ),
+        (
+            "/v1/llm/generate",
+            json!({"prompt": 1}),
+            422,
+            "prompt: invalid type",
+        ),
+        (
+            "/v1/llm/generate",
+            json!({"prompt": "a", "temperature": "NaN"}),
+            422,
+            "temperature: ",
+        ),
+        ("/v1/llm/chat", json!({}), 422, "messages: is required"),
+        (
+            "/v1/llm/chat",
+            json!({"messages": []}),
+            422,
+            "messages: must have at least one",
+        ),
+        (
+            "/v1/llm/chat",
+            json!({"messages": [{"role": "user"}]}),
+            422,
+            "messages[0].content: ",
+        ),
+        (
+            "/v1/llm/chat",
+            json!({"messages": [{"role": "x", "content": ""}]}),
+            422,
+            "messages[0].role: ",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": chat}),
+            400,
+            "model: is required",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "m", "messages": []}),
+            400,
+            "messages: ",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "m", "messages": chat, "n": 0}),
+            400,
+            "n: must be 1 to 16",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "m", "messages": chat, "n": 1.5}),
+            400,
+            "n: ",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "m", "messages": chat, "tools": [{}]}),
+            400,
+            "tools: ",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "m", "messages": chat, "response_format": {"type": "json_object"}}),
+            400,
+            "response_format: ",
+        ),
+        (
+            "/v1/completions",
+            json!({"model": "m"}),
+            400,
+            "prompt: is required",
+        ),
+        (
+            "/v1/completions",
+            json!({"model": "m", "prompt": []}),
+            400,
+            "prompt: must be 1 to",
+        ),
+        (
+            "/v1/completions",
+            json!({"model": "m", "prompt": "a", "suffix": "b"}),
+            400,
+            "suffix: ",
+        ),
+        (
+            "/v1/completions",
+            json!({"model": "m", "prompt": "a", "best_of": 2}),
+            400,
+            "best_of: ",
+        ),
+        (
+            "/api/chat",
+            json!({"messages": chat}),
+            400,
+            "model: is required",
+        ),
+        (
+            "/api/chat",
+            json!({"model": "m", "messages": 1}),
+            400,
+            "messages: ",
+        ),
+        (
+            "/api/chat",
+            json!({"model": "m", "messages": chat, "tools": [{}]}),
+            400,
+            "tools: ",
+        ),
+        (
+            "/api/generate",
+            json!({"model": "m", "prompt": "a", "format": "json"}),
+            400,
+            "format: ",
+        ),
+        (
+            "/api/generate",
+            json!({"model": "m", "prompt": "a", "images": ["x"]}),
+            400,
+            "images: ",
+        ),
+        (
+            "/api/generate",
+            json!({"model": "m", "keep_alive": "soon"}),
+            400,
+            "keep_alive: ",
+        ),
+        ("/api/show", json!({}), 400, "model: is required"),
+    ];
+    for (path, body, status, expected) in rows {
+        let reply = api.post(path, &body).await;
+        assert_eq!(reply.status, status, "{path} {body}: {}", reply.text);
+        assert_shape(path, &reply);
+        assert!(
+            words(&reply).contains(expected),
+            "{path} {body}: {}",
+            reply.text
+        );
+    }
+    let reply = api.post("/v1/llm/generate", &json!({"prompt": 1})).await;
+    assert_eq!(reply.json()["errors"][0]["field"], "prompt");
+    assert_eq!(reply.json()["code"], "validation_failed");
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_404_in_each_dialect() {
+    let api = api();
+    let chat = json!([{"role": "user", "content": "a"}]);
+    for (path, body) in [
+        (
+            "/v1/llm/generate",
+            json!({"model": "nobody", "prompt": "a"}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"model": "nobody", "messages": chat}),
+        ),
+        ("/v1/completions", json!({"model": "nobody", "prompt": "a"})),
+        ("/api/chat", json!({"model": "nobody", "messages": chat})),
+        ("/api/show", json!({"model": "nobody"})),
+    ] {
+        let reply = api.post(path, &body).await;
+        assert_eq!(reply.status, 404, "{path}: {}", reply.text);
+        assert_shape(path, &reply);
+        assert!(words(&reply).contains("nobody"), "{}", reply.text);
+        assert!(!reply.text.contains("see /docs"), "{}", reply.text);
+    }
+    let reply = api.get("/v1/models/nobody").await;
+    assert_eq!(reply.json()["error"]["code"], "model_not_found");
+}
+
+#[tokio::test]
+async fn embeddings_are_not_available_in_each_dialect() {
+    let api = api();
+    for path in [
+        "/v1/llm/embed",
+        "/v1/embeddings",
+        "/api/embed",
+        "/api/embeddings",
+    ] {
+        let reply = api.post(path, &json!({"model": "m", "input": "a"})).await;
+        assert_eq!(reply.status, 501, "{path}");
+        assert_shape(path, &reply);
+        assert_eq!(reply.header("x-should-retry"), "false");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_401_everywhere_but_on_open_routes() {
+    let api = api();
+    let wrong = [("authorization", "Bearer wrong")];
+    for path in ["/", "/health", "/docs", "/openapi.json"] {
+        let reply = api.send("GET", path, &wrong, "").await;
+        assert!(
+            reply.status.is_success() || reply.status.is_redirection(),
+            "{path}"
+        );
+    }
+    for path in [
+        "/v1/models",
+        "/api/tags",
+        "/metrics",
+        "/v1/nowhere",
+        "/api/nowhere",
+    ] {
+        let reply = api.send("GET", path, &wrong, "").await;
+        assert_eq!(reply.status, 401, "{path}");
+        assert_shape(path, &reply);
+        assert!(reply.header("www-authenticate").starts_with("Bearer"));
+    }
+    let openai = api.send("GET", "/v1/models", &wrong, "").await;
+    assert_eq!(openai.json()["error"]["code"], "invalid_api_key");
+}
+
+#[tokio::test]
+async fn a_local_program_needs_a_key_only_to_change_the_node() {
+    let api = api();
+    for path in [
+        "/v1/models",
+        "/api/tags",
+        "/api/ps",
+        "/api/version",
+        "/metrics",
+    ] {
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/api/pull", "/api/delete"] {
+        let reply = api.post(path, &json!({"model": "m"})).await;
+        assert_eq!(reply.status, 401, "{path}");
+        assert!(words(&reply).contains("admin"), "{}", reply.text);
+    }
+    let key = format!("Bearer {KEY}");
+    let headers = [
+        ("authorization", &*key),
+        ("content-type", "application/json"),
+    ];
+    let reply = api
+        .send("POST", "/api/delete", &headers, "{\"model\":\"m\"}")
+        .await;
+    assert_eq!(reply.status, 404, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_web_page_needs_a_key() {
+    let api = api();
+    for header in [
+        ("origin", "http://localhost:8200"),
+        ("host", "rebound.example:8200"),
+        ("x-forwarded-for", "203.0.113.1"),
+    ] {
+        let reply = api.send("GET", "/v1/models", &[header], "").await;
+        assert_eq!(reply.status, 401, "{header:?}");
+        let key = format!("Bearer {KEY}");
+        let reply = api
+            .send("GET", "/v1/models", &[header, ("authorization", &key)], "")
+            .await;
+        assert_eq!(reply.status, 200, "{header:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_keyless_rule_can_be_switched_off() {
+    let api = api_with(HttpConfig {
+        keyless_loopback: false,
+        ..HttpConfig::default()
+    });
+    assert_eq!(api.get("/v1/models").await.status, 401);
+    assert_eq!(api.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_clients_request_id_is_kept_if_it_is_sane() {
+    let api = api();
+    let reply = api
+        .send("GET", "/health", &[("x-request-id", "mine-1")], "")
+        .await;
+    assert_eq!(reply.header("x-request-id"), "mine-1");
+    let long = "a".repeat(1000);
+    let reply = api
+        .send("GET", "/health", &[("x-request-id", &long)], "")
+        .await;
+    assert_eq!(reply.header("x-request-id").len(), 26);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_node() {
+    let api = api();
+    let reply = api.get("/ready").await;
+    assert_eq!(reply.status, 503);
+    assert_shape("/ready", &reply);
+    assert_eq!(reply.json()["code"], "not_ready");
+    assert!(!reply.header("retry-after").is_empty());
+    api.readiness.set(ReadyState::Ready);
+    assert_eq!(api.get("/ready").await.json(), json!({"status": "ready"}));
+    api.readiness.set(ReadyState::Draining);
+    assert_eq!(api.get("/ready").await.status, 503);
+    let health = api.get("/health").await.json();
+    assert_eq!(health["status"], "healthy");
+    assert_eq!(health["peer_id"], "peer");
+    assert_eq!(health["models"], 0);
+}
+
+#[tokio::test]
+async fn routing_headers_are_checked_in_each_dialect() {
+    let api = api();
+    for path in ["/v1/llm/generate", "/v1/chat/completions", "/api/chat"] {
+        let rows = [
+            (("x-aither-route", "federation"), 501),
+            (
+                ("x-aither-route", "mars"),
+                if path.contains("llm") { 422 } else { 400 },
+            ),
+            (
+                ("x-aither-max-cost", "-1"),
+                if path.contains("llm") { 422 } else { 400 },
+            ),
+        ];
+        for (header, status) in rows {
+            let headers = [header, ("content-type", "application/json")];
+            let reply = api.send("POST", path, &headers, "{}").await;
+            assert_eq!(reply.status, status, "{path} {header:?}: {}", reply.text);
+            assert_shape(path, &reply);
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted() {
+    let api = api();
+    api.get("/health").await;
+    api.get("/v1/models/x").await;
+    let text = api.get("/metrics").await.text;
+    for line in [
+        "aither_http_requests_total{route=\"/health\",method=\"GET\",status=\"200\"} 1",
+        "aither_http_requests_total{route=\"/v1/models/{id}\",method=\"GET\",status=\"404\"} 1",
+        "aither_inference_running_requests 0",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} not in\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_page_and_the_root_lead_to_the_document() {
+    let api = api();
+    let root = api.get("/").await;
+    assert_eq!(
+        (root.status.as_u16(), root.header("location")),
+        (307, "/docs")
+    );
+    let page = api.get("/docs").await;
+    assert!(page.text.contains("/openapi.json"));
+    // Nothing is fetched from elsewhere.
+    assert!(!page.text.contains("https://"));
+    assert!(
+        page.header("content-security-policy")
+            .contains("default-src 'none'")
+    );
+}
