@@ -10,9 +10,14 @@
 pub mod error;
 pub mod request;
 
+pub mod dequantize;
 pub mod gguf;
 
-pub mod dequantize;
+pub mod backend;
+pub mod kv_cache;
+pub mod layers;
+pub mod model;
+pub mod ops;
 
 pub mod engine;
 

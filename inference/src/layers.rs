@@ -1,0 +1,18 @@
+//! The parts of a decoder, as burn operations on `[positions, features]`.
+//!
+//! Reading these files one sees the architecture. How a product of a quantized matrix is
+//! computed is hidden behind [`crate::ops`].
+
+mod attention;
+mod embedding;
+mod feed_forward;
+mod linear;
+mod norm;
+mod rope;
+
+pub use attention::{Attention, CausalMask};
+pub use embedding::Embedding;
+pub use feed_forward::FeedForward;
+pub use linear::Linear;
+pub use norm::RmsNorm;
+pub use rope::{RopeScaling, RotaryEmbedding, RotaryTable};

@@ -1,0 +1,307 @@
+//! A decoder-only transformer, assembled from a description.
+//!
+//! What differs between architectures is data ([`description`]); the decoder is written once. A
+//! further architecture of this family is a description and a test.
+
+use crate::{
+    backend::Backend,
+    error::{Error, Result},
+    gguf::{Gguf, TensorView},
+    kv_cache::KvCache,
+    layers::{
+        Attention, CausalMask, Embedding, FeedForward, Linear, RmsNorm, RotaryEmbedding,
+        RotaryTable,
+    },
+    ops::packed::RowOrder,
+};
+
+use burn::tensor::Tensor;
+
+mod description;
+
+pub use description::{Description, SUPPORTED_ARCHITECTURES};
+
+/// A loaded model. Immutable, so it serves any number of sequences.
+#[derive(Debug)]
+pub struct Model {
+    description: Description,
+    backend: Backend,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    head: Linear,
+    head_is_tied: bool,
+    rotary: RotaryEmbedding,
+}
+
+/// One transformer block.
+#[derive(Debug)]
+struct Block {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    feed_forward_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+impl Model {
+    /// Loads all weights of a file onto the backend's device.
+    ///
+    /// # Errors
+    /// The architecture is not supported, or a tensor is missing or misshapen.
+    pub fn load(gguf: &Gguf, backend: &Backend) -> Result<Self> {
+        let description = Description::from_gguf(gguf)?;
+        backend.run(|| {
+            let loader = Loader {
+                gguf,
+                backend,
+                description: &description,
+            };
+            let embedding = Embedding::load(&loader.tensor("token_embd.weight")?)?;
+            loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
+            let blocks = (0..description.blocks).map(|index| loader.block(index));
+            let blocks = blocks.collect::<Result<_>>()?;
+            let norm = loader.norm("output_norm.weight")?;
+            let (head, head_is_tied) = loader.head(&embedding)?;
+            let rotary = description.rotary_embedding();
+            let (description, backend) = (description.clone(), backend.clone());
+            Ok(Self {
+                description,
+                backend,
+                embedding,
+                blocks,
+                norm,
+                head,
+                head_is_tied,
+                rotary,
+            })
+        })
+    }
+
+    /// Length of a logits vector.
+    pub fn vocabulary_size(&self) -> usize {
+        self.head.shape()[0]
+    }
+
+    /// Context that the model was made for, in positions.
+    pub fn context_length(&self) -> usize {
+        self.description.context_length
+    }
+
+    /// What the model is.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// Returns an empty cache for one sequence.
+    pub fn new_cache(&self) -> KvCache {
+        KvCache::new(self.blocks.len())
+    }
+
+    /// Appends ids to a sequence and returns the logits that follow the last of them.
+    ///
+    /// # Errors
+    /// No ids, or an id outside the vocabulary; the cache is then unchanged.
+    pub fn forward(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        self.backend.run(|| {
+            let hidden = self.hidden(ids, cache)?;
+            let last = hidden.narrow(0, ids.len() - 1, 1);
+            read(self.head.forward(self.norm.forward(last)))
+        })
+    }
+
+    /// Like [`Self::forward`], but returns the logits after every id.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_all(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<Vec<f32>>> {
+        self.backend.run(|| {
+            let hidden = self.hidden(ids, cache)?;
+            let logits = read(self.head.forward(self.norm.forward(hidden)))?;
+            Ok(logits
+                .chunks_exact(self.vocabulary_size())
+                .map(<[f32]>::to_vec)
+                .collect())
+        })
+    }
+
+    /// Runs the blocks over new positions; the last cached state is the residual stream.
+    fn hidden(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor<2>> {
+        if ids.is_empty() {
+            let message = "must have at least one token".into();
+            return Err(Error::InvalidRequest {
+                field: "prompt",
+                message,
+            });
+        }
+        let start = cache.len();
+        let mut hidden = self.embedding.forward(ids, &self.backend)?;
+        let rotary = self.rotary.table(start, ids.len(), self.backend.device());
+        let mask = CausalMask::new(start, ids.len(), self.backend.device());
+        for (index, block) in self.blocks.iter().enumerate() {
+            hidden = block.forward(hidden, start, &rotary, &mask, cache, index);
+        }
+        cache.advance(ids.len());
+        Ok(hidden)
+    }
+
+    /// Memory of all weights, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let blocks = self.blocks.iter();
+        let blocks: u64 = blocks
+            .map(|block| block.attention.size_bytes() + block.feed_forward.size_bytes())
+            .sum();
+        let head = if self.head_is_tied {
+            0
+        } else {
+            self.head.size_bytes()
+        };
+        self.embedding.size_bytes() + blocks + head
+    }
+
+    /// Memory that one position of one sequence takes in the cache, in bytes.
+    pub fn cache_bytes_per_position(&self) -> u64 {
+        self.description.cache_bytes_per_position()
+    }
+}
+
+impl Block {
+    fn forward(
+        &self,
+        input: Tensor<2>,
+        start: usize,
+        rotary: &RotaryTable,
+        mask: &CausalMask,
+        cache: &mut KvCache,
+        index: usize,
+    ) -> Tensor<2> {
+        let normed = self.attention_norm.forward(input.clone());
+        let attended = self
+            .attention
+            .forward(normed, start, rotary, mask, cache.layer(index));
+        let hidden = input + attended;
+        let normed = self.feed_forward_norm.forward(hidden.clone());
+        hidden + self.feed_forward.forward(normed)
+    }
+}
+
+/// Reads a result back from the device.
+fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
+    logits
+        .into_data()
+        .try_to_vec::<f32>()
+        .map_err(|error| Error::Internal {
+            message: format!("reading logits back failed: {error:?}"),
+        })
+}
+
+/// Finds tensors by name and checks their shapes.
+struct Loader<'a> {
+    gguf: &'a Gguf,
+    backend: &'a Backend,
+    description: &'a Description,
+}
+
+impl<'a> Loader<'a> {
+    fn tensor(&self, name: &str) -> Result<TensorView<'a>> {
+        self.gguf.tensor(name).ok_or_else(|| Error::InvalidGguf {
+            message: format!("tensor {name:?} is missing"),
+        })
+    }
+
+    fn expect_shape(&self, name: &str, shape: [usize; 2], rows: Option<usize>) -> Result<()> {
+        let columns = self.description.embedding_length;
+        if shape[1] != columns || rows.is_some_and(|rows| rows != shape[0]) {
+            let message =
+                format!("tensor {name:?} has shape {shape:?}, expected {columns} columns");
+            return Err(Error::InvalidGguf { message });
+        }
+        Ok(())
+    }
+
+    fn block(&self, index: usize) -> Result<Block> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let shape = self.description;
+        let width = shape.embedding_length;
+        let query_rows = shape.heads * shape.head_length;
+        let kv_rows = shape.kv_heads * shape.head_length;
+        let rotated = self.rotated_order();
+        let stored = RowOrder::AsStored;
+        Ok(Block {
+            attention_norm: self.norm(&name("attn_norm.weight"))?,
+            attention: Attention {
+                query: self.linear(&name("attn_q"), [query_rows, width], rotated)?,
+                key: self.linear(&name("attn_k"), [kv_rows, width], rotated)?,
+                value: self.linear(&name("attn_v"), [kv_rows, width], stored)?,
+                output: self.linear(&name("attn_output"), [width, query_rows], stored)?,
+                heads: shape.heads,
+                kv_heads: shape.kv_heads,
+                head_length: shape.head_length,
+            },
+            feed_forward_norm: self.norm(&name("ffn_norm.weight"))?,
+            feed_forward: FeedForward {
+                gate: self.linear(
+                    &name("ffn_gate"),
+                    [shape.feed_forward_length, width],
+                    stored,
+                )?,
+                up: self.linear(&name("ffn_up"), [shape.feed_forward_length, width], stored)?,
+                down: self.linear(
+                    &name("ffn_down"),
+                    [width, shape.feed_forward_length],
+                    stored,
+                )?,
+            },
+        })
+    }
+
+    /// Rows of queries and keys: pairs of the rotary embedding become halves.
+    fn rotated_order(&self) -> RowOrder {
+        if self.description.rotary_pairs_interleaved {
+            let (head, rotary) = (self.description.head_length, self.description.rotary_length);
+            RowOrder::DeinterleavePairs { head, rotary }
+        } else {
+            RowOrder::AsStored
+        }
+    }
+
+    fn norm(&self, name: &str) -> Result<RmsNorm> {
+        let tensor = self.tensor(name)?;
+        if tensor.shape != [self.description.embedding_length as u64] {
+            let message = format!("tensor {name:?} has shape {:?}", tensor.shape);
+            return Err(Error::InvalidGguf { message });
+        }
+        RmsNorm::load(&tensor, self.description.norm_epsilon, self.backend)
+    }
+
+    /// Loads `{name}.weight` and, where the file has it, `{name}.bias`.
+    fn linear(&self, name: &str, shape: [usize; 2], order: RowOrder) -> Result<Linear> {
+        let weight = self.tensor(&format!("{name}.weight"))?;
+        let bias = self.gguf.tensor(&format!("{name}.bias"));
+        let [rows, columns] = shape.map(|length| length as u64);
+        if weight.shape != [columns, rows] || bias.as_ref().is_some_and(|bias| bias.shape != [rows])
+        {
+            let message = format!(
+                "tensor {name:?} has shape {:?}, the metadata say {:?}",
+                weight.shape,
+                [columns, rows]
+            );
+            return Err(Error::InvalidGguf { message });
+        }
+        Linear::load(&weight, bias.as_ref(), order, self.backend)
+    }
+
+    /// Loads the output head, or takes the embedding's table where the file ties them.
+    fn head(&self, embedding: &Embedding) -> Result<(Linear, bool)> {
+        let tied = || self.tensor("token_embd.weight");
+        let (tensor, is_tied) = match self.gguf.tensor("output.weight") {
+            Some(tensor) => (tensor, false),
+            None => (tied()?, true),
+        };
+        if is_tied && let Some(head) = embedding.tied_head(self.backend) {
+            return Ok((head, true));
+        }
+        let head = Linear::load(&tensor, None, RowOrder::AsStored, self.backend)?;
+        self.expect_shape(tensor.name, head.shape(), Some(embedding.shape()[0]))?;
+        Ok((head, false))
+    }
+}
