@@ -1,7 +1,7 @@
 //! The CPU bodies of the extension operations.
 //!
-//! A quantized product runs in three steps: the input rows are quantized to 8 bits
-//! ([`QuantizedRows`]), the tiles of the matrix are shared out among rayon's threads, and each
+//! A quantized product runs in three steps: the input rows are quantized to 8 bits ([`Inputs`]),
+//! the tiles of the matrix are shared out among rayon's threads, and each
 //! tile meets all rows while it is in the first-level cache. Which instructions do the last step is
 //! chosen once per process ([`InstructionSet::detect`]).
 
@@ -12,7 +12,21 @@ use burn_flex::FlexTensor;
 use half::f16;
 use rayon::prelude::*;
 
-use super::packed::{Layout, PackedMatrix, Scales, TILE_ROWS};
+use super::packed::{CodeWidth, Layout, PackedMatrix, Scales, TILE_ROWS};
+
+/// Repeats a block for constant indices below a bound of at most 8. A loop would say the same, but
+/// leaves it to the compiler whether the arrays that it indexes become registers.
+macro_rules! unroll {
+    ($index:ident in $bound:tt $(/ $divisor:tt)? $body:block) => {
+        unroll!(@ $index, ($bound $(/ $divisor)?), $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $index:ident, $bound:tt, $body:block, $($value:literal)*) => {
+        $({
+            const $index: usize = $value;
+            if $index < $bound $body
+        })*
+    };
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,12 +37,12 @@ mod portable;
 /// Columns of the input that share a scale, as in ggml's `Q8_0`.
 pub const INPUT_GROUP: usize = 32;
 
-/// Columns whose codes are summed for minimums and zero points: the smallest weight group.
-const SUM_GROUP: usize = 16;
-
 /// Multiply-accumulates below which a product is not worth waking another thread for: about
 /// the 5 µs that the wake-up takes.
 const PARALLEL_WORK_MIN: usize = 1 << 18;
+
+/// Input values below which they are quantized on the calling thread.
+const PARALLEL_VALUES_MIN: usize = 1 << 15;
 
 /// Tasks per thread: more even out unequal cores, fewer cost less to hand out.
 const TASKS_PER_THREAD: usize = 3;
@@ -74,6 +88,15 @@ impl InstructionSet {
         sets
     }
 
+    /// What a kernel's integer sums are too large by, per input code: the zero point of 4-bit codes,
+    /// and the offset that makes 8-bit codes unsigned for VNNI.
+    fn zero_point(self, layout: Layout) -> i32 {
+        match (self, layout.width) {
+            (Self::Avx512Vnni, CodeWidth::Eight) => 128,
+            _ => layout.zero_point,
+        }
+    }
+
     /// The name that a person knows it by.
     pub fn name(self) -> &'static str {
         match self {
@@ -84,96 +107,125 @@ impl InstructionSet {
     }
 }
 
-/// Input rows as 8-bit codes with a scale per [`INPUT_GROUP`] columns.
+/// Input rows as 8-bit codes, with what a kernel needs per row and group of the weight's columns.
 #[derive(Debug)]
-pub struct QuantizedRows {
+struct Inputs {
     rows: usize,
-    columns: usize,
+    /// `[rows, columns]`, −127 to 127.
     codes: Vec<i8>,
+    columns: usize,
+    /// Groups in a row: the stride of the vectors below.
+    groups: usize,
+    /// What a code of 1 stands for.
     scales: Vec<f32>,
-    sums: Vec<i32>,
+    /// The sum of the group's codes times minus the weight's zero point: where integer sums start.
+    offsets: Vec<i32>,
+    /// The sum of the group's values, which a minimum is multiplied by.
+    sums: Vec<f32>,
 }
 
-impl QuantizedRows {
-    /// Quantizes rows of `columns` values, a multiple of [`INPUT_GROUP`], as ggml does: the
-    /// largest magnitude of a group becomes 127, and the scale is rounded to 16 bits.
-    pub fn new(values: &[f32], columns: usize) -> Self {
+impl Inputs {
+    /// Quantizes rows as ggml does: the largest magnitude of [`INPUT_GROUP`] columns becomes 127,
+    /// and the scale is rounded to 16 bits.
+    fn new(set: InstructionSet, values: &[f32], columns: usize, group: usize, zero: i32) -> Self {
         assert!(columns.is_multiple_of(INPUT_GROUP) && values.len().is_multiple_of(columns));
-        let rows = values.len() / columns;
+        let (rows, groups) = (values.len() / columns, columns / group);
         let mut codes = vec![0i8; values.len()];
-        let mut scales = vec![0.0f32; values.len() / INPUT_GROUP];
-        let mut sums = vec![0i32; values.len() / SUM_GROUP];
-        let quantize = |((values, codes), (scales, sums)): ((&[f32], &mut [i8]), _)| {
-            let (scales, sums): (&mut [f32], &mut [i32]) = (scales, sums);
-            quantize_row(values, codes, scales, sums);
-        };
-        let outputs = |rows: usize| (columns * rows, columns * rows / INPUT_GROUP);
-        let (row_len, row_scales) = outputs(1);
-        if values.len() < PARALLEL_WORK_MIN / 8 {
-            quantize(((values, &mut codes), (&mut scales[..], &mut sums[..])));
+        let mut scales = vec![0.0f32; rows * groups];
+        let mut offsets = vec![0i32; rows * groups];
+        let mut sums = vec![0.0f32; rows * groups];
+        let outputs = codes.chunks_mut(columns).zip(scales.chunks_mut(groups));
+        let outputs = outputs
+            .zip(offsets.chunks_mut(groups))
+            .zip(sums.chunks_mut(groups));
+        let outputs = outputs.map(|(((codes, scales), offsets), sums)| RowOutput {
+            group,
+            zero,
+            codes,
+            scales,
+            offsets,
+            sums,
+        });
+        if values.len() < PARALLEL_VALUES_MIN {
+            outputs
+                .zip(values.chunks(columns))
+                .for_each(|(out, row)| quantize_row(set, out, row));
         } else {
-            values
-                .par_chunks(row_len)
-                .zip(codes.par_chunks_mut(row_len))
-                .zip(
-                    scales
-                        .par_chunks_mut(row_scales)
-                        .zip(sums.par_chunks_mut(row_len / SUM_GROUP)),
-                )
-                .for_each(quantize);
+            let outputs: Vec<_> = outputs.collect();
+            let rows = outputs.into_par_iter().zip(values.par_chunks(columns));
+            rows.with_min_len(8)
+                .for_each(|(out, row)| quantize_row(set, out, row));
         }
         Self {
             rows,
-            columns,
             codes,
+            columns,
+            groups,
             scales,
+            offsets,
             sums,
-        }
-    }
-
-    /// Codes of one row from a column on.
-    fn codes(&self, row: usize, column: usize) -> &[i8] {
-        &self.codes[row * self.columns + column..(row + 1) * self.columns]
-    }
-
-    fn scale(&self, row: usize, column: usize) -> f32 {
-        self.scales[(row * self.columns + column) / INPUT_GROUP]
-    }
-
-    /// Sum of the codes of `group` columns from `column` on.
-    #[inline(always)]
-    fn sum(&self, row: usize, column: usize, group: usize) -> i32 {
-        let index = (row * self.columns + column) / SUM_GROUP;
-        if group == SUM_GROUP {
-            self.sums[index]
-        } else {
-            self.sums[index] + self.sums[index + 1]
         }
     }
 }
 
-fn quantize_row(values: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    let groups = values
+/// One row of [`Inputs`] while it is filled.
+struct RowOutput<'a> {
+    group: usize,
+    zero: i32,
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    offsets: &'a mut [i32],
+    sums: &'a mut [f32],
+}
+
+fn quantize_row(set: InstructionSet, output: RowOutput<'_>, values: &[f32]) {
+    match set {
+        InstructionSet::Portable => quantize_row_generic(output, values),
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => avx2::quantize_row(output, values),
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512Vnni => avx2::quantize_row(output, values),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => unreachable!("not available here"),
+    }
+}
+
+/// The plain loop, compiled once per instruction set.
+#[inline(always)]
+fn quantize_row_generic(output: RowOutput<'_>, values: &[f32]) {
+    let RowOutput {
+        group,
+        zero,
+        codes,
+        scales,
+        offsets,
+        sums,
+    } = output;
+    let chunks = values
         .chunks_exact(INPUT_GROUP)
         .zip(codes.chunks_exact_mut(INPUT_GROUP));
-    for ((values, codes), (scale_out, sums)) in groups.zip(
-        scales
-            .iter_mut()
-            .zip(sums.chunks_exact_mut(INPUT_GROUP / SUM_GROUP)),
-    ) {
-        let largest = values
-            .iter()
-            .fold(0.0f32, |max, value| max.max(value.abs()));
+    for (index, (values, codes)) in chunks.enumerate() {
+        let mut largest = 0.0f32;
+        for value in values {
+            largest = largest.max(value.abs());
+        }
         let scale = largest / 127.0;
         // The inverse is of the scale before it is rounded, as in ggml.
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         for (code, value) in codes.iter_mut().zip(values) {
             *code = (value * inverse).round_ties_even() as i8;
         }
-        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(SUM_GROUP)) {
-            *sum = codes.iter().map(|&code| i32::from(code)).sum();
+        let scale = f16::from_f32(scale).to_f32();
+        for (within, codes) in codes.chunks_exact(group).enumerate() {
+            let mut sum = 0i32;
+            for &code in codes {
+                sum += i32::from(code);
+            }
+            let target = index * (INPUT_GROUP / group) + within;
+            scales[target] = scale;
+            offsets[target] = -zero * sum;
+            sums[target] = scale * sum as f32;
         }
-        *scale_out = f16::from_f32(scale).to_f32();
     }
 }
 
@@ -270,7 +322,9 @@ pub fn linear(input: &FlexTensor, matrix: &PackedMatrix) -> FlexTensor {
 /// If this CPU lacks the instructions, or `values` is not a whole number of rows.
 pub fn multiply(set: InstructionSet, values: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
     assert!(set == InstructionSet::detect() || InstructionSet::available().contains(&set));
-    let inputs = QuantizedRows::new(values, matrix.columns());
+    let layout = matrix.layout();
+    let zero = set.zero_point(layout);
+    let inputs = Inputs::new(set, values, matrix.columns(), layout.group, zero);
     let mut results = vec![0.0f32; inputs.rows * matrix.rows()];
     let output = Output {
         values: results.as_mut_ptr(),

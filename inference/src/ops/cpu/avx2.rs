@@ -1,9 +1,10 @@
 //! The quantized product in AVX2.
 //!
-//! A 256-bit register holds four columns of eight rows, so a tile is two halves. `vpmaddubsw`
-//! multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating: sums of eight
-//! pairs of 4-bit codes stay below 2¹⁵ (8 · 2 · 15 · 127 = 30 480) and are widened once per group;
-//! 8-bit codes are made unsigned by moving their sign to the input, and widened each time.
+//! A 256-bit register holds four columns of eight rows, so a tile is done in two halves.
+//! `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Sums
+//! of eight pairs of 4-bit codes stay below 2¹⁵ (8 · 2 · 15 · 127 = 30 480) and are widened once
+//! per group; 8-bit codes are made unsigned by moving their sign to the input, and widened each
+//! time (2 · 128 · 127 = 32 512).
 
 #![expect(
     unsafe_code,
@@ -12,14 +13,27 @@
 
 use std::arch::x86_64::*;
 
-use super::{Output, QuantizedRows, ScalesView, Tile};
+use super::{Inputs, Output, RowOutput, ScalesView, Tile, quantize_row_generic};
 use crate::ops::packed::{CodeWidth, TILE_ROWS};
 
 /// Rows of a tile in one register.
 const LANES: usize = 8;
 
+/// Bytes of one step of four columns in a tile.
+const STEP_BYTES: usize = 4 * TILE_ROWS;
+
+/// Quantizes one input row. The caller has checked that the CPU has AVX2, FMA, F16C.
+pub(super) fn quantize_row(output: RowOutput<'_>, values: &[f32]) {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn compiled(output: RowOutput<'_>, values: &[f32]) {
+        quantize_row_generic(output, values);
+    }
+    // SAFETY: `multiply` comes here only where `InstructionSet::available` found the features.
+    unsafe { compiled(output, values) }
+}
+
 /// Multiplies one tile with all rows. The caller has checked that the CPU has AVX2, FMA, F16C.
-pub(super) fn tile(tile: &Tile<'_>, inputs: &QuantizedRows, index: usize, output: Output) {
+pub(super) fn tile(tile: &Tile<'_>, inputs: &Inputs, index: usize, output: Output) {
     assert_eq!(tile.codes.len(), tile.groups * tile.layout.group_bytes());
     assert_eq!(inputs.columns, tile.groups * tile.layout.group);
     // SAFETY: `multiply` runs this only where `InstructionSet::available` found the features; the
@@ -37,7 +51,7 @@ pub(super) fn tile(tile: &Tile<'_>, inputs: &QuantizedRows, index: usize, output
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows<const FOUR: bool, const GROUP: usize>(
     tile: &Tile<'_>,
-    inputs: &QuantizedRows,
+    inputs: &Inputs,
     index: usize,
     output: Output,
 ) {
@@ -56,94 +70,149 @@ fn rows<const FOUR: bool, const GROUP: usize>(
 #[inline]
 fn product<const FOUR: bool, const GROUP: usize, const ROWS: usize>(
     tile: &Tile<'_>,
-    inputs: &QuantizedRows,
+    inputs: &Inputs,
     first_row: usize,
     index: usize,
     output: Output,
 ) {
-    let group_bytes = tile.layout.group_bytes();
-    let mut results = [[_mm256_setzero_ps(); 2]; ROWS];
-    for group in 0..tile.groups {
-        let column = group * GROUP;
-        let codes = &tile.codes[group * group_bytes..(group + 1) * group_bytes];
-        for half in 0..2 {
-            let scales = load_scales(tile.scales, group, half);
-            let mins = tile.mins.map(|mins| load_scales(mins, group, half));
-            for (offset, result) in results.iter_mut().enumerate() {
-                let row = first_row + offset;
-                let input = &inputs.codes(row, column)[..GROUP];
-                let sum = inputs.sum(row, column, GROUP);
-                let input_scale = inputs.scale(row, column);
-                let sums = if FOUR {
-                    nibble_sums(codes, input, half)
-                } else {
-                    byte_sums(codes, input, half)
-                };
-                let offset = _mm256_set1_epi32(tile.layout.zero_point * sum);
-                let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, offset));
-                let scale = _mm256_mul_ps(scales, _mm256_set1_ps(input_scale));
-                result[half] = _mm256_fmadd_ps(sums, scale, result[half]);
-                if let Some(mins) = mins {
-                    let sum = _mm256_set1_ps(input_scale * sum as f32);
-                    result[half] = _mm256_fmadd_ps(mins, sum, result[half]);
-                }
-            }
-        }
-    }
-    for (offset, result) in results.iter().enumerate() {
+    let halves =
+        [0, 1].map(|half| half_product::<FOUR, GROUP, ROWS>(tile, inputs, first_row, half));
+    for offset in 0..ROWS {
         let mut lanes = [0.0f32; TILE_ROWS];
-        for (lanes, half) in lanes.chunks_exact_mut(LANES).zip(result) {
+        for (lanes, half) in lanes.chunks_exact_mut(LANES).zip(&halves) {
             // SAFETY: the chunk has room for one register.
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), *half) };
+            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), half[offset]) };
         }
         output.store(first_row + offset, index, &lanes);
     }
 }
 
-/// Sums of products of 4-bit codes in one half of a tile.
-#[target_feature(enable = "avx2")]
+/// Multiplies half a tile with `ROWS` rows. As in AVX-512, arrays are indexed by constants only.
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn nibble_sums(codes: &[u8], input: &[i8], half: usize) -> __m256i {
-    let mask = _mm256_set1_epi8(15);
-    let mut pairs = _mm256_setzero_si256();
-    let (low_input, high_input) = input.split_at(input.len() / 2);
-    for (step, bytes) in codes.chunks_exact(64).enumerate() {
-        // SAFETY: each half of a 64-byte chunk has 32 bytes.
-        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * half).cast()) };
-        let low = _mm256_and_si256(bytes, mask);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(low, broadcast(low_input, step)));
-        pairs = _mm256_add_epi16(
-            pairs,
-            _mm256_maddubs_epi16(high, broadcast(high_input, step)),
-        );
+fn half_product<const FOUR: bool, const GROUP: usize, const ROWS: usize>(
+    tile: &Tile<'_>,
+    inputs: &Inputs,
+    first_row: usize,
+    half: usize,
+) -> [__m256; ROWS] {
+    assert!(first_row + ROWS <= inputs.rows && inputs.groups == tile.groups);
+    let first_code = inputs.codes[first_row * inputs.columns..].as_ptr();
+    let first_group = first_row * inputs.groups;
+    let scales = inputs.scales[first_group..].as_ptr();
+    let offsets = inputs.offsets[first_group..].as_ptr();
+    let sums = inputs.sums[first_group..].as_ptr();
+    let group_bytes = if FOUR { 8 * GROUP } else { 16 * GROUP };
+    let mut results = [_mm256_setzero_ps(); ROWS];
+    for group in 0..tile.groups {
+        // SAFETY: `tile` checked that the codes and scales of `groups` groups are there, and the
+        // assertion above that the inputs have `ROWS` rows of as many groups from `first_row` on.
+        unsafe {
+            let codes = tile
+                .codes
+                .as_ptr()
+                .add(group * group_bytes + half * LANES * 4);
+            let inputs_at = first_code.add(group * GROUP);
+            let mut dots = [_mm256_setzero_si256(); ROWS];
+            if FOUR {
+                nibble_dots::<ROWS>(codes, inputs_at, inputs.columns, &mut dots);
+            } else {
+                byte_dots::<GROUP, ROWS>(codes, inputs_at, inputs.columns, &mut dots);
+            }
+            let weight_scales = load_scales(tile.scales, group, half);
+            unroll!(ROW in ROWS {
+                let at = ROW * inputs.groups + group;
+                let dots = _mm256_add_epi32(dots[ROW], _mm256_set1_epi32(*offsets.add(at)));
+                let scale = _mm256_mul_ps(weight_scales, _mm256_set1_ps(*scales.add(at)));
+                results[ROW] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, results[ROW]);
+            });
+            if let Some(mins) = tile.mins {
+                let mins = load_scales(mins, group, half);
+                unroll!(ROW in ROWS {
+                    let sum = _mm256_set1_ps(*sums.add(ROW * inputs.groups + group));
+                    results[ROW] = _mm256_fmadd_ps(mins, sum, results[ROW]);
+                });
+            }
+        }
     }
-    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+    results
 }
 
-/// Sums of products of 8-bit codes in one half of a tile.
+/// Products of a group of 32 4-bit codes.
+///
+/// # Safety
+/// `codes` points to half a group, `input` to 32 codes of each of `ROWS` rows, `stride` apart.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn byte_sums(codes: &[u8], input: &[i8], half: usize) -> __m256i {
+unsafe fn nibble_dots<const ROWS: usize>(
+    codes: *const u8,
+    input: *const i8,
+    stride: usize,
+    dots: &mut [__m256i; ROWS],
+) {
+    let mask = _mm256_set1_epi8(15);
+    let mut weights = [_mm256_setzero_si256(); 8];
+    unroll!(STEP in 4 {
+        // SAFETY: a group of 4-bit codes has four steps.
+        let bytes = unsafe { _mm256_loadu_si256(codes.add(STEP * STEP_BYTES).cast()) };
+        weights[STEP] = _mm256_and_si256(bytes, mask);
+        weights[STEP + 4] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+    });
+    unroll!(ROW in ROWS {
+        let mut pairs = _mm256_setzero_si256();
+        unroll!(STEP in 8 {
+            // SAFETY: each row has eight steps of four codes.
+            let four = unsafe { broadcast(input.add(ROW * stride + 4 * STEP)) };
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(weights[STEP], four));
+        });
+        dots[ROW] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    });
+}
+
+/// Products of a group of 8-bit codes, four steps at a time: more would not fit in registers.
+///
+/// # Safety
+/// As [`nibble_dots`], with `GROUP` codes in each row.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn byte_dots<const GROUP: usize, const ROWS: usize>(
+    codes: *const u8,
+    input: *const i8,
+    stride: usize,
+    dots: &mut [__m256i; ROWS],
+) {
     let ones = _mm256_set1_epi16(1);
-    let mut sums = _mm256_setzero_si256();
-    for (step, bytes) in codes.chunks_exact(64).enumerate() {
-        // SAFETY: each half of a 64-byte chunk has 32 bytes.
-        let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * half).cast()) };
-        let input = _mm256_sign_epi8(broadcast(input, step), bytes);
-        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), input);
-        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+    for quarter in 0..GROUP / 16 {
+        let first = quarter * 4;
+        let mut weights = [_mm256_setzero_si256(); 4];
+        unroll!(STEP in 4 {
+            // SAFETY: a group of 8-bit codes has a step per four columns.
+            let bytes = unsafe { codes.add((first + STEP) * STEP_BYTES).cast() };
+            // SAFETY: as above.
+            weights[STEP] = unsafe { _mm256_loadu_si256(bytes) };
+        });
+        unroll!(ROW in ROWS {
+            unroll!(STEP in 4 {
+                // SAFETY: each row has `GROUP / 4` steps of four codes.
+                let four = unsafe { broadcast(input.add(ROW * stride + 4 * (first + STEP))) };
+                let magnitudes = _mm256_abs_epi8(weights[STEP]);
+                let signed = _mm256_sign_epi8(four, weights[STEP]);
+                let pairs = _mm256_maddubs_epi16(magnitudes, signed);
+                dots[ROW] = _mm256_add_epi32(dots[ROW], _mm256_madd_epi16(pairs, ones));
+            });
+        });
     }
-    sums
 }
 
 /// Four input codes in every lane.
+///
+/// # Safety
+/// Four codes are readable.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn broadcast(input: &[i8], step: usize) -> __m256i {
-    let four = &input[4 * step..4 * step + 4];
-    // SAFETY: the slice has four codes.
-    _mm256_set1_epi32(unsafe { four.as_ptr().cast::<i32>().read_unaligned() })
+unsafe fn broadcast(codes: *const i8) -> __m256i {
+    // SAFETY: the caller's promise; the read needs no alignment.
+    _mm256_set1_epi32(unsafe { codes.cast::<i32>().read_unaligned() })
 }
 
 #[target_feature(enable = "avx2,f16c")]

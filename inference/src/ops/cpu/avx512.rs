@@ -11,14 +11,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{Output, QuantizedRows, ScalesView, Tile};
+use super::{Inputs, Output, ScalesView, Tile};
 use crate::ops::packed::{CodeWidth, TILE_ROWS};
 
-/// Most steps of four columns in a group.
-const STEPS_MAX: usize = 8;
-
 /// Multiplies one tile with all rows. The caller has checked that the CPU has AVX-512 VNNI.
-pub(super) fn tile(tile: &Tile<'_>, inputs: &QuantizedRows, index: usize, output: Output) {
+pub(super) fn tile(tile: &Tile<'_>, inputs: &Inputs, index: usize, output: Output) {
     let layout = tile.layout;
     let half = matches!(tile.scales, ScalesView::Half(_));
     let four = layout.width == CodeWidth::Four;
@@ -44,7 +41,7 @@ pub(super) fn tile(tile: &Tile<'_>, inputs: &QuantizedRows, index: usize, output
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
 fn rows<const FOUR: bool, const GROUP: usize, const HALF: bool, const MIN: bool>(
     tile: &Tile<'_>,
-    inputs: &QuantizedRows,
+    inputs: &Inputs,
     index: usize,
     output: Output,
 ) {
@@ -63,6 +60,8 @@ fn rows<const FOUR: bool, const GROUP: usize, const HALF: bool, const MIN: bool>
     }
 }
 
+/// Multiplies one tile with `ROWS` rows. Arrays have constant lengths and are indexed by constants
+/// only, so that they live in registers: 8 of weights, `ROWS` of results.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
 #[inline]
 fn product<
@@ -73,38 +72,45 @@ fn product<
     const ROWS: usize,
 >(
     tile: &Tile<'_>,
-    inputs: &QuantizedRows,
+    inputs: &Inputs,
     first_row: usize,
     index: usize,
     output: Output,
 ) {
-    let steps = GROUP / 4;
-    let group_bytes = tile.layout.group_bytes();
-    let zero_point = if FOUR { tile.layout.zero_point } else { 128 };
+    assert!(first_row + ROWS <= inputs.rows && inputs.groups == tile.groups);
+    let first_code = inputs.codes[first_row * inputs.columns..].as_ptr();
+    let first_group = first_row * inputs.groups;
+    let scales = inputs.scales[first_group..].as_ptr();
+    let offsets = inputs.offsets[first_group..].as_ptr();
+    let sums = inputs.sums[first_group..].as_ptr();
     let mut results = [_mm512_setzero_ps(); ROWS];
+    let mut codes = tile.codes.as_ptr();
     for group in 0..tile.groups {
-        let column = group * GROUP;
-        let codes = &tile.codes[group * group_bytes..(group + 1) * group_bytes];
-        let weights = load_codes::<FOUR>(codes);
-        let scales = load_scales::<HALF>(tile.scales, group);
-        for (offset, result) in results.iter_mut().enumerate() {
-            let row = first_row + offset;
-            let input = &inputs.codes(row, column)[..GROUP];
-            let sum = inputs.sum(row, column, GROUP);
-            let input_scale = inputs.scale(row, column);
-            let mut sums = _mm512_set1_epi32(-zero_point * sum);
-            for (step, weights) in weights[..steps].iter().enumerate() {
-                // SAFETY: `input` has `4 * steps` codes.
-                let four = unsafe { input.as_ptr().add(4 * step).cast::<i32>().read_unaligned() };
-                sums = _mm512_dpbusd_epi32(sums, *weights, _mm512_set1_epi32(four));
-            }
-            let scale = _mm512_mul_ps(scales, _mm512_set1_ps(input_scale));
-            *result = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scale, *result);
-            if MIN && let Some(mins) = tile.mins {
-                let mins = load_scales::<HALF>(mins, group);
-                let sum = _mm512_set1_ps(input_scale * sum as f32);
-                *result = _mm512_fmadd_ps(mins, sum, *result);
-            }
+        // SAFETY: `tile` checked that the codes and scales of `groups` groups are there, and the
+        // assertion above that the inputs have `ROWS` rows of as many groups from `first_row` on.
+        unsafe {
+            let weights = load_codes::<FOUR, GROUP>(codes);
+            codes = codes.add(if FOUR { 8 * GROUP } else { 16 * GROUP });
+            let weight_scales = load_scales::<HALF>(tile.scales, group);
+            let mins = match tile.mins {
+                Some(mins) if MIN => load_scales::<HALF>(mins, group),
+                _ => _mm512_setzero_ps(),
+            };
+            unroll!(ROW in ROWS {
+                let at = ROW * inputs.groups + group;
+                let input = first_code.add(ROW * inputs.columns + group * GROUP).cast::<i32>();
+                let mut dots = _mm512_set1_epi32(*offsets.add(at));
+                unroll!(STEP in GROUP / 4 {
+                    let four = _mm512_set1_epi32(input.add(STEP).read_unaligned());
+                    dots = _mm512_dpbusd_epi32(dots, weights[STEP], four);
+                });
+                let scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(*scales.add(at)));
+                results[ROW] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, results[ROW]);
+                if MIN {
+                    let sum = _mm512_set1_ps(*sums.add(at));
+                    results[ROW] = _mm512_fmadd_ps(mins, sum, results[ROW]);
+                }
+            });
         }
     }
     for (offset, result) in results.iter().enumerate() {
@@ -116,21 +122,29 @@ fn product<
 }
 
 /// Loads a group's codes as unsigned bytes, one register per step.
+///
+/// # Safety
+/// The codes of a whole group are readable.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn load_codes<const FOUR: bool>(codes: &[u8]) -> [__m512i; STEPS_MAX] {
-    let mut weights = [_mm512_setzero_si512(); STEPS_MAX];
-    let mask = _mm512_set1_epi8(15);
-    let offset = _mm512_set1_epi8(-128);
-    for (step, bytes) in codes.chunks_exact(64).enumerate() {
-        // SAFETY: the chunk has 64 bytes.
-        let bytes = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
-        if FOUR {
-            weights[step] = _mm512_and_si512(bytes, mask);
-            weights[step + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
-        } else {
-            weights[step] = _mm512_xor_si512(bytes, offset);
-        }
+unsafe fn load_codes<const FOUR: bool, const GROUP: usize>(codes: *const u8) -> [__m512i; 8] {
+    let mut weights = [_mm512_setzero_si512(); 8];
+    let registers: *const __m512i = codes.cast();
+    if FOUR {
+        let mask = _mm512_set1_epi8(15);
+        unroll!(STEP in 4 {
+            // SAFETY: a group of 4-bit codes has four registers.
+            let bytes = unsafe { _mm512_loadu_si512(registers.add(STEP)) };
+            weights[STEP] = _mm512_and_si512(bytes, mask);
+            weights[STEP + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+        });
+    } else {
+        let offset = _mm512_set1_epi8(-128);
+        unroll!(STEP in GROUP / 4 {
+            // SAFETY: a group of 8-bit codes has a register per four columns.
+            let bytes = unsafe { _mm512_loadu_si512(registers.add(STEP)) };
+            weights[STEP] = _mm512_xor_si512(bytes, offset);
+        });
     }
     weights
 }

@@ -2,34 +2,32 @@
 //! reference for those that have one. Integer parts are exact, so kernels differ from it only in
 //! the order of float additions.
 
-use super::{Output, QuantizedRows, ScalesView, Tile};
+use super::{Inputs, Output, ScalesView, Tile};
 use crate::ops::packed::{COLUMNS_PER_STEP, CodeWidth, TILE_ROWS};
 
 /// Multiplies one tile with all rows.
-pub(super) fn tile(tile: &Tile<'_>, inputs: &QuantizedRows, index: usize, output: Output) {
+pub(super) fn tile(tile: &Tile<'_>, inputs: &Inputs, index: usize, output: Output) {
     for row in 0..inputs.rows {
         output.store(row, index, &row_product(tile, inputs, row));
     }
 }
 
-fn row_product(tile: &Tile<'_>, inputs: &QuantizedRows, row: usize) -> [f32; TILE_ROWS] {
+fn row_product(tile: &Tile<'_>, inputs: &Inputs, row: usize) -> [f32; TILE_ROWS] {
     let layout = tile.layout;
     let mut results = [0.0f32; TILE_ROWS];
     for group in 0..tile.groups {
-        let column = group * layout.group;
         let codes = &tile.codes[group * layout.group_bytes()..][..layout.group_bytes()];
-        let input = &inputs.codes(row, column)[..layout.group];
+        let input = &inputs.codes[row * inputs.columns + group * layout.group..][..layout.group];
         let products = match layout.width {
             CodeWidth::Four => nibble_products(codes, input),
             CodeWidth::Eight => byte_products(codes, input),
         };
-        let scale = inputs.scale(row, column);
-        let sum = inputs.sum(row, column, layout.group);
+        let index = row * inputs.groups + group;
         for (lane, result) in results.iter_mut().enumerate() {
-            let product = products[lane] - layout.zero_point * sum;
-            *result += product as f32 * (at(tile.scales, group, lane) * scale);
+            let product = products[lane] + inputs.offsets[index];
+            *result += product as f32 * (at(tile.scales, group, lane) * inputs.scales[index]);
             if let Some(mins) = tile.mins {
-                *result += at(mins, group, lane) * (scale * sum as f32);
+                *result += at(mins, group, lane) * inputs.sums[index];
             }
         }
     }
