@@ -180,7 +180,7 @@ struct RowOutput<'a> {
 
 fn quantize_row(set: InstructionSet, output: RowOutput<'_>, values: &[f32]) {
     match set {
-        InstructionSet::Portable => quantize_row_generic(output, values),
+        InstructionSet::Portable => quantize_row_with(output, values, quantize_group),
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => avx2::quantize_row(output, values),
         #[cfg(target_arch = "x86_64")]
@@ -190,9 +190,14 @@ fn quantize_row(set: InstructionSet, output: RowOutput<'_>, values: &[f32]) {
     }
 }
 
-/// The plain loop, compiled once per instruction set.
+/// The plain loop. `quantize` turns one group of [`INPUT_GROUP`] values into codes and returns the
+/// scale, unrounded.
 #[inline(always)]
-fn quantize_row_generic(output: RowOutput<'_>, values: &[f32]) {
+fn quantize_row_with(
+    output: RowOutput<'_>,
+    values: &[f32],
+    quantize: impl Fn(&[f32; INPUT_GROUP], &mut [i8; INPUT_GROUP]) -> f32,
+) {
     let RowOutput {
         group,
         zero,
@@ -201,32 +206,32 @@ fn quantize_row_generic(output: RowOutput<'_>, values: &[f32]) {
         offsets,
         sums,
     } = output;
-    let chunks = values
-        .chunks_exact(INPUT_GROUP)
-        .zip(codes.chunks_exact_mut(INPUT_GROUP));
-    for (index, (values, codes)) in chunks.enumerate() {
-        let mut largest = 0.0f32;
-        for value in values {
-            largest = largest.max(value.abs());
-        }
-        let scale = largest / 127.0;
-        // The inverse is of the scale before it is rounded, as in ggml.
-        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        for (code, value) in codes.iter_mut().zip(values) {
-            *code = (value * inverse).round_ties_even() as i8;
-        }
-        let scale = f16::from_f32(scale).to_f32();
+    let (values, _) = values.as_chunks::<INPUT_GROUP>();
+    let (codes, _) = codes.as_chunks_mut::<INPUT_GROUP>();
+    for (index, (values, codes)) in values.iter().zip(codes).enumerate() {
+        let scale = f16::from_f32(quantize(values, codes)).to_f32();
         for (within, codes) in codes.chunks_exact(group).enumerate() {
-            let mut sum = 0i32;
-            for &code in codes {
-                sum += i32::from(code);
-            }
+            let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
             let target = index * (INPUT_GROUP / group) + within;
             scales[target] = scale;
             offsets[target] = -zero * sum;
             sums[target] = scale * sum as f32;
         }
     }
+}
+
+/// The largest magnitude becomes 127; not-a-number becomes 0.
+fn quantize_group(values: &[f32; INPUT_GROUP], codes: &mut [i8; INPUT_GROUP]) -> f32 {
+    let largest = values
+        .iter()
+        .fold(0.0f32, |max, value| max.max(value.abs()));
+    let scale = largest / 127.0;
+    // The inverse is of the scale before it is rounded, as in ggml.
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    for (code, value) in codes.iter_mut().zip(values) {
+        *code = (value * inverse).round_ties_even() as i8;
+    }
+    scale
 }
 
 /// One tile of a matrix, as a kernel reads it.

@@ -241,6 +241,25 @@ fn hostile_input_gives_no_panic() {
 }
 
 #[test]
+fn inexact_input_is_rounded_alike_by_every_instruction_set() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for ty in [TensorType::Q4_1, TensorType::Q8_0, TensorType::Q6K] {
+        let stored = Stored::random(ty, 24, 256, &mut rng);
+        let matrix = PackedMatrix::from_gguf(&stored.view(), RowOrder::AsStored).unwrap();
+        let input: Vec<f32> = (0..5 * 256).map(|_| rng.random_range(-3.0..3.0)).collect();
+        let expected = multiply(InstructionSet::Portable, &input, &matrix);
+        let magnitude = exact_product(&input, &stored.floats(), 256);
+        for set in InstructionSet::available() {
+            let product = multiply(set, &input, &matrix);
+            for ((got, want), (_, magnitude)) in product.iter().zip(&expected).zip(&magnitude) {
+                let close = f64::from((got - want).abs()) <= magnitude * 4e-6 + 1e-6;
+                assert!(close, "{ty:?} {set:?}: {got} against {want}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_flex_body_agrees_with_the_default_body() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let device = Device::flex();

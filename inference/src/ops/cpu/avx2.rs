@@ -13,7 +13,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Inputs, Output, RowOutput, ScalesView, Tile, quantize_row_generic};
+use super::{INPUT_GROUP, Inputs, Output, RowOutput, ScalesView, Tile, quantize_row_with};
 use crate::ops::packed::{CodeWidth, TILE_ROWS};
 
 /// Rows of a tile in one register.
@@ -26,10 +26,53 @@ const STEP_BYTES: usize = 4 * TILE_ROWS;
 pub(super) fn quantize_row(output: RowOutput<'_>, values: &[f32]) {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn compiled(output: RowOutput<'_>, values: &[f32]) {
-        quantize_row_generic(output, values);
+        quantize_row_with(output, values, |values, codes| {
+            quantize_group(values, codes)
+        });
     }
     // SAFETY: `multiply` comes here only where `InstructionSet::available` found the features.
     unsafe { compiled(output, values) }
+}
+
+/// As the portable one: not-a-number becomes 0, because minima and maxima take their second operand
+/// where the first is none.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn quantize_group(values: &[f32; INPUT_GROUP], codes: &mut [i8; INPUT_GROUP]) -> f32 {
+    let sign = _mm256_set1_ps(-0.0);
+    let mut parts = [_mm256_setzero_ps(); 4];
+    let mut largest = _mm256_setzero_ps();
+    unroll!(PART in 4 {
+        // SAFETY: the array has four registers of eight values.
+        parts[PART] = unsafe { _mm256_loadu_ps(values.as_ptr().add(8 * PART)) };
+        largest = _mm256_max_ps(_mm256_andnot_ps(sign, parts[PART]), largest);
+    });
+    let quarter = _mm_max_ps(
+        _mm256_castps256_ps128(largest),
+        _mm256_extractf128_ps::<1>(largest),
+    );
+    let pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    let largest = _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+    let scale = largest / 127.0;
+    let inverse = _mm256_set1_ps(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+    let zero = _mm256_setzero_ps();
+    let mut rounded = [_mm256_setzero_si256(); 4];
+    unroll!(PART in 4 {
+        let scaled = _mm256_mul_ps(parts[PART], inverse);
+        let ordered = _mm256_blendv_ps(zero, scaled, _mm256_cmp_ps::<_CMP_ORD_Q>(scaled, scaled));
+        // Rounds to nearest, ties to even: the processor's default mode.
+        rounded[PART] = _mm256_cvtps_epi32(ordered);
+    });
+    let words = [
+        _mm256_packs_epi32(rounded[0], rounded[1]),
+        _mm256_packs_epi32(rounded[2], rounded[3]),
+    ];
+    // Packing works within 128-bit lanes; the permutation restores the order.
+    let bytes = _mm256_packs_epi16(words[0], words[1]);
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    // SAFETY: the array has 32 codes.
+    unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+    scale
 }
 
 /// Multiplies one tile with all rows. The caller has checked that the CPU has AVX2, FMA, F16C.
