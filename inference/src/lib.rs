@@ -19,6 +19,10 @@ pub mod layers;
 pub mod model;
 pub mod ops;
 
+pub mod sampler;
+
+pub mod generate;
+
 pub mod engine;
 
 pub use engine::{Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};

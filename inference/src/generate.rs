@@ -1,0 +1,5 @@
+//! Turns logits into text.
+
+mod stop;
+
+pub use self::stop::{Released, StopMatcher};
