@@ -6,7 +6,8 @@ Usage: scripts/check-tidy.py [--root DIR]
 What is checked: sizes of files, functions and lines; a `//!` head on every Rust file; the
 layering of the crates (which crate or folder may see which library); where `unsafe` may stand
 and that it says why; banned macros and attributes; manifests that inherit the workspace's
-lints and versions; no machine paths, tracker numbers or registry hosts in the text.
+lints and versions; no machine paths, tracker numbers or registry hosts in the text; documents
+that name only paths that are there.
 
 Every finding is one line `file:line: what is wrong; what to do`. Exits 1 when there is one.
 A function that is one long flat `match` may carry the comment `// tidy: flat match` above it.
@@ -35,6 +36,11 @@ COLUMNS_MAX = 100
 ROOT_FILE_LINES_MAX = 60
 PROSE_LINES_MAX = {"ARCHITECTURE.md": 250}
 ADR_LINES_MAX = 60
+# Documents of today: the paths that they name must be there. Decisions speak of their own day.
+LIVING_DOCUMENTS = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"}
+NAMED_PATH = re.compile(
+    r"`((?:protocol|ledger|inference|node|cli|scripts|docs|sdk|federation-tests)/[\w./-]+)`"
+)
 
 CODE_SUFFIXES = {".rs", ".py", ".sh"}
 TEXT_SUFFIXES = CODE_SUFFIXES | {".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".html", ""}
@@ -336,6 +342,14 @@ def check_file(path: str, source: str) -> Iterator[Finding]:
         yield from check_manifest(path, source)
 
 
+def check_named_paths(root: Path, path: str, source: str) -> Iterator[Finding]:
+    """A document of today names no file that is gone."""
+    for match in NAMED_PATH.finditer(source):
+        if path in LIVING_DOCUMENTS and not (root / match.group(1)).exists():
+            message = f"names {match.group(1)}, which is not there; correct the text"
+            yield Finding(path, line_of(source, match.start()), message)
+
+
 def repository_files(root: Path) -> list[str]:
     """Lists what git tracks or would track, so that build outputs are never read."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
@@ -357,6 +371,7 @@ def check_tree(root: Path) -> list[Finding]:
                 found.append(Finding(name, 1, "not UTF-8; save it as UTF-8"))
             continue
         found.extend(check_file(name, source))
+        found.extend(check_named_paths(root, name, source))
     return sorted(set(found))
 
 

@@ -40,19 +40,15 @@ parse() {
         ;;
       --data-dir | --config)
         [ $# -gt 1 ] || usage_error "$1 takes a value"
-        [ "$1" = --config ] || data_dir=$2
         pull_flags+=("$1" "$2") node_flags+=("$1" "$2")
         shift
         ;;
-      --data-dir=*) data_dir=${1#*=} pull_flags+=("$1") node_flags+=("$1") ;;
-      --config=*) pull_flags+=("$1") node_flags+=("$1") ;;
+      --data-dir=* | --config=*) pull_flags+=("$1") node_flags+=("$1") ;;
       --model | --model=*) own_model=yes node_flags+=("$1") ;;
       *) node_flags+=("$1") ;;
     esac
     shift
   done
-  data_dir=${data_dir:-${AITHER_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/aither}}
-  case $data_dir in /*) ;; *) data_dir=$caller/$data_dir ;; esac
 }
 
 choose_gpu() {
@@ -84,6 +80,19 @@ build() {
   fi
   [ "$gpu" = none ] || flags=(--features "aither-node/$gpu")
   cargo build --release --locked -p aither-node -p aither-cli ${flags[@]+"${flags[@]}"}
+}
+
+# Asks the node itself, which knows all layers of its configuration; finds bad flags early, too.
+find_data_dir() {
+  local config
+  config=$(cd -- "$caller" && "$node" run ${node_flags[@]+"${node_flags[@]}"} --print-config) ||
+    exit $?
+  data_dir=$(cd -- "$caller" && python3 -c 'import os, sys
+try:
+    import tomllib
+except ModuleNotFoundError:
+    from pip._vendor import tomli as tomllib
+print(os.path.abspath(tomllib.loads(sys.argv[1])["data_dir"]))' "$config")
 }
 
 fetch_model() {
@@ -157,6 +166,7 @@ require_build_tools
 choose_gpu
 build
 node=$TARGET/release/aither-node
+find_data_dir
 fetch_model
 
 # With job control the node is a process group of its own, so that Ctrl-C reaches this script

@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     if error.is_closed_pipe() {
         return ExitCode::SUCCESS;
     }
-    render::remark(&format!("error: {error}"));
+    // One line, whatever an operating system or a server put into the words.
+    render::remark(&format!("error: {error}").replace(['\n', '\r'], " "));
     ExitCode::from(error.exit_code())
 }
 

@@ -128,6 +128,14 @@ class TextTest(unittest.TestCase):
         self.assertIn("budget is 250", messages("ARCHITECTURE.md", "a\n" * 251)[0])
         self.assertIn("budget is 60", messages("docs/adr/0001-a.md", "a\n" * 61)[0])
 
+    def test_documents_name_only_what_is_there(self):
+        root = SCRIPT.parent.parent
+        text = "see `scripts/check-tidy.py` and `scripts/gone.py`\n"
+        found = list(tidy.check_named_paths(root, "README.md", text))
+        self.assertEqual([finding.line for finding in found], [1])
+        self.assertIn("gone.py", found[0].message)
+        self.assertEqual(list(tidy.check_named_paths(root, "docs/adr/0001-a.md", text)), [])
+
     def test_missing_final_newline(self):
         self.assertIn("no newline", messages("README.md", "text")[0])
 
