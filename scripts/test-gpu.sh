@@ -45,7 +45,7 @@ else
     install_packages "lavapipe, Mesa's software Vulkan device" mesa-vulkan-drivers libvulkan1
     icd=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | head -n 1)
   fi
-  export VK_ICD_FILENAMES=$icd VK_DRIVER_FILES=$icd AITHER_GPU_DEVICE=software
+  export VK_ICD_FILENAMES=$icd VK_DRIVER_FILES=$icd AITHER_SOFTWARE_GPU=1
   # The loader wants a private folder of this user.
   if [ -z "${XDG_RUNTIME_DIR:-}" ]; then
     XDG_RUNTIME_DIR=$(mktemp -d)

@@ -21,9 +21,17 @@ use crate::files;
 
 /// Begins every variable that is read.
 pub const ENV_PREFIX: &str = "AITHER_";
-/// Variables of that prefix that are no configuration keys; the last ones belong to the scripts
-/// and tests of this repository, which start nodes.
-const ENV_NO_KEYS: &[&str] = &["config", "log", "cache", "cli_bin", "node_bin", "test_model"];
+/// Variables of that prefix that are no configuration keys. All but the first two belong to the
+/// scripts and tests of this repository, which start nodes.
+const ENV_NO_KEYS: &[&str] = &[
+    "config",
+    "log",
+    "cache",
+    "cli_bin",
+    "node_bin",
+    "software_gpu",
+    "test_model",
+];
 /// No configuration file is this large.
 const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Memory budget where the machine's memory cannot be found out.
