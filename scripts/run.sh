@@ -161,6 +161,8 @@ ${bold}The node is ready at $url$plain  (Ctrl-C stops it). Three things to try:
 TEXT
 }
 
+# Without this, a Ctrl-C that a child swallows would not stop the steps before the node starts.
+trap 'exit 130' INT
 parse "$@"
 require_build_tools
 choose_gpu
