@@ -29,6 +29,9 @@ mod logprobs;
 
 pub use self::logprobs::{LogProbabilities, log_probabilities};
 
+/// Up to this many, top-k keeps a short sorted list in one pass; beyond, it partitions.
+const SHORT_LIST_MAX: usize = 256;
+
 /// Candidates that top-p sorts at first; a peaked distribution ends within them. Each further
 /// round takes four times as many.
 const SORTED_AT_FIRST: usize = 256;
@@ -44,15 +47,18 @@ pub struct Sampler {
     generated: HashMap<u32, u32>,
     /// The logits after bias and penalties; kept for its memory.
     adjusted: Vec<f32>,
-    /// Scratch of the filters; kept for its memory.
+    /// Weights of all ids, where top-k keeps all; kept for its memory.
+    weights: Vec<f32>,
+    /// What the filters leave; kept for its memory.
     candidates: Vec<Candidate>,
 }
 
-/// An id and its adjusted logit.
+/// An id, its adjusted logit, and its probability up to a common factor.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u32,
     logit: f32,
+    weight: f32,
 }
 
 impl Sampler {
@@ -69,6 +75,7 @@ impl Sampler {
             rng,
             generated: HashMap::new(),
             adjusted: Vec::new(),
+            weights: Vec::new(),
             candidates: Vec::new(),
         }
     }
@@ -79,11 +86,18 @@ impl Sampler {
     /// [`Error::Internal`] where no logit is a number above minus infinity.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         self.adjust(logits);
-        let best = best_of(&self.adjusted).ok_or_else(|| Error::Internal {
-            message: "the model's output has no usable number".into(),
-        })?;
+        let best = greatest(&self.adjusted);
+        if best == f32::NEG_INFINITY {
+            return Err(Error::Internal {
+                message: "the model's output has no usable number".into(),
+            });
+        }
         let id = if self.params.temperature == 0.0 {
-            best.id
+            // Not missed: `best` is one of them.
+            self.adjusted
+                .iter()
+                .position(|logit| *logit == best)
+                .unwrap_or(0) as u32
         } else {
             self.draw(best)
         };
@@ -136,72 +150,82 @@ impl Sampler {
     }
 
     /// Draws among what the filters leave: step 3.
-    fn draw(&mut self, best: Candidate) -> u32 {
-        let cutoff = self.cutoff(best);
-        let temperature = self.params.temperature;
-        let kept = |id: usize, logit: f32| {
-            let candidate = Candidate {
-                id: id as u32,
-                logit,
-            };
-            cutoff.is_none_or(|cutoff| compare(&candidate, &cutoff) != Ordering::Greater)
-        };
-        let kept_weights = || {
-            let all = self.adjusted.iter().copied().enumerate();
-            all.filter(|&(id, logit)| kept(id, logit))
-                .map(|(id, logit)| (id as u32, weight(logit, best.logit, temperature)))
-        };
-        let total: f64 = kept_weights().map(|(_, weight)| weight).sum();
-        let mut left = uniform(&mut self.rng) * total;
-        // The walk is in order of ids, so that it needs no sorting.
-        let mut last = best.id;
-        for (id, weight) in kept_weights().filter(|&(_, weight)| weight > 0.0) {
-            last = id;
-            if left < weight {
-                break;
+    fn draw(&mut self, best: f32) -> u32 {
+        let all = self.adjusted.len();
+        let params = &self.params;
+        let (top_p, min_p) = (f64::from(params.top_p), params.min_p);
+        let filters_tail = top_p < 1.0 || min_p > 0.0;
+        let total = if (1..all).contains(&params.top_k) {
+            self.keep_top_k(best);
+            sum(self.candidates.iter().map(|candidate| candidate.weight))
+        } else {
+            self.weigh_all(best);
+            let total = sum(self.weights.iter().copied());
+            if !filters_tail {
+                let random = uniform(&mut self.rng) * total;
+                return walk((0..).zip(self.weights.iter().copied()), random);
             }
-            left -= weight;
+            // Ids below this weight come together to less than what top-p drops.
+            let negligible = (total * (1.0 - top_p) / all as f64) as f32;
+            self.collect_above(negligible.max(min_p));
+            total
+        };
+        if top_p < 1.0 {
+            truncate_to_weight(&mut self.candidates, total * top_p);
         }
-        // Rounding may use the walk up; then the last one with any weight is meant.
-        last
+        self.candidates
+            .retain(|candidate| candidate.weight >= min_p);
+        self.candidates
+            .sort_unstable_by_key(|candidate| candidate.id);
+        let kept = self
+            .candidates
+            .iter()
+            .map(|candidate| (candidate.id, candidate.weight));
+        let random = uniform(&mut self.rng) * sum(kept.clone().map(|(_, weight)| weight));
+        walk(kept, random)
     }
 
-    /// Returns the worst candidate that top-k, top-p and min-p keep; `None` where all stay.
-    fn cutoff(&mut self, best: Candidate) -> Option<Candidate> {
-        let all = self.adjusted.len();
-        let keep_k = match self.params.top_k {
-            0 => all,
-            k => k.min(all),
-        };
-        let filters_p = self.params.top_p < 1.0;
-        if keep_k == all && !filters_p && self.params.min_p == 0.0 {
-            return None;
-        }
-        let min_weight = f64::from(self.params.min_p);
+    /// Fills `candidates` with the best `top_k`.
+    fn keep_top_k(&mut self, best: f32) {
+        let count = self.params.top_k;
         let temperature = self.params.temperature;
-        let weight_of = |candidate: &Candidate| weight(candidate.logit, best.logit, temperature);
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        candidates.extend(
-            self.adjusted
-                .iter()
-                .enumerate()
-                .map(|(id, &logit)| Candidate {
-                    id: id as u32,
-                    logit,
-                }),
-        );
-        if keep_k < all {
-            candidates.select_nth_unstable_by(keep_k - 1, compare);
-            candidates.truncate(keep_k);
+        let candidate = |(id, logit)| Candidate {
+            id,
+            logit,
+            weight: weight(logit, best, temperature),
+        };
+        let adjusted = self.adjusted.iter().copied();
+        self.candidates.clear();
+        if count <= SHORT_LIST_MAX {
+            let list = logprobs::likeliest(adjusted, count);
+            self.candidates.extend(list.into_iter().map(candidate));
+        } else {
+            self.candidates.extend((0..).zip(adjusted).map(candidate));
+            self.candidates.select_nth_unstable_by(count - 1, compare);
+            self.candidates.truncate(count);
         }
-        if filters_p {
-            let total: f64 = candidates.iter().map(weight_of).sum();
-            let wanted = total * f64::from(self.params.top_p);
-            truncate_to_weight(candidates, wanted, weight_of);
-        }
-        candidates.retain(|candidate| weight_of(candidate) >= min_weight);
-        candidates.iter().copied().max_by(compare)
+    }
+
+    fn weigh_all(&mut self, best: f32) {
+        let temperature = self.params.temperature;
+        let adjusted = self.adjusted.iter().copied();
+        self.weights.clear();
+        self.weights
+            .extend(adjusted.map(|logit| weight(logit, best, temperature)));
+    }
+
+    /// Fills `candidates` with all that weigh at least so much.
+    fn collect_above(&mut self, least: f32) {
+        let weighed = self
+            .adjusted
+            .iter()
+            .copied()
+            .zip(self.weights.iter().copied());
+        let numbered = (0..).zip(weighed);
+        let heavy = numbered.filter(|(_, (_, weight))| *weight >= least);
+        self.candidates.clear();
+        self.candidates
+            .extend(heavy.map(|(id, (logit, weight))| Candidate { id, logit, weight }));
     }
 
     fn remember(&mut self, id: u32) {
@@ -241,32 +265,54 @@ fn compare(left: &Candidate, right: &Candidate) -> Ordering {
     by_logit.then(left.id.cmp(&right.id))
 }
 
-/// Returns the best candidate, if any is above minus infinity.
-fn best_of(logits: &[f32]) -> Option<Candidate> {
-    let mut best: Option<Candidate> = None;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.map_or(f32::NEG_INFINITY, |best| best.logit) {
-            best = Some(Candidate {
-                id: id as u32,
-                logit,
-            });
+/// Returns the greatest of numbers without NaN.
+fn greatest(logits: &[f32]) -> f32 {
+    // Independent lanes, which the compiler can keep in one register.
+    const LANES: usize = 8;
+    let larger = |left: f32, right: f32| if right > left { right } else { left };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = logits.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *logit);
         }
     }
-    best
+    lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, larger)
 }
 
 /// Returns a probability up to a common factor: the best candidate weighs 1.
-fn weight(logit: f32, best: f32, temperature: f32) -> f64 {
-    // In double precision the difference of two finite logits cannot overflow.
-    ((f64::from(logit) - f64::from(best)) / f64::from(temperature)).exp()
+fn weight(logit: f32, best: f32, temperature: f32) -> f32 {
+    // A difference that overflows is minus infinity, whose weight is 0.
+    ((logit - best) / temperature).exp()
+}
+
+fn sum(weights: impl Iterator<Item = f32>) -> f64 {
+    weights.map(f64::from).sum()
+}
+
+/// Returns the id at which the weights, summed up in order, pass `random`.
+fn walk(weighed: impl Iterator<Item = (u32, f32)>, random: f64) -> u32 {
+    let mut left = random;
+    let mut last = 0;
+    for (id, weight) in weighed.filter(|(_, weight)| *weight > 0.0) {
+        last = id;
+        let weight = f64::from(weight);
+        if left < weight {
+            break;
+        }
+        left -= weight;
+    }
+    // Rounding may use the weights up; then the last one is meant.
+    last
 }
 
 /// Keeps the fewest best candidates whose weights reach `wanted`, at least one.
-fn truncate_to_weight(
-    candidates: &mut Vec<Candidate>,
-    wanted: f64,
-    weight_of: impl Fn(&Candidate) -> f64,
-) {
+fn truncate_to_weight(candidates: &mut Vec<Candidate>, wanted: f64) {
     let mut sorted = 0;
     let mut reached = 0.0;
     let mut round = SORTED_AT_FIRST;
@@ -277,8 +323,8 @@ fn truncate_to_weight(
             rest.select_nth_unstable_by(taken - 1, compare);
         }
         rest[..taken].sort_unstable_by(compare);
-        for index in 0..taken {
-            reached += weight_of(&rest[index]);
+        for (index, candidate) in rest[..taken].iter().enumerate() {
+            reached += f64::from(candidate.weight);
             if reached >= wanted {
                 candidates.truncate(sorted + index + 1);
                 return;

@@ -20,10 +20,8 @@ pub struct LogProbabilities {
 pub fn log_probabilities(logits: &[f32], chosen: u32, top: usize) -> LogProbabilities {
     let numbers = || logits.iter().map(|&logit| super::usable(logit));
     let max = numbers().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = numbers()
-        .map(|logit| (f64::from(logit) - f64::from(max)).exp())
-        .filter(|weight| !weight.is_nan())
-        .sum();
+    // Without any number each difference is NaN, and so is the sum; see `logprob`.
+    let sum = super::sum(numbers().map(|logit| (logit - max).exp()));
     let normalizer = f64::from(max) + sum.ln();
     let logprob = |logit: f32| {
         let value = (f64::from(super::usable(logit)) - normalizer) as f32;
@@ -41,7 +39,7 @@ pub fn log_probabilities(logits: &[f32], chosen: u32, top: usize) -> LogProbabil
 }
 
 /// Returns the `count` greatest logits with their ids, best first.
-fn likeliest(logits: impl Iterator<Item = f32>, count: usize) -> Vec<(u32, f32)> {
+pub(super) fn likeliest(logits: impl Iterator<Item = f32>, count: usize) -> Vec<(u32, f32)> {
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
     if count == 0 {
         return best;

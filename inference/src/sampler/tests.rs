@@ -58,16 +58,13 @@ impl Naive {
             let order = right.1.partial_cmp(&left.1).unwrap();
             order.then(left.0.cmp(&right.0))
         });
-        let best = f64::from(sorted[0].1);
+        let best = sorted[0].1;
         if params.top_k > 0 {
             sorted.truncate(params.top_k);
         }
         let mut weights: Vec<(u32, f64)> = sorted
             .iter()
-            .map(|&(id, logit)| {
-                let scaled = (f64::from(logit) - best) / f64::from(params.temperature);
-                (id, scaled.exp())
-            })
+            .map(|&(id, logit)| (id, f64::from(weight(logit, best, params.temperature))))
             .collect();
         if params.top_p < 1.0 {
             let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
