@@ -24,7 +24,9 @@ doc:
 
 # Fuzzes the GGUF reader for so many seconds (needs cargo-fuzz).
 fuzz seconds='60':
-    cd inference && RUSTC_BOOTSTRAP=1 cargo fuzz run gguf -- -max_total_time={{ seconds }}
+    mkdir -p inference/fuzz/corpus/gguf
+    cd inference && RUSTC_BOOTSTRAP=1 cargo fuzz run gguf fuzz/corpus/gguf testdata/tiny -- \
+        -max_total_time={{ seconds }} -rss_limit_mb=512
 
 # Formats Rust and Python.
 fmt:

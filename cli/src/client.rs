@@ -46,7 +46,6 @@ pub(crate) struct ModelList {
 pub(crate) struct Model {
     pub(crate) id: String,
     pub(crate) parameters: Option<u64>,
-    pub(crate) size: Option<u64>,
     pub(crate) quantization: Option<String>,
     pub(crate) context_length: Option<u64>,
     pub(crate) loaded: Option<bool>,

@@ -57,7 +57,6 @@ fn row(model: &Model) -> Vec<String> {
         or_dash(model.parameters.map(render::parameters)),
         or_dash(model.quantization.clone()),
         or_dash(model.context_length.map(|length| length.to_string())),
-        or_dash(model.size.map(render::bytes)),
         or_dash(loaded),
     ];
     // A name with a newline would forge a row of its own.
@@ -77,10 +76,7 @@ mod tests {
             "context_length": 8192, "loaded": true
         });
         let model: Model = serde_json::from_value(model).unwrap();
-        assert_eq!(
-            row(&model),
-            ["smollm2:135m", "135M", "Q4_1", "8192", "-", "yes"]
-        );
+        assert_eq!(row(&model), ["smollm2:135m", "135M", "Q4_1", "8192", "yes"]);
     }
 
     #[test]

@@ -238,10 +238,7 @@ fn models_are_a_table() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(
-        lines[1],
-        ["smollm2:135m", "135M", "Q4_1", "8192", "-", "no"]
-    );
+    assert_eq!(lines[1], ["smollm2:135m", "135M", "Q4_1", "8192", "no"]);
 }
 
 #[test]
