@@ -127,9 +127,10 @@ struct Inputs {
 impl Inputs {
     /// Quantizes rows as ggml does: the largest magnitude of [`INPUT_GROUP`] columns becomes 127,
     /// and the scale is rounded to 16 bits.
-    fn new(set: InstructionSet, values: &[f32], columns: usize, group: usize, zero: i32) -> Self {
+    fn new(set: InstructionSet, values: &[f32], columns: usize, layout: Layout) -> Self {
         assert!(columns.is_multiple_of(INPUT_GROUP) && values.len().is_multiple_of(columns));
-        let (rows, groups) = (values.len() / columns, columns / group);
+        let (rows, groups) = (values.len() / columns, columns / layout.group);
+        let zero = set.zero_point(layout);
         let mut codes = vec![0i8; values.len()];
         let mut scales = vec![0.0f32; rows * groups];
         let mut offsets = vec![0i32; rows * groups];
@@ -139,7 +140,7 @@ impl Inputs {
             .zip(offsets.chunks_mut(groups))
             .zip(sums.chunks_mut(groups));
         let outputs = outputs.map(|(((codes, scales), offsets), sums)| RowOutput {
-            group,
+            layout,
             zero,
             codes,
             scales,
@@ -170,7 +171,7 @@ impl Inputs {
 
 /// One row of [`Inputs`] while it is filled.
 struct RowOutput<'a> {
-    group: usize,
+    layout: Layout,
     zero: i32,
     codes: &'a mut [i8],
     scales: &'a mut [f32],
@@ -199,23 +200,31 @@ fn quantize_row_with(
     quantize: impl Fn(&[f32; INPUT_GROUP], &mut [i8; INPUT_GROUP]) -> f32,
 ) {
     let RowOutput {
-        group,
+        layout,
         zero,
         codes,
         scales,
         offsets,
         sums,
     } = output;
+    let group = layout.group;
     let (values, _) = values.as_chunks::<INPUT_GROUP>();
     let (codes, _) = codes.as_chunks_mut::<INPUT_GROUP>();
     for (index, (values, codes)) in values.iter().zip(codes).enumerate() {
-        let scale = f16::from_f32(quantize(values, codes)).to_f32();
+        let exact_scale = quantize(values, codes);
+        let scale = f16::from_f32(exact_scale).to_f32();
         for (within, codes) in codes.chunks_exact(group).enumerate() {
             let sum: i32 = codes.iter().map(|&code| i32::from(code)).sum();
             let target = index * (INPUT_GROUP / group) + within;
             scales[target] = scale;
             offsets[target] = -zero * sum;
-            sums[target] = scale * sum as f32;
+            // ggml keeps the sum that its 16-bit minimums are multiplied by in 16 bits too, of the
+            // scale before rounding. Less exact, but texts then follow the reference's.
+            sums[target] = if layout.half_scales {
+                f16::from_f32(exact_scale * sum as f32).to_f32()
+            } else {
+                scale * sum as f32
+            };
         }
     }
 }
@@ -328,8 +337,7 @@ pub fn linear(input: &FlexTensor, matrix: &PackedMatrix) -> FlexTensor {
 pub fn multiply(set: InstructionSet, values: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
     assert!(set == InstructionSet::detect() || InstructionSet::available().contains(&set));
     let layout = matrix.layout();
-    let zero = set.zero_point(layout);
-    let inputs = Inputs::new(set, values, matrix.columns(), layout.group, zero);
+    let inputs = Inputs::new(set, values, matrix.columns(), layout);
     let mut results = vec![0.0f32; inputs.rows * matrix.rows()];
     let output = Output {
         values: results.as_mut_ptr(),

@@ -124,6 +124,10 @@ fn exact_product(input: &[f32], weight: &[f32], columns: usize) -> Vec<(f64, f64
     out
 }
 
+fn rounds_sums(ty: TensorType) -> bool {
+    matches!(ty, TensorType::Q4_1 | TensorType::Q5_1)
+}
+
 fn check_product(set: InstructionSet, stored: &Stored, input: &[f32]) {
     let matrix = PackedMatrix::from_gguf(&stored.view(), RowOrder::AsStored).unwrap();
     let product = multiply(set, input, &matrix);
@@ -131,8 +135,9 @@ fn check_product(set: InstructionSet, stored: &Stored, input: &[f32]) {
     assert_eq!(product.len(), expected.len());
     for (index, (got, (want, magnitude))) in product.iter().zip(expected).enumerate() {
         // 32-bit sums of some dozens of groups: a few units in the last place of the magnitude.
-        // A minimum and its codes cancel, hence the generous factor.
-        let tolerance = magnitude * 4e-6 + 1e-6;
+        // A minimum and its codes cancel, hence the generous factor. Sums of the legacy types with
+        // minimums are rounded to 16 bits.
+        let tolerance = magnitude * if rounds_sums(stored.ty) { 1e-3 } else { 4e-6 } + 1e-6;
         assert!(
             (f64::from(*got) - want).abs() <= tolerance,
             "{:?} {set:?} {:?} x {} rows: element {index} is {got}, not {want}",
@@ -275,7 +280,7 @@ fn the_flex_body_agrees_with_the_default_body() {
         let plain = Tensor::<2>::from_dispatch(plain);
         let [fast, plain] = [fast, plain].map(|t| t.into_data().try_to_vec::<f32>().unwrap());
         for ((fast, plain), (_, magnitude)) in fast.iter().zip(plain).zip(magnitude) {
-            let tolerance = magnitude as f32 * 1e-5 + 1e-6;
+            let tolerance = magnitude as f32 * if rounds_sums(ty) { 1e-3 } else { 1e-5 } + 1e-6;
             assert!(
                 (fast - plain).abs() <= tolerance,
                 "{ty:?}: {fast} against {plain}"

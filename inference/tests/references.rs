@@ -1,0 +1,260 @@
+//! Text, perplexity and logits against what llama.cpp computed on the same files.
+//!
+//! The references are recorded (`scripts/make-references.py`); `AITHER_TEST_MODEL` names the real
+//! model, which `scripts/test.sh` fetches.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use aither_inference::{backend::Backend, engine::BackendChoice, gguf::Gguf, model::Model};
+use serde::Deserialize;
+
+/// Candidates closer than this in log-softmax are a near-tie: rounding activations to 8 bits moves
+/// each logit by about 0.12.
+const NEAR_TIE: f64 = 0.3;
+
+/// How much less often than llama.cpp with a cache of 16 bits this engine may choose what llama.cpp
+/// chose with one of 32: two standard deviations of such a share over 1 920 steps.
+const AGREEMENT_SLACK: f64 = 0.008;
+
+#[derive(Deserialize)]
+struct Greedy {
+    self_agreement: f64,
+    prompts: Vec<GreedyPrompt>,
+}
+
+#[derive(Deserialize)]
+struct GreedyPrompt {
+    prompt: String,
+    ids: Vec<u32>,
+    generated: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Perplexity {
+    window: usize,
+    perplexity: f64,
+    ids: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Logits {
+    models: BTreeMap<String, TinyLogits>,
+}
+
+#[derive(Deserialize)]
+struct TinyLogits {
+    ids: Vec<u32>,
+    logits: Vec<Vec<f32>>,
+}
+
+fn testdata(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata")
+        .join(name)
+}
+
+fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    let text = std::fs::read_to_string(testdata("references").join(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn load(path: &std::path::Path) -> Model {
+    let backend = Backend::choose(BackendChoice::Cpu, 2).unwrap();
+    Model::load(&Gguf::open(path).unwrap(), &backend).unwrap()
+}
+
+fn real_model() -> Model {
+    let path = std::env::var_os("AITHER_TEST_MODEL")
+        .expect("set AITHER_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf; scripts/test.sh does");
+    load(&PathBuf::from(path))
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|&logit| f64::from(logit - max).exp())
+        .sum();
+    logits
+        .iter()
+        .map(|&logit| f64::from(logit - max) - sum.ln())
+        .collect()
+}
+
+fn best(scores: &[f64]) -> usize {
+    (0..scores.len())
+        .max_by(|&a, &b| scores[a].total_cmp(&scores[b]))
+        .unwrap()
+}
+
+#[test]
+fn greedy_text_follows_llama_cpp() {
+    let model = real_model();
+    let reference: Greedy = read("greedy.json");
+    assert_eq!(reference.prompts.len(), 30);
+    let prompts = reference.prompts.len();
+    let (mut steps, mut agreed, mut gaps) = (0usize, 0usize, Vec::new());
+    for prompt in &reference.prompts {
+        let forced = [
+            &prompt.ids[..],
+            &prompt.generated[..prompt.generated.len() - 1],
+        ]
+        .concat();
+        let logits = model.forward_all(&forced, &mut model.new_cache()).unwrap();
+        let mut parted = false;
+        let steps_here = logits[prompt.ids.len() - 1..].iter().zip(&prompt.generated);
+        for (step, (logits, &theirs)) in steps_here.enumerate() {
+            let scores = log_softmax(logits);
+            let ours = best(&scores);
+            steps += 1;
+            if ours == theirs as usize {
+                agreed += 1;
+                continue;
+            }
+            // Only the first difference is where the two texts part.
+            if !parted {
+                let gap = scores[ours] - scores[theirs as usize];
+                println!("{:?} parts at {step}, {gap:.3} apart", prompt.prompt);
+                gaps.push(gap);
+                parted = true;
+            }
+        }
+    }
+    let agreement = agreed as f64 / steps as f64;
+    let itself = reference.self_agreement;
+    println!("agreement {agreement:.4} over {steps} steps; llama.cpp with itself {itself:.4}");
+    assert!(
+        agreement >= itself - AGREEMENT_SLACK,
+        "{agreement:.4} against {itself:.4}"
+    );
+    let wide = gaps.iter().filter(|gap| **gap >= NEAR_TIE).count();
+    assert!(
+        wide <= prompts / 10,
+        "{wide} texts part where there is no near-tie: {gaps:?}"
+    );
+    assert!(
+        gaps.iter().all(|gap| *gap < 2.0 * NEAR_TIE),
+        "a text parts far off: {gaps:?}"
+    );
+}
+
+#[test]
+fn perplexity_is_that_of_llama_cpp() {
+    let model = real_model();
+    let reference: Perplexity = read("perplexity.json");
+    assert_eq!(reference.ids.len(), 5000);
+    let (mut loss, mut count) = (0.0, 0usize);
+    for window in reference.ids.chunks(reference.window) {
+        let logits = model.forward_all(window, &mut model.new_cache()).unwrap();
+        for (logits, &next) in logits.iter().zip(&window[1..]) {
+            loss -= log_softmax(logits)[next as usize];
+            count += 1;
+        }
+    }
+    let perplexity = (loss / count as f64).exp();
+    let difference = perplexity / reference.perplexity - 1.0;
+    println!(
+        "{perplexity:.4} against {:.4}: {:+.3} %",
+        reference.perplexity,
+        difference * 100.0
+    );
+    assert!(
+        difference.abs() < 0.005,
+        "{perplexity} against {}",
+        reference.perplexity
+    );
+}
+
+#[test]
+fn logits_of_every_architecture_and_type_are_those_of_llama_cpp() {
+    let reference: Logits = read("logits.json");
+    let files = std::fs::read_dir(testdata("tiny")).unwrap();
+    let files = files.filter(|file| {
+        file.as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+    });
+    assert_eq!(
+        files.count(),
+        reference.models.len(),
+        "a tiny model has no reference"
+    );
+    for (name, expected) in &reference.models {
+        let model = load(&testdata("tiny").join(name));
+        let logits = model
+            .forward_all(&expected.ids, &mut model.new_cache())
+            .unwrap();
+        let (mut error, mut power) = (0.0f64, 0.0f64);
+        for (ours, theirs) in logits.iter().zip(&expected.logits) {
+            assert_eq!(ours.len(), theirs.len());
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                error += f64::from(ours - theirs).powi(2);
+                power += f64::from(*theirs).powi(2);
+            }
+        }
+        let relative = (error / power).sqrt();
+        println!("{name}: relative error {relative:.2e}");
+        assert!(
+            relative < tolerance(name),
+            "{name}: relative error {relative:.2e}"
+        );
+    }
+}
+
+/// Root of the mean square error over that of the logits. Float files differ by summation order
+/// and, in llama.cpp, by activations rounded to the weights' 16 bits; quantized ones by activations
+/// rounded to 8 bits, in groups of 32 here and of 256 there for K-quants.
+fn tolerance(name: &str) -> f64 {
+    match name {
+        "llama.gguf" | "llama-rope-llama3.gguf" | "mistral.gguf" | "qwen2.gguf" => 1e-4,
+        "llama-rope-linear.gguf" => 5e-3,
+        "qwen2-bf16.gguf" => 2e-2,
+        "llama-q2_k.gguf" | "llama-q4_k_m.gguf" => 8e-2,
+        _ => 3e-2,
+    }
+}
+
+#[test]
+fn a_prompt_in_pieces_gives_the_logits_of_the_whole() {
+    for name in ["llama.gguf", "qwen2.gguf", "llama-q4_1.gguf"] {
+        let model = load(&testdata("tiny").join(name));
+        let ids: Vec<u32> = (0..24).map(|index| index * 7 % 256).collect();
+        let whole = model.forward(&ids, &mut model.new_cache()).unwrap();
+        let mut cache = model.new_cache();
+        let mut last = Vec::new();
+        for piece in [&ids[..1], &ids[1..9], &ids[9..10], &ids[10..]] {
+            last = model.forward(piece, &mut cache).unwrap();
+        }
+        assert_eq!(cache.len(), ids.len());
+        for (whole, pieces) in whole.iter().zip(&last) {
+            assert!(
+                (whole - pieces).abs() < 1e-3,
+                "{name}: {whole} against {pieces}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cloned_cache_is_independent_and_a_truncated_one_forgets() {
+    let model = load(&testdata("tiny").join("llama.gguf"));
+    let mut cache = model.new_cache();
+    model.forward(&[1, 2, 3], &mut cache).unwrap();
+    let mut other = cache.clone();
+    let first = model.forward(&[4], &mut cache).unwrap();
+    let different = model.forward(&[5], &mut other).unwrap();
+    assert_ne!(first, different);
+    other.truncate(3);
+    assert_eq!(model.forward(&[4], &mut other).unwrap(), first);
+}
+
+#[test]
+fn ids_outside_the_vocabulary_are_refused_and_leave_the_cache_alone() {
+    let model = load(&testdata("tiny").join("llama.gguf"));
+    let mut cache = model.new_cache();
+    assert!(model.forward(&[1, u32::MAX], &mut cache).is_err());
+    assert!(model.forward(&[], &mut cache).is_err());
+    assert_eq!(cache.len(), 0);
+}
