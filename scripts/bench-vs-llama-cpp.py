@@ -23,9 +23,16 @@ class Ours:
 
     def __init__(self, arguments: argparse.Namespace):
         command = [
-            str(arguments.bench), str(arguments.model),
-            "--threads", str(arguments.threads), "--rounds", str(arguments.rounds + 1),
-            "--prefill", ",".join(map(str, arguments.prefill)), "--decode", str(arguments.decode),
+            str(arguments.bench),
+            str(arguments.model),
+            "--threads",
+            str(arguments.threads),
+            "--rounds",
+            str(arguments.rounds + 1),
+            "--prefill",
+            ",".join(map(str, arguments.prefill)),
+            "--decode",
+            str(arguments.decode),
         ]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -52,8 +59,12 @@ class LlamaCpp:
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
         self.model = llama_cpp.Llama(
-            str(arguments.model), n_ctx=1024, n_batch=512, verbose=False,
-            n_threads=arguments.threads, n_threads_batch=arguments.threads,
+            str(arguments.model),
+            n_ctx=1024,
+            n_batch=512,
+            verbose=False,
+            n_threads=arguments.threads,
+            n_threads_batch=arguments.threads,
         )
         print("llama.cpp:", llama_cpp.__version__, llama_cpp.llama_print_system_info().decode())
 
@@ -80,10 +91,13 @@ class LlamaCpp:
         return speeds
 
 
+def lengths(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     bench = pathlib.Path(__file__).parent.parent / "target/release/examples/bench"
-    lengths = lambda text: [int(part) for part in text.split(",")]
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--bench", type=pathlib.Path, default=bench)
     parser.add_argument("--threads", type=int, default=2)

@@ -61,11 +61,15 @@ CHAT = (
 SUBJECTS = "the miller|a tired sailor|our neighbour|the youngest engineer|an old fox|the committee|"
 SUBJECTS += "every gardener in the valley|the night train|my grandmother|a committee of crows"
 VERBS = "repaired|sold|forgot|described|carried|measured|painted|counted|hid|invented|borrowed"
-OBJECTS = "a broken clock|seven bags of flour|the map of the harbour|an honest answer|the last lamp|"
+OBJECTS = (
+    "a broken clock|seven bags of flour|the map of the harbour|an honest answer|the last lamp|"
+)
 OBJECTS += "a letter without a stamp|two wooden wheels|the recipe for plum soup|a box of nails"
 PLACES = "behind the mill|at the edge of the forest|in the quiet library|under the stone bridge|"
 PLACES += "near the frozen lake|on the way to the market|in the kitchen|beside the railway station"
-REASONS = "because winter was near|although nobody had asked|before the rain began|while the bells rang|"
+REASONS = (
+    "because winter was near|although nobody had asked|before the rain began|while the bells rang|"
+)
 REASONS += "so that the children could sleep|after a long argument|since the shop was closed"
 CODE = [
     "for item in range({a}, {b}):\n    total = total + item * {c}\nprint(total)\n",
@@ -77,9 +81,12 @@ CODE = [
 def text(seed: int) -> str:
     """Prose, lists and code of about the wanted length, the same for the same seed."""
     rng = random.Random(seed)
-    pick = lambda words: rng.choice(words.split("|"))
+
+    def pick(words: str) -> str:
+        return rng.choice(words.split("|"))
+
     parts = []
-    for paragraph in range(110):
+    for _ in range(110):
         kind = rng.random()
         if kind < 0.7:
             sentences = []
@@ -142,7 +149,9 @@ def greedy(path: pathlib.Path) -> dict:
             scores = log_softmax(np.array(model.scores[model.n_tokens - 1]))
             first, second = np.argsort(-scores, kind="stable")[:2]
             generated.append(int(first))
-            top.append([round(float(scores[first]), 4), int(second), round(float(scores[second]), 4)])
+            top.append(
+                [round(float(scores[first]), 4), int(second), round(float(scores[second]), 4)]
+            )
             model.eval([int(first)])
         records.append({"prompt": prompt, "ids": ids, "generated": generated, "top": top})
         print(repr(prompt[:40]), "->", repr(model.detokenize(generated)[:60]))

@@ -3,6 +3,7 @@
 //! Built with a GPU feature only; `scripts/test-gpu.sh` sets the machine up and runs it, on a
 //! real GPU or on a software one. `AITHER_TEST_MODEL` names the real model.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "gpu")]
 
 use std::path::PathBuf;

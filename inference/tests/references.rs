@@ -3,6 +3,8 @@
 //! The references are recorded (`scripts/make-references.py`); `AITHER_TEST_MODEL` names the real
 //! model, which `scripts/test.sh` fetches.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use aither_inference::{backend::Backend, engine::BackendChoice, gguf::Gguf, model::Model};

@@ -17,6 +17,11 @@ use super::packed::{CodeWidth, Layout, PackedMatrix, Scales, TILE_ROWS};
 /// Repeats a block for constant indices below a bound of at most 8. A loop would say the same, but
 /// leaves it to the compiler whether the arrays that it indexes become registers.
 macro_rules! unroll {
+    // Four is spelled out: under a constant condition, indices past the end of an array of four
+    // would still be reported.
+    ($index:ident in 4 $body:block) => {
+        unroll!(@ $index, (4), $body, 0 1 2 3)
+    };
     ($index:ident in $bound:tt $(/ $divisor:tt)? $body:block) => {
         unroll!(@ $index, ($bound $(/ $divisor)?), $body, 0 1 2 3 4 5 6 7)
     };
@@ -88,8 +93,8 @@ impl InstructionSet {
         sets
     }
 
-    /// What a kernel's integer sums are too large by, per input code: the zero point of 4-bit codes,
-    /// and the offset that makes 8-bit codes unsigned for VNNI.
+    /// What a kernel's integer sums are too large by, per input code: the zero point of 4-bit
+    /// codes, and the offset that makes 8-bit codes unsigned for VNNI.
     fn zero_point(self, layout: Layout) -> i32 {
         match (self, layout.width) {
             (Self::Avx512Vnni, CodeWidth::Eight) => 128,
