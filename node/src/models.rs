@@ -117,6 +117,7 @@ impl ModelStore {
         let directory = data_dir.join("models");
         fs::create_dir_all(&directory).map_err(FileError::write(&directory))?;
         let manifest = Manifest::load(&directory.join(MANIFEST_FILE))?;
+        import::remove_leftovers(&directory);
         let store = Self {
             shared: Arc::new(Shared {
                 directory,

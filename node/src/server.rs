@@ -15,7 +15,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -78,7 +78,9 @@ impl Server {
                 drop(place);
             });
             // Finished ones are taken out as others come, so the set stays as small as they are.
-            while connections.try_join_next().is_some() {}
+            while let Some(ended) = connections.try_join_next() {
+                report(ended);
+            }
         }
         // Nothing is accepted from here on.
         let Self { listener, .. } = self;
@@ -133,6 +135,13 @@ impl Server {
             .max_buf_size(HEADER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service)
+    }
+}
+
+/// Handlers catch their own panics, so one that arrives here is a defect of this file's kind.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
     }
 }
 

@@ -519,3 +519,34 @@ fn describe(error: &reqwest::Error) -> String {
     }
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_larger_than_the_disk_is_not_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        check_room(directory.path(), 0).unwrap();
+        let error = check_room(directory.path(), 1 << 60).unwrap_err();
+        assert!(matches!(error, ModelStoreError::NoSpace { .. }));
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+    }
+
+    #[test]
+    fn content_ranges_are_read() {
+        let read = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                header::CONTENT_RANGE,
+                header::HeaderValue::from_static(text),
+            );
+            content_range(&headers)
+        };
+        assert_eq!(read("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(read("bytes 5-9/*"), Some((5, None)));
+        for text in ["", "bytes", "bytes */10", "bytes x-9/10", "items 5-9/10"] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+}

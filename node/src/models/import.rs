@@ -16,6 +16,8 @@ use super::{
 };
 use crate::files::{self, FileError};
 
+/// Begins the names of unfinished copies.
+const COPY_PREFIX: &str = ".import-";
 /// Bytes read at a time.
 const COPY_BUFFER_BYTES: usize = 1 << 20;
 
@@ -55,7 +57,7 @@ impl ModelStore {
         let directory = &self.shared.directory;
         check_room(directory, total)?;
         let mut copy = tempfile::Builder::new()
-            .prefix(".import-")
+            .prefix(COPY_PREFIX)
             .tempfile_in(directory)
             .map_err(FileError::write(directory))?;
         let copied_to = copy.path().to_owned();
@@ -85,6 +87,19 @@ impl ModelStore {
                 added_at: SystemTime::now(),
             },
         )
+    }
+}
+
+/// Removes copies that a killed process left half-written.
+pub(super) fn remove_leftovers(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(COPY_PREFIX) {
+            // Only space is lost if this fails; the next start tries again.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `models` and `check` on a directory without a running node.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::support::{Home, Outcome, tiny_model};
 
@@ -72,6 +72,44 @@ fn damage_is_found_by_check() {
     fs::write(home.data_dir().join("models/manifest.json"), "{").unwrap();
     home.output(&["run", "--http", "127.0.0.1:0"])
         .assert_refused(4, "manifest.json");
+}
+
+#[test]
+fn a_disk_that_takes_no_more_is_told_and_leaves_nothing_behind() {
+    let home = Home::new();
+    let model = tiny_model();
+    // No file may grow beyond 100 blocks, and the signal that would say so is off: a write fails
+    // as it does on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
+    let limited = |args: &[&str]| {
+        let whole = home.command(args);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script])
+            .arg(whole.get_program())
+            .args(whole.get_args());
+        command.env("AITHER_DATA_DIR", home.data_dir());
+        Outcome::of(command.output().unwrap())
+    };
+    let outcome = limited(&["models", "import", model.to_str().unwrap()]);
+    outcome.assert_refused(1, "cannot write");
+    let left: Vec<_> = fs::read_dir(home.data_dir().join("models"))
+        .unwrap()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    // With room again the same command works.
+    home.output(&["models", "import", model.to_str().unwrap()])
+        .assert_done();
+}
+
+#[test]
+fn a_copy_that_a_killed_process_left_is_removed() {
+    let home = Home::new();
+    fs::create_dir_all(home.data_dir().join("models")).unwrap();
+    let leftover = home.data_dir().join("models/.import-abc");
+    fs::write(&leftover, "half").unwrap();
+    home.output(&["models", "list"]).assert_done();
+    assert!(!leftover.exists());
 }
 
 /// Puts a `python3` first in the path that answers as the script says.
