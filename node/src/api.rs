@@ -15,6 +15,7 @@ mod extract;
 mod health;
 mod metrics;
 mod native;
+mod native_models;
 mod native_types;
 mod ollama;
 mod ollama_models;
@@ -160,6 +161,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(native::generate))
         .routes(routes!(native::chat))
         .routes(routes!(native::embed))
+        .routes(routes!(native_models::import))
         .routes(routes!(openai_models::list))
         .routes(routes!(openai_models::retrieve))
         .routes(routes!(openai_chat::chat_completions))

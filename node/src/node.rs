@@ -81,7 +81,7 @@ impl Node {
             aliases: config.aliases.clone(),
             default_model: config.default_model.clone(),
             peer_id: identity.id().to_string(),
-            node_name: node_name(&config.name),
+            node_name: config.node_name(),
             readiness: readiness.clone(),
         }));
         let drain = DRAIN_TIMEOUT.saturating_sub(STOP_RESERVE);
@@ -219,14 +219,6 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
-}
-
-/// Returns the configured name, else the machine's.
-fn node_name(configured: &str) -> String {
-    let configured = Some(configured.to_owned()).filter(|name| !name.is_empty());
-    configured
-        .or_else(|| sysinfo::System::host_name().ok())
-        .unwrap_or_else(|| "aither-node".to_owned())
 }
 
 /// Restricts the store to what the operator named; no names mean no restriction.

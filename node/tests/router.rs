@@ -226,6 +226,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/llm/chat",
         "post /v1/llm/embed",
         "post /v1/llm/generate",
+        "post /v1/models/import",
     ];
     assert_eq!(documented, expected);
 }

@@ -318,7 +318,8 @@ impl Drop for PullTask {
     }
 }
 
-async fn serve(state: &ApiState, entry: ModelEntry) -> Result<(), ApiError> {
+/// Makes a stored model known to the engine.
+pub(super) async fn serve(state: &ApiState, entry: ModelEntry) -> Result<(), ApiError> {
     let engine = state.engine.clone();
     let registered =
         tokio::task::spawn_blocking(move || engine.register(&entry.name, &entry.path)).await;

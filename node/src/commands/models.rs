@@ -8,12 +8,12 @@ use std::path::Path;
 use tokio::runtime::Runtime;
 
 use super::{
-    progress::{ProgressPrinter, rounded},
+    progress::ProgressPrinter,
     remote::{Holder, RemoteNode},
 };
 use crate::{
     args::ModelsCommand,
-    config::Config,
+    config::{Config, units::rounded_size},
     data_dir::DataDir,
     error::NodeError,
     models::{DownloadLimits, ModelEntry, ModelStore},
@@ -153,7 +153,7 @@ fn print_list(config: &Config, rows: Vec<Row>) -> Result<(), NodeError> {
     let mut text = format!("{:width$}  {:>10}  SHA256\n", "NAME", "SIZE");
     for row in rows {
         let digest: String = row.sha256.chars().take(DIGEST_DIGITS).collect();
-        let size = rounded(row.size_bytes);
+        let size = rounded_size(row.size_bytes);
         text.push_str(&format!("{:width$}  {size:>10}  {digest}\n", row.name));
     }
     super::print(&text)
@@ -163,7 +163,7 @@ fn print_entry(entry: &ModelEntry) -> Result<(), NodeError> {
     super::print(&format!(
         "{}  {}  sha256:{}\n",
         entry.name,
-        rounded(entry.size_bytes),
+        rounded_size(entry.size_bytes),
         entry.sha256
     ))
 }

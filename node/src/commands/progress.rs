@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{config::units::format_size, models::PullProgress};
+use crate::{config::units::rounded_size, models::PullProgress};
 
 /// Plain lines come at each of so many parts of the whole.
 const PLAIN_STEPS: u64 = 10;
@@ -76,24 +76,14 @@ impl ProgressPrinter {
             (Some(completed), Some(total)) => format!(
                 "{}: {} of {}",
                 progress.status,
-                rounded(completed),
-                rounded(total)
+                rounded_size(completed),
+                rounded_size(total)
             ),
-            (Some(completed), None) => format!("{}: {}", progress.status, rounded(completed)),
+            (Some(completed), None) => format!("{}: {}", progress.status, rounded_size(completed)),
             _ => progress.status.clone(),
         };
         // Without standard error nobody is watching.
         let _ = writeln!(io::stderr(), "{line}");
-    }
-}
-
-/// Writes a size for people: whole mebibytes from one on.
-pub fn rounded(bytes: u64) -> String {
-    let mebibyte = 1 << 20;
-    if bytes < mebibyte {
-        format_size(bytes)
-    } else {
-        format!("{} MiB", (bytes + mebibyte / 2) / mebibyte)
     }
 }
 

@@ -20,6 +20,16 @@ pub fn format_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
+/// Writes a size for people: whole mebibytes from one on.
+pub fn rounded_size(bytes: u64) -> String {
+    let mebibyte: u64 = 1 << 20;
+    if bytes < mebibyte {
+        format_size(bytes)
+    } else {
+        format!("{} MiB", bytes.saturating_add(mebibyte / 2) / mebibyte)
+    }
+}
+
 /// A number of bytes or a text with a unit.
 #[derive(Deserialize)]
 #[serde(untagged)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use aither_protocol::ErrorCode;
 
-use crate::{config::units::format_size, files::FileError};
+use crate::{config::units::rounded_size, files::FileError};
 
 /// Why a model could not be pulled, imported, found or removed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum ModelStoreError {
     /// Not enough room.
     #[error(
         "no room in {}: {} needed, {} free; free some space or choose another --data-dir",
-        path.display(), format_size(*needed_bytes), format_size(*free_bytes)
+        path.display(), rounded_size(*needed_bytes), rounded_size(*free_bytes)
     )]
     NoSpace {
         /// The directory.
@@ -81,7 +81,7 @@ pub enum ModelStoreError {
         free_bytes: u64,
     },
     /// More bytes than allowed, or than the source announced.
-    #[error("{given} is larger than {}: {message}", format_size(*bytes_max))]
+    #[error("{given} is larger than {}: {message}", rounded_size(*bytes_max))]
     TooLarge {
         /// The source.
         given: String,
