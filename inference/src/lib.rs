@@ -13,6 +13,9 @@ pub mod request;
 pub mod dequantize;
 pub mod gguf;
 
+pub mod chat_template;
+pub mod tokenizer;
+
 pub mod backend;
 pub mod kv_cache;
 pub mod layers;
@@ -25,9 +28,11 @@ pub mod generate;
 
 pub mod engine;
 
+pub use chat_template::ChatTemplate;
 pub use engine::{Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
 pub use error::{Error, Result};
 pub use request::{
     ChatMessage, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, Prompt,
     SamplingParams, TokenLogprob,
 };
+pub use tokenizer::{TextStream, Tokenizer};
