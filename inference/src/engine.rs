@@ -4,122 +4,87 @@
 //! running request; files are loaded beside it. Admission is synchronous: a request is refused at
 //! once or reports through its sink.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
-
-use crate::{
-    error::Result,
-    request::{GenerateRequest, GenerationEvent},
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
-/// Where a request's events go. Called on the engine's thread: it must not block. Returning
-/// [`Flow::Cancel`] ends the request before its next token.
-pub type EventSink = Box<dyn FnMut(GenerationEvent) -> Flow + Send>;
+use crate::{
+    backend::Backend,
+    error::{Error, Result},
+    request::{GenerateRequest, GenerationEvent, GenerationStats},
+};
 
-/// Whether the receiver still wants more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// The receiver is gone; free the slot.
-    Cancel,
-}
+mod admission;
+mod catalogue;
+mod job;
+mod model;
+mod owner;
+mod residency;
+mod schedule;
+mod state;
+mod text_side;
+mod types;
 
-/// Which device runs the models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BackendChoice {
-    /// A GPU with room where the build has one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A GPU, or an error.
-    Gpu,
-}
+use self::{
+    catalogue::{Catalogue, Registered},
+    job::{Job, Preload},
+    model::{Loader, ModelLoader},
+    residency::{ModelId, Residency},
+    schedule::Schedule,
+    state::{Phase, State},
+};
 
-/// Limits and choices of an engine.
-#[derive(Debug, Clone)]
-pub struct EngineConfig {
-    /// Which device.
-    pub backend: BackendChoice,
-    /// Compute threads; 0 takes the number of cores.
-    pub threads: usize,
-    /// Requests that run at once.
-    pub running_max: usize,
-    /// Requests that wait behind them.
-    pub queue_len_max: usize,
-    /// What loaded models may take together, in bytes.
-    pub memory_budget_bytes: u64,
-    /// A model unused for this long is unloaded.
-    pub idle_unload: Duration,
-    /// Upper bound on the context, in model tokens; the model's own may be shorter.
-    pub context_length_max: usize,
-}
+pub use self::{
+    job::CancelFlag,
+    types::{BackendChoice, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel, ModelInfo},
+};
 
-/// What a model file says of itself; read without loading its weights.
-#[derive(Debug, Clone)]
-pub struct ModelInfo {
-    /// Name it is registered under.
-    pub name: String,
-    /// The file.
-    pub path: PathBuf,
-    /// The file's size in bytes.
-    pub size_bytes: u64,
-    /// `llama`, `qwen2`.
-    pub architecture: String,
-    /// `general.name` of the file, if any.
-    pub title: Option<String>,
-    /// Number of weights.
-    pub parameters: u64,
-    /// The prevailing tensor type: `Q4_1`.
-    pub quantization: String,
-    /// Context in model tokens: the model's own, capped by the engine's.
-    pub context_length: usize,
-    /// Width of the residual stream.
-    pub embedding_length: usize,
-    /// The file's chat template, if any.
-    pub chat_template: Option<String>,
-}
-
-/// A model that is in memory.
-#[derive(Debug, Clone)]
-pub struct LoadedModel {
-    /// Its name.
-    pub name: String,
-    /// Memory that it takes, caches included, in bytes.
-    pub resident_bytes: u64,
-    /// Of these, on a GPU.
-    pub gpu_bytes: u64,
-    /// When it will be unloaded if nobody asks for it.
-    pub unloads_in: Duration,
-    /// Requests running on it.
-    pub running: usize,
-}
-
-/// The engine's state at one moment.
-#[derive(Debug, Clone)]
-pub struct EngineStatus {
-    /// The device in words, and why it was chosen: `cpu (2 threads, avx2)`.
-    pub backend: String,
-    /// Running requests.
-    pub running: usize,
-    /// Waiting requests.
-    pub queued: usize,
-    /// Models in memory.
-    pub loaded: Vec<LoadedModel>,
-    /// Prompt tokens evaluated since the start.
-    pub prompt_tokens_total: u64,
-    /// Tokens generated since the start.
-    pub completion_tokens_total: u64,
-    /// Requests refused because the queue was full.
-    pub refused_total: u64,
-    /// Requests that ended because their receiver had gone.
-    pub cancelled_total: u64,
-}
+/// Stands for a time that never comes.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A handle on the engine; clones share it. The last one dropped stops it.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    _shared: Arc<()>,
+    handle: Arc<Handle>,
+}
+
+/// Stops the engine when the last handle goes.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What handles, the engine's thread and the loading thread share. Locks are held for decisions
+/// only, never while model code, a sink or the disk is at work; the catalogue's is taken first
+/// where both are.
+struct Shared {
+    config: EngineConfig,
+    backend_description: String,
+    is_gpu: bool,
+    loader: Box<dyn Loader>,
+    catalogue: Mutex<Catalogue>,
+    state: Mutex<State>,
+    /// Something for the engine's thread to look at.
+    wake: Condvar,
+    /// The engine's thread has ended.
+    stopped: Condvar,
+    owner: OnceLock<ThreadId>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+    refused: AtomicU64,
+    cancelled: AtomicU64,
 }
 
 impl Engine {
@@ -128,9 +93,55 @@ impl Engine {
     /// # Errors
     /// [`Error::BackendUnavailable`](crate::Error::BackendUnavailable) when `gpu` was demanded and
     /// there is none.
-    pub fn start(_config: EngineConfig) -> Result<Self> {
+    pub fn start(config: EngineConfig) -> Result<Self> {
+        let backend = Backend::choose(config.backend, config.threads)?;
+        let description = backend.describe().to_owned();
+        let is_gpu = backend.is_gpu();
+        Self::start_with(
+            config,
+            Box::new(ModelLoader { backend }),
+            description,
+            is_gpu,
+        )
+    }
+
+    fn start_with(
+        config: EngineConfig,
+        loader: Box<dyn Loader>,
+        backend_description: String,
+        is_gpu: bool,
+    ) -> Result<Self> {
+        let state = State {
+            schedule: Schedule::new(config.running_max, config.queue_len_max),
+            residency: Residency::new(config.memory_budget_bytes, config.idle_unload),
+            preloads: std::collections::VecDeque::new(),
+            arrived: None,
+            phase: Phase::Serving,
+            last_serial: 0,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            backend_description,
+            is_gpu,
+            loader,
+            catalogue: Mutex::default(),
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            stopped: Condvar::new(),
+            owner: OnceLock::new(),
+            counters: Counters::default(),
+        });
+        let for_thread = Arc::clone(&shared);
+        let spawned = thread::Builder::new()
+            .name("inference-engine".into())
+            .spawn(move || owner::run(for_thread))
+            .map_err(|error| Error::Internal {
+                message: format!("cannot start the engine's thread: {error}"),
+            })?;
+        // The thread's handle is not kept: its end is seen in the phase.
+        shared.owner.get_or_init(|| spawned.thread().id());
         Ok(Self {
-            _shared: Arc::new(()),
+            handle: Arc::new(Handle { shared }),
         })
     }
 
@@ -139,25 +150,33 @@ impl Engine {
     ///
     /// # Errors
     /// The file cannot be read, is malformed, or is of a kind that this build cannot run.
-    pub fn register(&self, _name: &str, _path: &std::path::Path) -> Result<ModelInfo> {
-        Err(crate::Error::Internal {
-            message: "not built yet".into(),
-        })
+    pub fn register(&self, name: &str, path: &Path) -> Result<ModelInfo> {
+        let make = Registered::read(name, path, self.shared().config.context_length_max)?;
+        let (registered, replaced) = self.shared().lock_catalogue().insert(make);
+        if let Some(replaced) = replaced {
+            self.retire(replaced.id);
+        }
+        Ok(registered.info.clone())
     }
 
-    /// Forgets a model; running requests finish. Returns whether it was known.
-    pub fn unregister(&self, _name: &str) -> bool {
-        false
+    /// Forgets a model; requests that were admitted finish. Returns whether it was known.
+    pub fn unregister(&self, name: &str) -> bool {
+        let removed = self.shared().lock_catalogue().remove(name);
+        if let Some(removed) = &removed {
+            self.retire(removed.id);
+        }
+        removed.is_some()
     }
 
     /// Returns the registered models, by name.
     pub fn models(&self) -> Vec<ModelInfo> {
-        Vec::new()
+        self.shared().lock_catalogue().models()
     }
 
     /// Returns one registered model.
-    pub fn model(&self, _name: &str) -> Option<ModelInfo> {
-        None
+    pub fn model(&self, name: &str) -> Option<ModelInfo> {
+        let registered = self.shared().lock_catalogue().get(name).ok()?;
+        Some(registered.info.clone())
     }
 
     /// Admits a request. Its model is loaded if it is not in memory.
@@ -165,8 +184,54 @@ impl Engine {
     /// # Errors
     /// Refusals at the door: an unknown model, a parameter out of bounds, a prompt that does not
     /// fit, a full queue. What happens later is reported as [`GenerationEvent::Failed`].
-    pub fn submit(&self, _request: GenerateRequest, _sink: EventSink) -> Result<()> {
-        Err(crate::Error::ShuttingDown)
+    pub fn submit(&self, request: GenerateRequest, sink: EventSink) -> Result<()> {
+        self.submit_cancellable(request, sink, CancelFlag::default())
+    }
+
+    /// Like [`submit`](Self::submit); the flag cancels also while the request waits or its prompt
+    /// is evaluated, when no event is due that the sink could answer.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_cancellable(
+        &self,
+        request: GenerateRequest,
+        sink: EventSink,
+        cancel: CancelFlag,
+    ) -> Result<()> {
+        let submitted = Instant::now();
+        request.validate()?;
+        let registered = self.shared().lock_catalogue().get(&request.model)?;
+        // Asked before the prompt is tokenized: a full engine refuses cheaply.
+        self.check_room(&self.shared().lock())?;
+        let text = registered.text()?;
+        let keep_alive = request.keep_alive;
+        let work = admission::prepare(request, &registered, &text)?;
+        let positions = work.prompt_ids.len() + work.completion_max;
+        let cache_bytes = registered.cache_bytes(positions, work.choices);
+        self.check_memory(&registered, cache_bytes)?;
+        let mut job = Job {
+            serial: 0,
+            registered,
+            text,
+            work,
+            cache_bytes,
+            keep_alive,
+            sink,
+            cancel,
+            submitted,
+        };
+        let mut state = self.shared().lock();
+        self.check_room(&state)?;
+        state.last_serial += 1;
+        job.serial = state.last_serial;
+        let refused = state.schedule.enqueue(job).err();
+        drop(state);
+        if let Some((_, retry_after)) = refused {
+            return Err(Error::QueueFull { retry_after });
+        }
+        self.shared().wake.notify_all();
+        Ok(())
     }
 
     /// Starts loading a model without generating (Ollama's empty prompt); `keep_alive` of zero
@@ -176,27 +241,160 @@ impl Engine {
     /// The model is not registered.
     pub fn preload(
         &self,
-        _name: &str,
-        _keep_alive: Option<Duration>,
-        _sink: EventSink,
+        name: &str,
+        keep_alive: Option<Duration>,
+        mut sink: EventSink,
     ) -> Result<()> {
-        Err(crate::Error::ShuttingDown)
+        let registered = self.shared().lock_catalogue().get(name)?;
+        let now = Instant::now();
+        let mut state = self.shared().lock();
+        if state.phase != Phase::Serving {
+            return Err(Error::ShuttingDown);
+        }
+        if keep_alive == Some(Duration::ZERO) {
+            state.residency.touch(registered.id, keep_alive, now);
+            drop(state);
+            self.shared().wake.notify_all();
+            let _: Flow = sink(GenerationEvent::Done(GenerationStats::default()));
+            return Ok(());
+        }
+        if state.preloads.len() > self.shared().config.queue_len_max {
+            let refused = state.schedule.check_room().err();
+            drop(state);
+            self.shared()
+                .counters
+                .refused
+                .fetch_add(1, Ordering::Relaxed);
+            let retry_after = refused.unwrap_or(Duration::from_secs(1));
+            return Err(Error::QueueFull { retry_after });
+        }
+        let submitted = now;
+        state.preloads.push_back(Preload {
+            registered,
+            keep_alive,
+            sink,
+            submitted,
+        });
+        drop(state);
+        self.shared().wake.notify_all();
+        Ok(())
     }
 
     /// Returns the state for `/api/ps`, `/health` and the metrics.
     pub fn status(&self) -> EngineStatus {
+        let shared = self.shared();
+        let state = shared.lock();
+        let (running, queued) = (state.schedule.running_len(), state.schedule.waiting_len());
+        let loaded = state.residency.view(shared.is_gpu, Instant::now());
+        drop(state);
+        let counters = &shared.counters;
         EngineStatus {
-            backend: String::new(),
-            running: 0,
-            queued: 0,
-            loaded: Vec::new(),
-            prompt_tokens_total: 0,
-            completion_tokens_total: 0,
-            refused_total: 0,
-            cancelled_total: 0,
+            backend: shared.backend_description.clone(),
+            running,
+            queued,
+            loaded,
+            prompt_tokens_total: counters.prompt_tokens.load(Ordering::Relaxed),
+            completion_tokens_total: counters.completion_tokens.load(Ordering::Relaxed),
+            refused_total: counters.refused.load(Ordering::Relaxed),
+            cancelled_total: counters.cancelled.load(Ordering::Relaxed),
         }
     }
 
-    /// Refuses new requests, waits up to `deadline` for running ones, then cancels them.
-    pub fn shutdown(&self, _deadline: Duration) {}
+    /// Refuses new requests, fails waiting ones, waits up to `deadline` for running ones, then
+    /// ends them too. Returns once the engine's thread has ended.
+    pub fn shutdown(&self, deadline: Duration) {
+        self.shared().drain(deadline);
+        // A sink that calls this must not wait for itself.
+        if self.shared().owner.get() == Some(&thread::current().id()) {
+            return;
+        }
+        let mut state = self.shared().lock();
+        while state.phase != Phase::Stopped {
+            let woken = self.shared().stopped.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    fn check_room(&self, state: &State) -> Result<()> {
+        if state.phase != Phase::Serving {
+            return Err(Error::ShuttingDown);
+        }
+        state.schedule.check_room().map_err(|retry_after| {
+            self.shared()
+                .counters
+                .refused
+                .fetch_add(1, Ordering::Relaxed);
+            Error::QueueFull { retry_after }
+        })
+    }
+
+    /// Refuses at once what no eviction makes possible.
+    fn check_memory(&self, registered: &Registered, cache_bytes: u64) -> Result<()> {
+        let budget_bytes = self.shared().config.memory_budget_bytes;
+        let needed_bytes = registered.info.size_bytes.saturating_add(cache_bytes);
+        if needed_bytes <= budget_bytes {
+            return Ok(());
+        }
+        Err(Error::OutOfMemory {
+            name: registered.info.name.clone(),
+            needed_bytes,
+            budget_bytes,
+        })
+    }
+
+    fn retire(&self, id: ModelId) {
+        self.shared().lock().residency.retire(id, Instant::now());
+        self.shared().wake.notify_all();
+    }
 }
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        self.catalogue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to stop; an earlier deadline stands.
+    fn drain(&self, deadline: Duration) {
+        let now = Instant::now();
+        // A deadline beyond the clock's range is one that never comes.
+        let until = now.checked_add(deadline).unwrap_or(now + FOREVER);
+        let mut state = self.lock();
+        state.phase = match state.phase {
+            Phase::Serving => Phase::Draining { until },
+            Phase::Draining { until: earlier } => Phase::Draining {
+                until: until.min(earlier),
+            },
+            Phase::Stopped => Phase::Stopped,
+        };
+        drop(state);
+        self.wake.notify_all();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.drain(Duration::ZERO);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("backend", &self.backend_description)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,314 @@
-//! Turns logits into text.
+//! One running request as a machine that is stepped: prompt in, text out.
+//!
+//! Each [`Generation::step`] evaluates one chunk of the prompt or one token of one choice, so that
+//! whoever drives it decides between steps what runs next and notices a receiver that has gone.
+//! Choices share the evaluated prompt and take turns.
+//!
+//! The machine sees a model only as [`Sequence`], a vocabulary only as [`Vocabulary`].
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use crate::{
+    engine::Flow,
+    error::{Error, Result},
+    request::{FinishReason, GenerationEvent, SamplingParams, TokenLogprob},
+    sampler::{Sampler, log_probabilities},
+};
 
 mod stop;
+mod text;
 
 pub use self::stop::{Released, StopMatcher};
+use self::text::{ChoiceText, Shown};
+
+/// Prompt ids evaluated in one step. A longer chunk is no faster on a CPU and would make other
+/// requests wait longer.
+pub(crate) const PREFILL_CHUNK_LEN: usize = 256;
+
+/// The model's state after some ids.
+pub(crate) trait Sequence: Send + fmt::Debug {
+    /// Appends ids and returns the logits that follow the last.
+    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+
+    /// Returns a sequence with the same past and a future of its own.
+    fn fork(&self) -> Box<dyn Sequence>;
+}
+
+/// What ids mean.
+pub(crate) trait Vocabulary: Send + Sync + fmt::Debug {
+    /// Returns an id's bytes as named in log-probabilities.
+    fn piece(&self, id: u32) -> Vec<u8>;
+
+    /// Whether an id is markup that is not shown.
+    fn is_hidden(&self, id: u32) -> bool;
+
+    /// Whether an id ends the text.
+    fn is_end_of_generation(&self, id: u32) -> bool;
+}
+
+/// What is to be generated, every bound checked.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// The prompt. Invariant: not empty.
+    pub(crate) prompt_ids: Vec<u32>,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) seed: u64,
+    /// Most ids per choice, within the context.
+    pub(crate) completion_max: usize,
+    pub(crate) stop: Vec<String>,
+    pub(crate) choices: usize,
+    pub(crate) logprobs: Option<usize>,
+}
+
+/// A running request.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    work: Work,
+    vocabulary: Arc<dyn Vocabulary>,
+    phase: Phase,
+    completion_tokens: usize,
+}
+
+/// What a step achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Part of the prompt is evaluated.
+    Prefilling,
+    /// The prompt is complete, or a choice has grown.
+    Decoding,
+    /// All choices are complete.
+    Finished,
+    /// The receiver wants no more.
+    Cancelled,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Prefill {
+        sequence: Box<dyn Sequence>,
+        evaluated: usize,
+    },
+    /// Choices that go on, the next one in front.
+    Decode(VecDeque<Choice>),
+}
+
+#[derive(Debug)]
+struct Choice {
+    index: usize,
+    sequence: Box<dyn Sequence>,
+    /// Where the next id comes from.
+    next: Next,
+    sampler: Sampler,
+    text: ChoiceText,
+    generated: usize,
+}
+
+#[derive(Debug)]
+enum Next {
+    /// Logits that wait to be sampled.
+    Logits(Vec<f32>),
+    /// The last id, not yet evaluated.
+    Evaluate(u32),
+}
+
+impl Generation {
+    /// Returns a request at its beginning, on an empty sequence.
+    pub(crate) fn new(
+        work: Work,
+        vocabulary: Arc<dyn Vocabulary>,
+        sequence: Box<dyn Sequence>,
+    ) -> Self {
+        let phase = Phase::Prefill {
+            sequence,
+            evaluated: 0,
+        };
+        Self {
+            work,
+            vocabulary,
+            phase,
+            completion_tokens: 0,
+        }
+    }
+
+    /// Length of the prompt.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.work.prompt_ids.len()
+    }
+
+    /// Ids generated so far, over all choices.
+    pub(crate) fn completion_tokens(&self) -> usize {
+        self.completion_tokens
+    }
+
+    /// Does one piece of work and reports what came of it. Not to be called again after
+    /// anything but [`Progress::Prefilling`] and [`Progress::Decoding`].
+    ///
+    /// # Errors
+    /// The model failed.
+    pub(crate) fn step(
+        &mut self,
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<Progress> {
+        match &mut self.phase {
+            Phase::Prefill { .. } => self.prefill(emit),
+            Phase::Decode(choices) => match choices.pop_front() {
+                Some(choice) => self.decode(choice, emit),
+                None => Ok(Progress::Finished),
+            },
+        }
+    }
+
+    /// Evaluates the next chunk of the prompt; after the last one the choices part.
+    fn prefill(&mut self, emit: &mut dyn FnMut(GenerationEvent) -> Flow) -> Result<Progress> {
+        let Phase::Prefill {
+            sequence,
+            evaluated,
+        } = &mut self.phase
+        else {
+            return Err(defect("prefill after the prompt"));
+        };
+        let ids = &self.work.prompt_ids;
+        let end = ids.len().min(*evaluated + PREFILL_CHUNK_LEN);
+        let logits = sequence.extend(&ids[*evaluated..end])?;
+        *evaluated = end;
+        if end < ids.len() {
+            return Ok(Progress::Prefilling);
+        }
+        let choices = (0..self.work.choices)
+            .map(|index| Choice::new(index, sequence.fork(), logits.clone(), &self.work))
+            .collect();
+        self.phase = Phase::Decode(choices);
+        let prompt_tokens = self.prompt_tokens();
+        Ok(match emit(GenerationEvent::Started { prompt_tokens }) {
+            Flow::Continue => Progress::Decoding,
+            Flow::Cancel => Progress::Cancelled,
+        })
+    }
+
+    /// Lets one choice grow by one id.
+    fn decode(
+        &mut self,
+        mut choice: Choice,
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<Progress> {
+        let logits = choice.logits()?;
+        let id = choice.sampler.sample(&logits)?;
+        choice.generated += 1;
+        self.completion_tokens += 1;
+        let (shown, finish_reason) = self.append(&mut choice, id, &logits);
+        if !(shown.text.is_empty() && shown.logprobs.is_empty()) {
+            let piece = GenerationEvent::Piece {
+                choice: choice.index,
+                text: shown.text,
+                logprobs: shown.logprobs,
+            };
+            if emit(piece) == Flow::Cancel {
+                return Ok(Progress::Cancelled);
+            }
+        }
+        let Phase::Decode(choices) = &mut self.phase else {
+            return Err(defect("decoding before the prompt"));
+        };
+        let Some(finish_reason) = finish_reason else {
+            choice.next = Next::Evaluate(id);
+            choices.push_back(choice);
+            return Ok(Progress::Decoding);
+        };
+        let is_last = choices.is_empty();
+        let done = GenerationEvent::ChoiceDone {
+            choice: choice.index,
+            finish_reason,
+        };
+        Ok(match emit(done) {
+            // Nothing is left to cancel after the last choice.
+            _ if is_last => Progress::Finished,
+            Flow::Continue => Progress::Decoding,
+            Flow::Cancel => Progress::Cancelled,
+        })
+    }
+
+    /// Adds an id to a choice's text; says what may be shown and whether the choice ends.
+    fn append(
+        &self,
+        choice: &mut Choice,
+        id: u32,
+        logits: &[f32],
+    ) -> (Shown, Option<FinishReason>) {
+        if self.vocabulary.is_end_of_generation(id) {
+            return (choice.text.finish(), Some(FinishReason::Stop));
+        }
+        let logprob = self.work.logprobs.map(|top| self.logprob(logits, id, top));
+        let bytes = if self.vocabulary.is_hidden(id) {
+            Vec::new()
+        } else {
+            self.vocabulary.piece(id)
+        };
+        let mut shown = choice.text.push(&bytes, logprob);
+        if shown.is_stopped {
+            return (shown, Some(FinishReason::Stop));
+        }
+        if choice.generated < self.work.completion_max {
+            return (shown, None);
+        }
+        let rest = choice.text.finish();
+        shown.text.push_str(&rest.text);
+        shown.logprobs.extend(rest.logprobs);
+        let reason = if rest.is_stopped {
+            FinishReason::Stop
+        } else {
+            FinishReason::Length
+        };
+        (shown, Some(reason))
+    }
+
+    fn logprob(&self, logits: &[f32], id: u32, top: usize) -> TokenLogprob {
+        let probabilities = log_probabilities(logits, id, top);
+        let entry = |id: u32, logprob: f32| {
+            let bytes = self.vocabulary.piece(id);
+            TokenLogprob {
+                id,
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                bytes,
+                logprob,
+                top: Vec::new(),
+            }
+        };
+        let top = probabilities.top.into_iter();
+        TokenLogprob {
+            top: top.map(|(id, logprob)| entry(id, logprob)).collect(),
+            ..entry(id, probabilities.chosen)
+        }
+    }
+}
+
+impl Choice {
+    fn new(index: usize, sequence: Box<dyn Sequence>, logits: Vec<f32>, work: &Work) -> Self {
+        let sampling = work.sampling.clone();
+        Self {
+            index,
+            sequence,
+            next: Next::Logits(logits),
+            sampler: Sampler::new(sampling, work.seed, index as u64, &work.prompt_ids),
+            text: ChoiceText::new(&work.stop),
+            generated: 0,
+        }
+    }
+
+    /// Returns the logits of the next id, evaluating the last one if that is still to do.
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        match &mut self.next {
+            Next::Logits(logits) => Ok(std::mem::take(logits)),
+            Next::Evaluate(id) => self.sequence.extend(&[*id]),
+        }
+    }
+}
+
+/// Returns the error for a state that this module never enters.
+fn defect(what: &str) -> Error {
+    Error::Internal {
+        message: what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -29,7 +29,7 @@ pub mod generate;
 pub mod engine;
 
 pub use chat_template::ChatTemplate;
-pub use engine::{Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
+pub use engine::{CancelFlag, Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
 pub use error::{Error, Result};
 pub use request::{
     ChatMessage, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, Prompt,

@@ -1,0 +1,325 @@
+//! Which models are in memory, and which have to go.
+//!
+//! A machine without I/O or clock. It counts the weights of loaded models, the expected size of
+//! the one that is being loaded, and for each running request the largest cache that it can come
+//! to, so that what was admitted never outgrows the budget. Models that nobody runs on are evicted
+//! when room is needed, the least recently used first, and unloaded when their time is over. What
+//! leaves is handed to the caller, who drops it outside of any lock.
+
+use std::time::{Duration, Instant};
+
+use super::LoadedModel;
+
+/// Names one registration of one file; a name that is registered anew gets a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ModelId(pub(super) u64);
+
+/// Loaded models of type `M` within a budget.
+#[derive(Debug)]
+pub(super) struct Residency<M> {
+    budget_bytes: u64,
+    idle_unload: Duration,
+    entries: Vec<Entry<M>>,
+    loading: Option<Loading>,
+}
+
+#[derive(Debug)]
+struct Entry<M> {
+    id: ModelId,
+    name: String,
+    model: M,
+    weight_bytes: u64,
+    /// Caches of running requests, each at its largest.
+    cache_bytes: u64,
+    running: usize,
+    last_used: Instant,
+    /// When an idle model goes; `None` is never.
+    unload_at: Option<Instant>,
+    /// Its name means another file now, or none: it goes as soon as it is idle.
+    is_retired: bool,
+    load: LoadSpan,
+}
+
+#[derive(Debug)]
+struct Loading {
+    id: ModelId,
+    name: String,
+    expected_bytes: u64,
+    started: Instant,
+}
+
+/// When a model was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LoadSpan {
+    pub(super) started: Instant,
+    pub(super) finished: Instant,
+}
+
+/// What a request needs of the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need<'a> {
+    pub(super) id: ModelId,
+    pub(super) name: &'a str,
+    /// What the weights are expected to take, if they have to be loaded.
+    pub(super) expected_bytes: u64,
+    /// The largest cache that the request can come to.
+    pub(super) cache_bytes: u64,
+}
+
+/// Whether a request can have what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The model is loaded, and there is room.
+    Ready,
+    /// A file is being read; ask again afterwards.
+    Loading,
+    /// There is room to load it; the caller starts that now.
+    StartLoading,
+    /// Others have to finish first.
+    Full,
+    /// It cannot fit, whatever leaves.
+    Never { needed_bytes: u64 },
+}
+
+/// An answer, and the models that had to leave for it.
+#[derive(Debug)]
+pub(super) struct Decision<M> {
+    pub(super) place: Place,
+    pub(super) evicted: Vec<M>,
+}
+
+/// A loaded model that did not fit: it comes back with what it takes.
+#[derive(Debug)]
+pub(super) struct TooLarge<M> {
+    pub(super) model: M,
+    pub(super) needed_bytes: u64,
+}
+
+impl<M: Clone> Residency<M> {
+    pub(super) fn new(budget_bytes: u64, idle_unload: Duration) -> Self {
+        Self {
+            budget_bytes,
+            idle_unload,
+            entries: Vec::new(),
+            loading: None,
+        }
+    }
+
+    pub(super) fn budget_bytes(&self) -> u64 {
+        self.budget_bytes
+    }
+
+    /// Decides on a request and makes room for it. [`Place::StartLoading`] reserves that room
+    /// until [`loaded`](Self::loaded) or [`load_failed`](Self::load_failed).
+    pub(super) fn place(&mut self, need: Need<'_>, now: Instant) -> Decision<M> {
+        let refuse = |place| Decision {
+            place,
+            evicted: Vec::new(),
+        };
+        let entry = self.entries.iter().find(|entry| entry.id == need.id);
+        let (wanted_bytes, own_bytes) = match entry {
+            Some(entry) => (need.cache_bytes, entry.weight_bytes),
+            None => (need.cache_bytes.saturating_add(need.expected_bytes), 0),
+        };
+        let needed_bytes = wanted_bytes.saturating_add(own_bytes);
+        if needed_bytes > self.budget_bytes {
+            return refuse(Place::Never { needed_bytes });
+        }
+        let is_loaded = entry.is_some();
+        if !is_loaded && self.loading.is_some() {
+            return refuse(Place::Loading);
+        }
+        let Some(evicted) = self.make_room(wanted_bytes, need.id) else {
+            return refuse(Place::Full);
+        };
+        let place = if is_loaded {
+            Place::Ready
+        } else {
+            self.loading = Some(Loading {
+                id: need.id,
+                name: need.name.to_owned(),
+                expected_bytes: need.expected_bytes,
+                started: now,
+            });
+            Place::StartLoading
+        };
+        Decision { place, evicted }
+    }
+
+    /// Takes a model in that was read; returns those that left for it.
+    ///
+    /// # Errors
+    /// It does not fit even alone.
+    pub(super) fn loaded(
+        &mut self,
+        model: M,
+        weight_bytes: u64,
+        now: Instant,
+    ) -> Result<Vec<M>, TooLarge<M>> {
+        let loading = self.loading.take();
+        if weight_bytes > self.budget_bytes || loading.is_none() {
+            return Err(TooLarge {
+                model,
+                needed_bytes: weight_bytes,
+            });
+        }
+        let Some(loading) = loading else {
+            return Ok(Vec::new());
+        };
+        // It may be larger than expected. Where running requests are in the way it stays all the
+        // same, and the next request waits.
+        let evicted = self.make_room(weight_bytes, loading.id).unwrap_or_default();
+        self.entries.push(Entry {
+            id: loading.id,
+            name: loading.name,
+            model,
+            weight_bytes,
+            cache_bytes: 0,
+            running: 0,
+            last_used: now,
+            unload_at: now.checked_add(self.idle_unload),
+            is_retired: false,
+            load: LoadSpan {
+                started: loading.started,
+                finished: now,
+            },
+        });
+        Ok(evicted)
+    }
+
+    /// Gives up the room of a model that could not be read.
+    pub(super) fn load_failed(&mut self) {
+        self.loading = None;
+    }
+
+    /// Returns the model that is being read.
+    pub(super) fn loading(&self) -> Option<ModelId> {
+        self.loading.as_ref().map(|loading| loading.id)
+    }
+
+    /// Starts a request on a model that is [`Place::Ready`].
+    pub(super) fn acquire(&mut self, need: Need<'_>, now: Instant) -> Option<(M, LoadSpan)> {
+        let entry = self.entry(need.id)?;
+        entry.running += 1;
+        entry.cache_bytes = entry.cache_bytes.saturating_add(need.cache_bytes);
+        entry.last_used = now;
+        Some((entry.model.clone(), entry.load))
+    }
+
+    /// Ends a request. The model stays for `keep_alive`, or for the default time.
+    pub(super) fn release(
+        &mut self,
+        id: ModelId,
+        cache_bytes: u64,
+        keep_alive: Option<Duration>,
+        now: Instant,
+    ) {
+        let idle_unload = self.idle_unload;
+        if let Some(entry) = self.entry(id) {
+            entry.running = entry.running.saturating_sub(1);
+            entry.cache_bytes = entry.cache_bytes.saturating_sub(cache_bytes);
+            entry.keep(keep_alive.unwrap_or(idle_unload), now);
+        }
+    }
+
+    /// Sets how long a model stays without starting a request. Returns its load.
+    pub(super) fn touch(
+        &mut self,
+        id: ModelId,
+        keep_alive: Option<Duration>,
+        now: Instant,
+    ) -> Option<LoadSpan> {
+        let idle_unload = self.idle_unload;
+        let entry = self.entry(id)?;
+        entry.keep(keep_alive.unwrap_or(idle_unload), now);
+        Some(entry.load)
+    }
+
+    /// Lets a model go once it is idle: it is no longer registered.
+    pub(super) fn retire(&mut self, id: ModelId, now: Instant) {
+        if let Some(entry) = self.entry(id) {
+            entry.is_retired = true;
+            entry.unload_at = Some(now);
+        }
+    }
+
+    /// Removes idle models whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<M> {
+        let is_over = |entry: &Entry<M>| {
+            entry.running == 0 && entry.unload_at.is_some_and(|unload_at| unload_at <= now)
+        };
+        let mut expired = Vec::new();
+        while let Some(index) = self.entries.iter().position(is_over) {
+            expired.push(self.entries.remove(index).model);
+        }
+        expired
+    }
+
+    /// Returns when the next idle model's time is over.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let idle = self.entries.iter().filter(|entry| entry.running == 0);
+        idle.filter_map(|entry| entry.unload_at).min()
+    }
+
+    /// Returns what is loaded, for the status. `on_gpu` says where weights live.
+    pub(super) fn view(&self, on_gpu: bool, now: Instant) -> Vec<LoadedModel> {
+        let view = |entry: &Entry<M>| {
+            let resident_bytes = entry.weight_bytes.saturating_add(entry.cache_bytes);
+            LoadedModel {
+                name: entry.name.clone(),
+                resident_bytes,
+                gpu_bytes: if on_gpu { resident_bytes } else { 0 },
+                unloads_in: entry.unload_at.map_or(Duration::MAX, |unload_at| {
+                    unload_at.saturating_duration_since(now)
+                }),
+                running: entry.running,
+            }
+        };
+        self.entries.iter().map(view).collect()
+    }
+
+    fn entry(&mut self, id: ModelId) -> Option<&mut Entry<M>> {
+        self.entries.iter_mut().find(|entry| entry.id == id)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let entries = self.entries.iter();
+        let entries = entries.map(|entry| entry.weight_bytes.saturating_add(entry.cache_bytes));
+        let loading = self.loading.iter().map(|loading| loading.expected_bytes);
+        entries.chain(loading).fold(0, u64::saturating_add)
+    }
+
+    /// Evicts idle models other than `kept` until `wanted_bytes` are free; evicts nothing and
+    /// returns `None` where that would not be enough.
+    fn make_room(&mut self, wanted_bytes: u64, kept: ModelId) -> Option<Vec<M>> {
+        let is_idle = |entry: &&Entry<M>| entry.running == 0 && entry.id != kept;
+        let idle = self.entries.iter().filter(is_idle);
+        let idle_bytes: u64 = idle.map(|entry| entry.weight_bytes).sum();
+        let busy_bytes = self.used_bytes().saturating_sub(idle_bytes);
+        if busy_bytes.saturating_add(wanted_bytes) > self.budget_bytes {
+            return None;
+        }
+        let mut evicted = Vec::new();
+        while self.used_bytes().saturating_add(wanted_bytes) > self.budget_bytes {
+            let idle = self.entries.iter().filter(is_idle);
+            let oldest = idle.min_by_key(|entry| entry.last_used)?.id;
+            let index = self.entries.iter().position(|entry| entry.id == oldest)?;
+            evicted.push(self.entries.remove(index).model);
+        }
+        Some(evicted)
+    }
+}
+
+impl<M> Entry<M> {
+    fn keep(&mut self, keep_alive: Duration, now: Instant) {
+        self.last_used = now;
+        self.unload_at = if self.is_retired {
+            Some(now)
+        } else {
+            now.checked_add(keep_alive)
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

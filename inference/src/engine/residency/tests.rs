@@ -1,0 +1,206 @@
+//! Room, eviction and time, with numbers for models.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Fixture {
+    residency: Residency<u64>,
+    now: Instant,
+}
+
+fn need(id: u64, expected_bytes: u64, cache_bytes: u64) -> Need<'static> {
+    Need {
+        id: ModelId(id),
+        name: "m",
+        expected_bytes,
+        cache_bytes,
+    }
+}
+
+impl Fixture {
+    fn new(budget_bytes: u64) -> Self {
+        Self {
+            residency: Residency::new(budget_bytes, HOUR),
+            now: Instant::now(),
+        }
+    }
+
+    fn later(&mut self, duration: Duration) {
+        self.now += duration;
+    }
+
+    /// Asks for a place; a second passes, so that uses are ordered.
+    fn place(&mut self, id: u64, bytes: u64, cache: u64) -> (Place, Vec<u64>) {
+        self.later(Duration::from_secs(1));
+        let decision = self.residency.place(need(id, bytes, cache), self.now);
+        (decision.place, decision.evicted)
+    }
+
+    /// Loads a model of that size.
+    fn load(&mut self, id: u64, bytes: u64) -> Vec<u64> {
+        let (place, evicted) = self.place(id, bytes, 0);
+        assert_eq!(place, Place::StartLoading);
+        assert!(
+            self.residency
+                .loaded(id, bytes, self.now)
+                .unwrap()
+                .is_empty()
+        );
+        evicted
+    }
+
+    fn acquire(&mut self, id: u64, cache: u64) {
+        assert_eq!(self.place(id, 0, cache).0, Place::Ready);
+        let acquired = self.residency.acquire(need(id, 0, cache), self.now);
+        assert_eq!(acquired.unwrap().0, id);
+    }
+
+    fn release(&mut self, id: u64, cache: u64, keep_alive: Option<Duration>) {
+        let now = self.now;
+        self.residency.release(ModelId(id), cache, keep_alive, now);
+    }
+}
+
+#[test]
+fn the_least_recently_used_idle_model_is_evicted() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 40);
+    fixture.load(2, 40);
+    fixture.acquire(1, 5);
+    fixture.release(1, 5, None);
+    assert_eq!(fixture.load(3, 40), [2]);
+    assert_eq!(fixture.load(4, 100), [1, 3]);
+}
+
+#[test]
+fn a_busy_model_is_not_evicted() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 60);
+    fixture.acquire(1, 10);
+    assert_eq!(fixture.place(2, 60, 0), (Place::Full, vec![]));
+    fixture.release(1, 10, None);
+    assert_eq!(fixture.place(2, 60, 0), (Place::StartLoading, vec![1]));
+}
+
+#[test]
+fn nothing_is_evicted_where_that_would_not_be_enough() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 50);
+    fixture.load(2, 30);
+    fixture.acquire(1, 0);
+    assert_eq!(fixture.place(3, 60, 0), (Place::Full, vec![]));
+    assert_eq!(fixture.residency.view(false, fixture.now).len(), 2);
+}
+
+#[test]
+fn caches_of_running_requests_count() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 60);
+    fixture.acquire(1, 30);
+    assert_eq!(fixture.place(1, 60, 11).0, Place::Full);
+    assert_eq!(fixture.place(1, 60, 10).0, Place::Ready);
+    assert_eq!(fixture.residency.view(true, fixture.now)[0].gpu_bytes, 90);
+    fixture.release(1, 30, None);
+    assert_eq!(fixture.place(1, 60, 40).0, Place::Ready);
+}
+
+#[test]
+fn what_can_never_fit_is_said_at_once() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 60);
+    let never = Place::Never { needed_bytes: 101 };
+    assert_eq!(fixture.place(1, 60, 41).0, never);
+    assert_eq!(fixture.place(2, 90, 11).0, never);
+    assert_eq!(
+        fixture.place(2, u64::MAX, u64::MAX).0,
+        Place::Never {
+            needed_bytes: u64::MAX
+        }
+    );
+}
+
+#[test]
+fn one_file_is_read_at_a_time() {
+    let mut fixture = Fixture::new(100);
+    assert_eq!(fixture.place(1, 10, 0).0, Place::StartLoading);
+    assert_eq!(fixture.place(1, 10, 0).0, Place::Loading);
+    assert_eq!(fixture.place(2, 10, 0).0, Place::Loading);
+    assert_eq!(fixture.residency.loading(), Some(ModelId(1)));
+    fixture.residency.load_failed();
+    assert_eq!(fixture.place(2, 10, 0).0, Place::StartLoading);
+}
+
+#[test]
+fn room_is_reserved_for_a_model_that_is_being_read() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 30);
+    assert_eq!(fixture.place(2, 60, 0).0, Place::StartLoading);
+    assert_eq!(fixture.place(1, 30, 11).0, Place::Full);
+    assert_eq!(fixture.place(1, 30, 10).0, Place::Ready);
+}
+
+#[test]
+fn a_model_larger_than_expected_evicts_others_or_is_refused() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 40);
+    assert_eq!(fixture.place(2, 50, 0).0, Place::StartLoading);
+    assert_eq!(fixture.residency.loaded(2, 70, fixture.now).unwrap(), [1]);
+    assert_eq!(fixture.place(3, 50, 0), (Place::StartLoading, vec![2]));
+    let refused = fixture.residency.loaded(3, 101, fixture.now).unwrap_err();
+    assert_eq!((refused.model, refused.needed_bytes), (3, 101));
+    assert_eq!(fixture.residency.loading(), None);
+    assert!(fixture.residency.view(false, fixture.now).is_empty());
+}
+
+#[test]
+fn an_idle_model_goes_when_its_time_is_over() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 10);
+    assert_eq!(fixture.residency.next_expiry(), Some(fixture.now + HOUR));
+    fixture.acquire(1, 0);
+    assert_eq!(fixture.residency.next_expiry(), None, "a busy model stays");
+    fixture.later(2 * HOUR);
+    assert!(fixture.residency.expire(fixture.now).is_empty());
+    fixture.release(1, 0, Some(Duration::from_secs(5)));
+    fixture.later(Duration::from_secs(4));
+    assert!(fixture.residency.expire(fixture.now).is_empty());
+    let view = fixture.residency.view(false, fixture.now);
+    assert_eq!(view[0].unloads_in, Duration::from_secs(1));
+    fixture.later(Duration::from_secs(1));
+    assert_eq!(fixture.residency.expire(fixture.now), [1]);
+}
+
+#[test]
+fn a_keep_alive_of_zero_unloads_at_once_and_of_forever_never() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 10);
+    fixture.acquire(1, 0);
+    fixture.acquire(1, 0);
+    fixture.release(1, 0, Some(Duration::ZERO));
+    assert!(
+        fixture.residency.expire(fixture.now).is_empty(),
+        "one still runs"
+    );
+    fixture.release(1, 0, Some(Duration::MAX));
+    fixture.later(1000 * HOUR);
+    assert!(fixture.residency.expire(fixture.now).is_empty());
+    fixture
+        .residency
+        .touch(ModelId(1), Some(Duration::ZERO), fixture.now)
+        .unwrap();
+    assert_eq!(fixture.residency.expire(fixture.now), [1]);
+}
+
+#[test]
+fn a_retired_model_goes_when_its_last_request_ends() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 10);
+    fixture.acquire(1, 0);
+    let now = fixture.now;
+    fixture.residency.retire(ModelId(1), now);
+    fixture.residency.retire(ModelId(9), now);
+    assert!(fixture.residency.expire(now).is_empty());
+    fixture.release(1, 0, Some(HOUR));
+    assert_eq!(fixture.residency.expire(now), [1]);
+}

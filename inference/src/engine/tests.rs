@@ -1,0 +1,700 @@
+//! The engine on a model that blocks, fails or answers on demand; vocabulary and header are a real
+//! tiny file's.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        atomic::{AtomicUsize, Ordering as Atomic},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+};
+
+use super::*;
+use crate::{
+    engine::model::Decoder,
+    generate::Sequence,
+    gguf::Gguf,
+    request::{FinishReason, Prompt, SamplingParams},
+};
+
+/// Long enough for a loaded machine; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The id that panics.
+const PANIC: u32 = 13;
+/// The id that the scripted model always says.
+const SAID: u32 = 65;
+
+/// What tests see and steer of the scripted models.
+#[derive(Debug, Default)]
+struct Controls {
+    loads: AtomicUsize,
+    /// While set, a step takes a message from here first.
+    gate: Mutex<Option<Receiver<()>>>,
+    /// While set, a load takes a message from here first.
+    load_gate: Mutex<Option<Receiver<()>>>,
+    alive: AtomicUsize,
+}
+
+struct ScriptedLoader(Arc<Controls>);
+
+#[derive(Debug)]
+struct ScriptedModel {
+    controls: Arc<Controls>,
+    vocabulary_size: usize,
+    weight_bytes: u64,
+}
+
+#[derive(Debug)]
+struct ScriptedSequence {
+    controls: Arc<Controls>,
+    vocabulary_size: usize,
+}
+
+fn pass(gate: &Mutex<Option<Receiver<()>>>) {
+    if let Some(gate) = &*gate.lock().unwrap() {
+        // A dropped sender opens the gate for good.
+        let _ = gate.recv();
+    }
+}
+
+impl Loader for ScriptedLoader {
+    fn load(&self, gguf: &Gguf) -> Result<Arc<dyn Decoder>> {
+        pass(&self.0.load_gate);
+        self.0.loads.fetch_add(1, Atomic::SeqCst);
+        self.0.alive.fetch_add(1, Atomic::SeqCst);
+        let embedding = gguf.tensor("token_embd.weight").unwrap();
+        Ok(Arc::new(ScriptedModel {
+            controls: Arc::clone(&self.0),
+            vocabulary_size: embedding.shape[1] as usize,
+            weight_bytes: gguf.size_bytes(),
+        }))
+    }
+}
+
+impl Drop for ScriptedModel {
+    fn drop(&mut self) {
+        self.controls.alive.fetch_sub(1, Atomic::SeqCst);
+    }
+}
+
+impl Decoder for ScriptedModel {
+    fn begin(&self) -> Box<dyn Sequence> {
+        Box::new(ScriptedSequence {
+            controls: Arc::clone(&self.controls),
+            vocabulary_size: self.vocabulary_size,
+        })
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}
+
+impl Sequence for ScriptedSequence {
+    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        pass(&self.controls.gate);
+        assert!(!ids.contains(&PANIC), "scripted panic");
+        let mut logits = vec![0.0; self.vocabulary_size];
+        logits[SAID as usize] = 50.0;
+        Ok(logits)
+    }
+
+    fn fork(&self) -> Box<dyn Sequence> {
+        Box::new(Self {
+            controls: Arc::clone(&self.controls),
+            vocabulary_size: self.vocabulary_size,
+        })
+    }
+}
+
+struct Fixture {
+    engine: Engine,
+    controls: Arc<Controls>,
+    folder: PathBuf,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.engine.shutdown(Duration::ZERO);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn tiny_model() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/tiny/llama-q8_0.gguf")
+}
+
+fn config() -> EngineConfig {
+    EngineConfig {
+        backend: BackendChoice::Cpu,
+        threads: 1,
+        running_max: 2,
+        queue_len_max: 4,
+        memory_budget_bytes: 1 << 30,
+        idle_unload: Duration::from_secs(3600),
+        context_length_max: 128,
+    }
+}
+
+impl Fixture {
+    fn new(config: EngineConfig) -> Self {
+        static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+        let number = FOLDERS.fetch_add(1, Atomic::SeqCst);
+        let name = format!("aither-engine-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let controls = Arc::new(Controls::default());
+        let loader = Box::new(ScriptedLoader(Arc::clone(&controls)));
+        let engine = Engine::start_with(config, loader, "scripted".into(), false).unwrap();
+        Self {
+            engine,
+            controls,
+            folder,
+        }
+    }
+
+    /// Registers a copy of the tiny model.
+    fn register(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        fs::copy(tiny_model(), &path).unwrap();
+        self.engine.register(name, &path).unwrap();
+        path
+    }
+
+    /// Closes the gate before each step; dropping the sender opens it for good.
+    fn gate(&self) -> SyncSender<()> {
+        let (sender, receiver) = sync_channel(1000);
+        *self.controls.gate.lock().unwrap() = Some(receiver);
+        sender
+    }
+
+    fn submit(&self, request: GenerateRequest) -> Result<Receiver<GenerationEvent>> {
+        let (sender, receiver) = sync_channel(1000);
+        self.engine.submit(request, sink_to(sender))?;
+        Ok(receiver)
+    }
+
+    fn run(&self, request: GenerateRequest) -> Vec<GenerationEvent> {
+        collect(&self.submit(request).unwrap())
+    }
+
+    /// Waits until a shutdown has begun.
+    fn wait_until_draining(&self) {
+        let is_serving = || self.engine.shared().lock().phase == Phase::Serving;
+        let begin = Instant::now();
+        while is_serving() {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited in vain for the shutdown"
+            );
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until the status meets a condition.
+    fn wait_for(&self, what: &str, condition: impl Fn(&EngineStatus) -> bool) {
+        let begin = Instant::now();
+        while !condition(&self.engine.status()) {
+            assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
+            thread::yield_now();
+        }
+    }
+}
+
+/// A sink that hands events on and cancels once nobody listens.
+fn sink_to(sender: SyncSender<GenerationEvent>) -> EventSink {
+    Box::new(move |event| match sender.try_send(event) {
+        Ok(()) => Flow::Continue,
+        Err(_) => Flow::Cancel,
+    })
+}
+
+/// Takes events until the sink is dropped.
+fn collect(receiver: &Receiver<GenerationEvent>) -> Vec<GenerationEvent> {
+    let mut events = Vec::new();
+    while let Ok(event) = receiver.recv_timeout(PATIENCE) {
+        events.push(event);
+    }
+    events
+}
+
+fn request(model: &str, completion_max: usize) -> GenerateRequest {
+    GenerateRequest {
+        max_completion_tokens: Some(completion_max),
+        sampling: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        ..GenerateRequest::new(model, Prompt::TokenIds(vec![1, 2, 3]))
+    }
+}
+
+fn stats(events: &[GenerationEvent]) -> &GenerationStats {
+    match events.last() {
+        Some(GenerationEvent::Done(stats)) => stats,
+        other => panic!("the last event is {other:?}"),
+    }
+}
+
+fn failure(events: &[GenerationEvent]) -> &Error {
+    match events.last() {
+        Some(GenerationEvent::Failed(error)) => error,
+        other => panic!("the last event is {other:?}"),
+    }
+}
+
+#[test]
+fn a_request_reports_in_order_and_is_counted() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let events = fixture.run(GenerateRequest {
+        choices: 2,
+        ..request("a", 3)
+    });
+    assert!(matches!(
+        events[0],
+        GenerationEvent::Started { prompt_tokens: 3 }
+    ));
+    let done = events.iter().filter(|event| match event {
+        GenerationEvent::ChoiceDone { finish_reason, .. } => *finish_reason == FinishReason::Length,
+        _ => false,
+    });
+    assert_eq!(done.count(), 2);
+    let stats = stats(&events);
+    assert_eq!((stats.prompt_tokens, stats.completion_tokens), (3, 6));
+    let status = fixture.engine.status();
+    assert_eq!((status.running, status.queued), (0, 0));
+    assert_eq!(
+        (status.prompt_tokens_total, status.completion_tokens_total),
+        (3, 6)
+    );
+    assert_eq!(status.loaded[0].name, "a");
+    assert_eq!(
+        status.loaded[0].resident_bytes,
+        fs::metadata(tiny_model()).unwrap().len()
+    );
+}
+
+#[test]
+fn a_model_is_loaded_once_for_many_requests() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let receivers: Vec<_> = (0..5)
+        .map(|_| fixture.submit(request("a", 2)).unwrap())
+        .collect();
+    for receiver in &receivers {
+        stats(&collect(receiver));
+    }
+    assert_eq!(fixture.controls.loads.load(Atomic::SeqCst), 1);
+}
+
+#[test]
+fn a_receiver_that_has_gone_frees_its_place_before_the_next_step() {
+    let fixture = Fixture::new(EngineConfig {
+        running_max: 1,
+        ..config()
+    });
+    fixture.register("a");
+    let gate = fixture.gate();
+    let receiver = fixture.submit(request("a", 100)).unwrap();
+    for _ in 0..3 {
+        gate.send(()).unwrap();
+    }
+    // The prompt and its first id, then two more ids.
+    for _ in 0..4 {
+        receiver.recv_timeout(PATIENCE).unwrap();
+    }
+    drop(receiver);
+    gate.send(()).unwrap();
+    fixture.wait_for("the place is free", |status| status.running == 0);
+    let status = fixture.engine.status();
+    assert_eq!(status.cancelled_total, 1);
+    assert_eq!(status.completion_tokens_total, 4);
+    drop(gate);
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_cancel_flag_ends_a_request_that_waits() {
+    let fixture = Fixture::new(EngineConfig {
+        running_max: 1,
+        ..config()
+    });
+    fixture.register("a");
+    let gate = fixture.gate();
+    let running = fixture.submit(request("a", 2)).unwrap();
+    fixture.wait_for("one runs", |status| status.running == 1);
+    let (sender, waiting) = sync_channel(1000);
+    let flag = CancelFlag::default();
+    fixture
+        .engine
+        .submit_cancellable(request("a", 2), sink_to(sender), flag.clone())
+        .unwrap();
+    assert_eq!(fixture.engine.status().queued, 1);
+    flag.cancel();
+    gate.send(()).unwrap();
+    assert!(collect(&waiting).is_empty());
+    assert_eq!(fixture.engine.status().cancelled_total, 1);
+    drop(gate);
+    stats(&collect(&running));
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_when_to_come_back() {
+    let fixture = Fixture::new(EngineConfig {
+        running_max: 1,
+        queue_len_max: 1,
+        ..config()
+    });
+    fixture.register("a");
+    let gate = fixture.gate();
+    let first = fixture.submit(request("a", 2)).unwrap();
+    fixture.wait_for("one runs", |status| status.running == 1);
+    let second = fixture.submit(request("a", 2)).unwrap();
+    let refused = fixture.submit(request("a", 2)).unwrap_err();
+    assert!(
+        matches!(refused, Error::QueueFull { retry_after } if retry_after.as_secs() >= 1),
+        "{refused}"
+    );
+    assert_eq!(fixture.engine.status().refused_total, 1);
+    drop(gate);
+    stats(&collect(&first));
+    stats(&collect(&second));
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_panic_in_model_code_fails_one_request_only() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let bad = GenerateRequest {
+        prompt: Prompt::TokenIds(vec![PANIC]),
+        ..request("a", 2)
+    };
+    let good = fixture.submit(request("a", 50)).unwrap();
+    let events = fixture.run(bad);
+    assert!(
+        matches!(failure(&events), Error::Internal { .. }),
+        "{events:?}"
+    );
+    stats(&collect(&good));
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_panicking_sink_does_not_stop_the_engine() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let sink: EventSink = Box::new(|_| panic!("scripted panic of a sink"));
+    fixture.engine.submit(request("a", 2), sink).unwrap();
+    stats(&fixture.run(request("a", 2)));
+    fixture.wait_for("both ended", |status| status.running == 0);
+}
+
+#[test]
+fn a_vanished_file_is_an_error_and_a_loaded_model_goes_on() {
+    let fixture = Fixture::new(config());
+    let first = fixture.register("a");
+    let second = fixture.register("b");
+    stats(&fixture.run(request("a", 2)));
+    fs::remove_file(first).unwrap();
+    fs::remove_file(second).unwrap();
+    stats(&fixture.run(request("a", 2)));
+    let refused = fixture.submit(request("b", 2)).unwrap_err();
+    assert!(matches!(refused, Error::ModelFile { .. }), "{refused}");
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_changed_file_is_an_error_until_it_is_registered_again() {
+    let fixture = Fixture::new(config());
+    let path = fixture.register("a");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend([0; 32]);
+    fs::write(&path, bytes).unwrap();
+    let refused = fixture.submit(request("a", 2)).unwrap_err();
+    assert!(
+        refused.to_string().contains("register it again"),
+        "{refused}"
+    );
+    fixture.engine.register("a", &path).unwrap();
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_file_that_vanishes_before_it_is_read_fails_those_who_wait_for_it() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let path = fixture.register("b");
+    let (open, load_gate) = sync_channel(10);
+    *fixture.controls.load_gate.lock().unwrap() = Some(load_gate);
+    let first = fixture.submit(request("a", 2)).unwrap();
+    fixture.wait_for("one waits", |status| status.queued == 1);
+    // One file is read at a time, so this one is not yet open.
+    let second = fixture.submit(request("b", 2)).unwrap();
+    fs::remove_file(path).unwrap();
+    open.send(()).unwrap();
+    drop(open);
+    stats(&collect(&first));
+    let events = collect(&second);
+    assert!(
+        matches!(failure(&events), Error::ModelFile { .. }),
+        "{events:?}"
+    );
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_running_request_goes_on_while_another_model_is_read() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    fixture.register("b");
+    stats(&fixture.run(request("a", 2)));
+    let (open, load_gate) = sync_channel(10);
+    *fixture.controls.load_gate.lock().unwrap() = Some(load_gate);
+    let waiting = fixture.submit(request("b", 2)).unwrap();
+    stats(&fixture.run(request("a", 20)));
+    assert_eq!(fixture.engine.status().queued, 1);
+    drop(open);
+    let events = collect(&waiting);
+    assert!(stats(&events).load_time > Duration::ZERO);
+}
+
+#[test]
+fn an_idle_model_is_evicted_for_another_and_comes_back() {
+    let probe = Fixture::new(config());
+    probe.register("a");
+    let registered = probe.engine.shared().lock_catalogue().get("a").unwrap();
+    // Room for one model with its cache, not for two.
+    let memory_budget_bytes = registered.expected_bytes() + registered.cache_bytes(5, 1);
+    let fixture = Fixture::new(EngineConfig {
+        memory_budget_bytes,
+        ..config()
+    });
+    fixture.register("a");
+    fixture.register("b");
+    for (name, loads) in [("a", 1), ("b", 2), ("b", 2), ("a", 3)] {
+        stats(&fixture.run(request(name, 2)));
+        let loaded = fixture.engine.status().loaded;
+        let names: Vec<&str> = loaded.iter().map(|model| model.name.as_str()).collect();
+        assert_eq!(names, [name]);
+        assert_eq!(fixture.controls.loads.load(Atomic::SeqCst), loads);
+    }
+}
+
+#[test]
+fn a_request_that_can_never_fit_is_refused_with_numbers() {
+    let fixture = Fixture::new(EngineConfig {
+        memory_budget_bytes: 1000,
+        ..config()
+    });
+    fixture.register("a");
+    let refused = fixture.submit(request("a", 2)).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            Error::OutOfMemory {
+                budget_bytes: 1000,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_keep_alive_of_zero_unloads_after_the_request() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let once = GenerateRequest {
+        keep_alive: Some(Duration::ZERO),
+        ..request("a", 2)
+    };
+    stats(&fixture.run(once));
+    fixture.wait_for("it is unloaded", |status| status.loaded.is_empty());
+    let alive = || fixture.controls.alive.load(Atomic::SeqCst);
+    let begin = Instant::now();
+    while alive() > 0 {
+        assert!(begin.elapsed() < PATIENCE);
+        thread::yield_now();
+    }
+    stats(&fixture.run(request("a", 2)));
+    assert_eq!(fixture.controls.loads.load(Atomic::SeqCst), 2);
+}
+
+#[test]
+fn an_idle_model_is_unloaded_after_its_time() {
+    let fixture = Fixture::new(EngineConfig {
+        idle_unload: Duration::from_millis(20),
+        ..config()
+    });
+    fixture.register("a");
+    stats(&fixture.run(request("a", 2)));
+    fixture.wait_for("it is unloaded", |status| status.loaded.is_empty());
+}
+
+#[test]
+fn preloading_loads_and_a_keep_alive_of_zero_unloads() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let preload = |keep_alive| {
+        let (sender, receiver) = sync_channel(10);
+        fixture
+            .engine
+            .preload("a", keep_alive, sink_to(sender))
+            .unwrap();
+        stats(&collect(&receiver)).clone()
+    };
+    let loaded = preload(Some(Duration::MAX));
+    assert!(loaded.load_time > Duration::ZERO);
+    assert_eq!(fixture.engine.status().loaded[0].unloads_in, Duration::MAX);
+    assert_eq!(preload(None).load_time, Duration::ZERO);
+    preload(Some(Duration::ZERO));
+    fixture.wait_for("it is unloaded", |status| status.loaded.is_empty());
+    let (sender, _receiver) = sync_channel(10);
+    let unknown = fixture
+        .engine
+        .preload("b", None, sink_to(sender))
+        .unwrap_err();
+    assert!(matches!(unknown, Error::ModelNotFound { .. }));
+}
+
+#[test]
+fn a_name_that_is_registered_anew_means_the_new_file() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    stats(&fixture.run(request("a", 2)));
+    fixture.register("a");
+    fixture.wait_for("the old one is unloaded", |status| status.loaded.is_empty());
+    stats(&fixture.run(request("a", 2)));
+    assert_eq!(fixture.controls.loads.load(Atomic::SeqCst), 2);
+    assert!(fixture.engine.unregister("a"));
+    assert!(!fixture.engine.unregister("a"));
+    let unknown = fixture.submit(request("a", 2)).unwrap_err();
+    assert!(matches!(unknown, Error::ModelNotFound { .. }));
+    fixture.wait_for("the last one is unloaded", |status| {
+        status.loaded.is_empty()
+    });
+}
+
+#[test]
+fn what_does_not_fit_the_context_is_refused_or_cut() {
+    let fixture = Fixture::new(EngineConfig {
+        context_length_max: 8,
+        ..config()
+    });
+    fixture.register("a");
+    let with = |prompt| GenerateRequest {
+        max_completion_tokens: None,
+        prompt,
+        ..request("a", 1)
+    };
+    for (prompt, expected) in [
+        (Prompt::TokenIds(vec![1; 8]), 8),
+        (Prompt::TokenIds(vec![1; 100_000]), 100_000),
+        (Prompt::Text("a".repeat(1_000_000)), 250_000),
+    ] {
+        let refused = fixture.submit(with(prompt)).unwrap_err();
+        assert!(
+            matches!(refused, Error::PromptTooLong { prompt_tokens, context_length: 8 }
+                if prompt_tokens == expected),
+            "{refused}"
+        );
+    }
+    for prompt in [
+        Prompt::TokenIds(vec![]),
+        Prompt::TokenIds(vec![1, u32::MAX]),
+    ] {
+        let refused = fixture.submit(with(prompt)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::InvalidRequest {
+                    field: "prompt",
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+    }
+    let events = fixture.run(with(Prompt::TokenIds(vec![1; 6])));
+    assert_eq!(stats(&events).completion_tokens, 2);
+}
+
+#[test]
+fn running_requests_take_turns() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    // Both wait for the model, so they start together.
+    let (open, load_gate) = sync_channel::<()>(1);
+    *fixture.controls.load_gate.lock().unwrap() = Some(load_gate);
+    let (sender, events) = sync_channel(1000);
+    for name in ["first", "second"] {
+        let sender = sender.clone();
+        let sink: EventSink = Box::new(move |event| {
+            if matches!(event, GenerationEvent::Piece { .. }) {
+                sender.try_send(name).unwrap();
+            }
+            Flow::Continue
+        });
+        fixture.engine.submit(request("a", 10), sink).unwrap();
+    }
+    drop((sender, open));
+    let order: Vec<&str> = std::iter::from_fn(|| events.recv_timeout(PATIENCE).ok()).collect();
+    assert_eq!(order.len(), 20);
+    assert!(order.chunks(2).all(|pair| pair[0] != pair[1]), "{order:?}");
+}
+
+#[test]
+fn shutting_down_lets_a_running_request_finish_and_fails_waiting_ones() {
+    let fixture = Fixture::new(EngineConfig {
+        running_max: 1,
+        ..config()
+    });
+    fixture.register("a");
+    let gate = fixture.gate();
+    let running = fixture.submit(request("a", 5)).unwrap();
+    fixture.wait_for("one runs", |status| status.running == 1);
+    let waiting = fixture.submit(request("a", 5)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| fixture.engine.shutdown(PATIENCE));
+        fixture.wait_until_draining();
+        gate.send(()).unwrap();
+        let events = collect(&waiting);
+        assert!(matches!(failure(&events), Error::ShuttingDown));
+        let refused = fixture.submit(request("a", 5)).unwrap_err();
+        assert!(matches!(refused, Error::ShuttingDown));
+        drop(gate);
+    });
+    stats(&collect(&running));
+}
+
+#[test]
+fn a_deadline_that_passes_ends_running_requests() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let gate = fixture.gate();
+    let running = fixture.submit(request("a", 100)).unwrap();
+    fixture.wait_for("one runs", |status| status.running == 1);
+    thread::scope(|scope| {
+        scope.spawn(|| fixture.engine.shutdown(Duration::ZERO));
+        fixture.wait_until_draining();
+        drop(gate);
+        let events = collect(&running);
+        assert!(matches!(failure(&events), Error::ShuttingDown));
+    });
+    fixture.engine.shutdown(PATIENCE);
+}
+
+#[test]
+fn the_last_handle_stops_the_engine() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    let shared = Arc::clone(&fixture.engine.handle.shared);
+    let clone = fixture.engine.clone();
+    drop(clone);
+    stats(&fixture.run(request("a", 2)));
+    drop(fixture);
+    assert_eq!(shared.lock().phase, Phase::Stopped);
+}

@@ -1,0 +1,110 @@
+//! What the engine is told and what it tells: plain data.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::request::GenerationEvent;
+
+/// Where a request's events go. Called on the engine's thread: it must not block. Returning
+/// [`Flow::Cancel`] ends the request before its next token.
+pub type EventSink = Box<dyn FnMut(GenerationEvent) -> Flow + Send>;
+
+/// Whether the receiver still wants more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// The receiver is gone; free the slot.
+    Cancel,
+}
+
+/// Which device runs the models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackendChoice {
+    /// A GPU with room where the build has one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU, or an error.
+    Gpu,
+}
+
+/// Limits and choices of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Which device.
+    pub backend: BackendChoice,
+    /// Compute threads; 0 takes the number of cores.
+    pub threads: usize,
+    /// Requests that run at once.
+    pub running_max: usize,
+    /// Requests that wait behind them.
+    pub queue_len_max: usize,
+    /// What loaded models may take together, in bytes.
+    pub memory_budget_bytes: u64,
+    /// A model unused for this long is unloaded.
+    pub idle_unload: Duration,
+    /// Upper bound on the context, in model tokens; the model's own may be shorter.
+    pub context_length_max: usize,
+}
+
+/// What a model file says of itself; read without loading its weights.
+#[derive(Debug, Clone)]
+pub struct ModelInfo {
+    /// Name it is registered under.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The file's size in bytes.
+    pub size_bytes: u64,
+    /// `llama`, `qwen2`.
+    pub architecture: String,
+    /// `general.name` of the file, if any.
+    pub title: Option<String>,
+    /// Number of weights.
+    pub parameters: u64,
+    /// The prevailing tensor type: `Q4_1`.
+    pub quantization: String,
+    /// Context in model tokens: the model's own, capped by the engine's.
+    pub context_length: usize,
+    /// Width of the residual stream.
+    pub embedding_length: usize,
+    /// The file's chat template, if any.
+    pub chat_template: Option<String>,
+}
+
+/// A model that is in memory.
+#[derive(Debug, Clone)]
+pub struct LoadedModel {
+    /// Its name.
+    pub name: String,
+    /// Memory that it takes, caches included, in bytes.
+    pub resident_bytes: u64,
+    /// Of these, on a GPU.
+    pub gpu_bytes: u64,
+    /// When it will be unloaded if nobody asks for it.
+    pub unloads_in: Duration,
+    /// Requests running on it.
+    pub running: usize,
+}
+
+/// The engine's state at one moment.
+#[derive(Debug, Clone)]
+pub struct EngineStatus {
+    /// The device in words, and why it was chosen: `cpu (2 threads, avx2)`.
+    pub backend: String,
+    /// Running requests.
+    pub running: usize,
+    /// Waiting requests.
+    pub queued: usize,
+    /// Models in memory.
+    pub loaded: Vec<LoadedModel>,
+    /// Prompt tokens evaluated since the start.
+    pub prompt_tokens_total: u64,
+    /// Tokens generated since the start.
+    pub completion_tokens_total: u64,
+    /// Requests refused because the queue was full.
+    pub refused_total: u64,
+    /// Requests that ended because their receiver had gone.
+    pub cancelled_total: u64,
+}
