@@ -71,9 +71,10 @@ class RustTest(unittest.TestCase):
         self.assert_says("node/src/a.rs", HEAD + "\n" * 801, "the budget is 800")
         self.assert_says("node/src/a.rs", HEAD + f"// {'x' * 100}\n", ":2: 103 columns")
 
-    def test_long_function_unless_flat_match(self):
+    def test_long_function_unless_it_says_why(self):
         self.assert_says("node/src/a.rs", long_function(), "fn long has 72 lines")
         self.assert_clean("node/src/a.rs", long_function("// tidy: flat match"))
+        self.assert_clean("node/src/a.rs", long_function("// tidy: table\n#[test]"))
 
     def test_banned_words(self):
         for word in ("todo!()", "unimplemented!()", "dbg!(1)", "let token = 1"):
