@@ -148,3 +148,48 @@ fn a_machine_without_python_is_told_what_to_do() {
     let outcome = Outcome::of(command.output().unwrap());
     outcome.assert_refused(1, "models import");
 }
+
+#[test]
+fn a_running_node_imports_lists_and_removes() {
+    let home = Home::new();
+    let node = home.start(&[]);
+    let model = tiny_model();
+    let model = model.to_str().unwrap();
+    let imported = home.output(&["models", "import", model, "--name", "tiny:1"]);
+    assert!(imported.assert_done().contains("tiny:1"));
+    let listed = home.output(&["models", "list"]);
+    assert!(listed.assert_done().contains("tiny:1"), "{listed:?}");
+    home.output(&["models", "rm", "tiny:1"]).assert_done();
+    assert!(
+        !home
+            .output(&["models", "list"])
+            .assert_done()
+            .contains("tiny:1")
+    );
+    home.output(&["models", "rm", "tiny:1"])
+        .assert_refused(1, "not found");
+    home.output(&["models", "pull", "nonsense"])
+        .assert_refused(1, "smollm2:135m");
+    home.output(&["models", "import", "/no/such.gguf"])
+        .assert_refused(1, "/no/such.gguf");
+    home.output(&["models", "import", model, "--name", "../x"])
+        .assert_refused(1, "no model name");
+    node.stop();
+}
+
+#[test]
+fn a_file_is_served_where_it_lies() {
+    let home = Home::new();
+    let model = format!("tiny:1={}", tiny_model().display());
+    let node = home.start(&["--model", &model]);
+    let listed = home.output(&["models", "list"]);
+    assert!(listed.assert_done().contains("tiny:1"), "{listed:?}");
+    node.stop();
+    assert!(
+        !home
+            .output(&["models", "list"])
+            .assert_done()
+            .contains("tiny:1")
+    );
+    assert!(tiny_model().exists());
+}
