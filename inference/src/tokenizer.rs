@@ -221,15 +221,24 @@ impl Inner {
             while !rest.is_empty() {
                 let (chunk, after) = rest.split_at(rest.floor_char_boundary(WORD_BYTES_MAX));
                 rest = after;
-                let merged = self
-                    .merges
-                    .tokenize(&bytes_to_chars(chunk.as_bytes()))
-                    .map_err(|error| Error::Internal {
-                        message: format!("merging a word failed: {error}"),
-                    })?;
-                ids.extend(merged.iter().map(|piece| piece.id));
+                // A byte without a piece is lost, and what is around it is not merged across it.
+                let parts = chunk
+                    .as_bytes()
+                    .split(|byte| self.vocabulary.is_unwritable(*byte));
+                for part in parts {
+                    self.merge(part, ids)?;
+                }
             }
             Ok(())
         })
+    }
+
+    fn merge(&self, part: &[u8], ids: &mut Vec<u32>) -> Result<()> {
+        let merged = self.merges.tokenize(&bytes_to_chars(part));
+        let merged = merged.map_err(|error| Error::Internal {
+            message: format!("merging a word failed: {error}"),
+        })?;
+        ids.extend(merged.iter().map(|piece| piece.id));
+        Ok(())
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Vocabulary {
     /// All pieces' bytes in a row; piece `id` ends at `ends[id]`.
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Bytes that are no piece by themselves: small vocabularies lack some control characters.
+    unwritable: Vec<u8>,
     /// Texts and ids of pieces that are cut out of text, the longest first.
     specials: Vec<(String, u32)>,
     pub(super) bos_id: Option<u32>,
@@ -119,6 +121,9 @@ impl Vocabulary {
         Ok(Self {
             bos_id: id_at(metadata, "tokenizer.ggml.bos_token_id", ids.len())?,
             eos_id: id_at(metadata, "tokenizer.ggml.eos_token_id", ids.len())?,
+            unwritable: (0..=u8::MAX)
+                .filter(|byte| !ids.contains_key(&bytes_to_chars(&[*byte])))
+                .collect(),
             ids,
             kinds,
             bytes,
@@ -164,6 +169,11 @@ impl Vocabulary {
 
     pub(super) fn len(&self) -> usize {
         self.kinds.len()
+    }
+
+    /// Returns whether a byte is lost in encoding.
+    pub(super) fn is_unwritable(&self, byte: u8) -> bool {
+        self.unwritable.contains(&byte)
     }
 
     pub(super) fn id_of(&self, text: &str) -> Option<u32> {
