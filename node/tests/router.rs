@@ -2,6 +2,11 @@
 //! error looks. What needs a model is tested against the real binary, in `http_api.rs` and in
 //! `python/`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use aither_inference::{Engine, EngineConfig, engine::BackendChoice};

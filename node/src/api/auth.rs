@@ -187,6 +187,10 @@ mod tests {
 
     use super::*;
 
+    type Pairs = &'static [(&'static str, &'static str)];
+    /// Route, headers, whether local, who is admitted.
+    type Row = (Access, Pairs, bool, Option<Caller>);
+
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
@@ -253,12 +257,7 @@ mod tests {
         let wrong = &[("authorization", "Bearer wrong")];
         let basic = &[("authorization", "Basic right")];
         let empty = &[("authorization", "Bearer ")];
-        let rows: &[(
-            Access,
-            &[(&'static str, &'static str)],
-            bool,
-            Option<Caller>,
-        )] = &[
+        let rows: &[Row] = &[
             (Open, none, false, Some(Caller::Anyone)),
             (Open, wrong, false, Some(Caller::Anyone)),
             (Inference, none, true, Some(Caller::Local)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aither_inference::{
     Engine,
-    engine::Flow,
+    engine::{EventSink, Flow},
     request::{
         CHOICES_MAX, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, TokenLogprob,
     },
@@ -309,10 +309,7 @@ impl Generation {
 }
 
 /// Returns a sink that forwards to the channel, counting choices from `first_choice`.
-fn sink_for(
-    sender: &mpsc::Sender<GenerationEvent>,
-    first_choice: usize,
-) -> Box<dyn FnMut(GenerationEvent) -> Flow + Send> {
+fn sink_for(sender: &mpsc::Sender<GenerationEvent>, first_choice: usize) -> EventSink {
     let sender = sender.clone();
     Box::new(move |mut event| {
         if let GenerationEvent::Piece { choice, .. } | GenerationEvent::ChoiceDone { choice, .. } =
@@ -342,12 +339,7 @@ fn add_stats(sum: &mut GenerationStats, stats: &GenerationStats) {
 mod tests {
     use super::*;
 
-    fn generation(
-        prompts: usize,
-    ) -> (
-        Vec<Box<dyn FnMut(GenerationEvent) -> Flow + Send>>,
-        Generation,
-    ) {
+    fn generation(prompts: usize) -> (Vec<EventSink>, Generation) {
         let (sender, events) = mpsc::channel(8);
         let sinks = (0..prompts)
             .map(|index| sink_for(&sender, index * 2))

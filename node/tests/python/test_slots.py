@@ -1,0 +1,120 @@
+"""Places in the engine: a client that hangs up frees its own, a full queue says so."""
+
+import contextlib
+import pathlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import ollama
+import openai
+import pytest
+
+from conftest import MODEL, Node, required, wait_until
+
+# Both tokens that could end the text are banned, so it runs to the context's end.
+ENDLESS = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "Tell a long story."}],
+    "logit_bias": {"0": -100, "2": -100},
+    "seed": 1,
+}
+GENERATED = "aither_inference_completion_tokens_total"
+CANCELLED = "aither_inference_cancelled_total"
+
+
+def assert_freed(node: Node, cancelled_before: float) -> None:
+    """The slot is free and the engine does not go on generating."""
+    wait_until("the slot is free", lambda: node.running() == 0)
+    assert node.metric(CANCELLED) == cancelled_before + 1
+    generated = node.metric(GENERATED)
+    node.assert_serves()
+    assert node.metric(GENERATED) <= generated + 2
+
+
+def test_hanging_up_on_a_stream_frees_the_slot(node: Node):
+    before = node.metric(CANCELLED)
+    stream = node.openai.chat.completions.create(**ENDLESS, stream=True)
+    for _, _chunk in zip(range(5), stream):
+        pass
+    assert node.running() == 1
+    stream.close()
+    assert_freed(node, before)
+
+
+def test_hanging_up_on_a_whole_answer_frees_the_slot(node: Node):
+    before = node.metric(CANCELLED)
+    with pytest.raises(httpx.ReadTimeout):
+        node.http.post("/v1/chat/completions", json=ENDLESS, timeout=2)
+    assert_freed(node, before)
+
+
+def test_hanging_up_on_ollamas_stream_frees_the_slot(node: Node):
+    before = node.metric(CANCELLED)
+    body = {"model": MODEL, "prompt": "word " * 5, "raw": True}
+    body["options"] = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "seed": 3}
+    with node.http.stream("POST", "/api/generate", json=body) as answer:
+        next(answer.iter_lines())
+        assert node.running() == 1
+    assert_freed(node, before)
+
+
+def test_a_full_queue_is_503_with_a_time_to_return(start_node):
+    node = start_node("[inference]\nrunning_max = 1\nqueue_len_max = 1\n")
+    queued = "aither_inference_queued_requests"
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        running = node.openai.chat.completions.create(**ENDLESS, stream=True)
+        stack.callback(running.close)
+        next(running)
+        waiting = pool.submit(node.http.post, "/v1/llm/generate", json={"prompt": "a", "max_tokens": 1})
+        wait_until("one request waits", lambda: node.metric(queued) == 1)
+        with pytest.raises(openai.InternalServerError) as caught:
+            node.openai.chat.completions.create(**ENDLESS)
+        assert caught.value.status_code == 503
+        assert caught.value.code == "overloaded"
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        with pytest.raises(ollama.ResponseError) as refused:
+            node.ollama.chat(model=MODEL, messages=ENDLESS["messages"])
+        assert refused.value.status_code == 503
+        answer = node.http.post("/v1/llm/generate", json={"prompt": "a"})
+        assert answer.status_code == 503 and answer.json()["code"] == "overloaded"
+        running.close()
+        assert waiting.result().status_code == 200
+    node.assert_serves()
+
+
+def test_a_request_that_waits_too_long_is_504(start_node):
+    config = "[inference]\nrunning_max = 1\n[http]\nrequest_timeout = \"1s\"\n"
+    node = start_node(config)
+    stream = node.openai.chat.completions.create(**ENDLESS, stream=True)
+    next(stream)
+    answer = node.http.post("/v1/llm/generate", json={"prompt": "a", "max_tokens": 1})
+    assert answer.status_code == 504, answer.text
+    assert answer.json()["code"] == "timed_out"
+    stream.close()
+    wait_until("the slot is free", lambda: node.running() == 0)
+    node.assert_serves()
+
+
+def test_a_model_file_that_vanishes_is_an_error_not_a_crash(start_node, tmp_path: pathlib.Path):
+    model = tmp_path / "model.gguf"
+    shutil.copyfile(required("AITHER_TEST_MODEL"), model)
+    node = start_node("[models]\npreload = false\n", str(model))
+    model.unlink()
+    answer = node.http.post("/v1/llm/generate", json={"prompt": "a", "max_tokens": 1})
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["code"] == "not_configured"
+    assert str(tmp_path) not in answer.text
+    assert node.http.get("/health").json()["status"] == "healthy"
+    shutil.copyfile(required("AITHER_TEST_MODEL"), model)
+    node.assert_serves()
+
+
+def test_stopping_lets_a_stream_finish(start_node):
+    node = start_node()
+    stream = node.openai.chat.completions.create(**ENDLESS, stream=True, max_tokens=40)
+    next(stream)
+    node.process.terminate()
+    chunks = list(stream)
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert node.process.wait(timeout=30) == 0
