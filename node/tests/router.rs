@@ -1,6 +1,5 @@
 //! The router without a network and without a model: who may ask, what is refused, and how every
-//! error looks. What needs a model is tested against the real binary, in `http_api.rs` and in
-//! `python/`.
+//! error looks. What needs a model is tested against the real binary, in `python/`.
 
 #![expect(
     clippy::unwrap_used,
@@ -331,160 +330,111 @@ async fn a_body_must_be_json_but_ollamas_clients_need_not_say_so() {
     assert_eq!(reply.status, 404, "{}", reply.text);
 }
 
-#[tokio::test]
-async fn fields_are_refused_by_name() {
+/// Posts each body and checks status, shape and words of the refusal.
+async fn assert_refused(path: &str, status: u16, rows: &[(Value, &str)]) {
     let api = api();
-    let chat = json!([{"role": "user", "content": "a"}]);
-    let rows = [
-        ("/v1/llm/generate", json!({}), 422, "prompt: is required"),
+    for (body, expected) in rows {
+        let reply = api.post(path, body).await;
+        assert_eq!(reply.status, status, "{path} {body}: {}", reply.text);
+        assert_shape(path, &reply);
+        let words = words(&reply);
+        assert!(words.contains(expected), "{path} {body}: {words}");
+    }
+}
+
+#[tokio::test]
+async fn native_fields_are_refused_by_name() {
+    let generate = [
+        (json!({}), "prompt: is required"),
+        (json!({"prompt": ""}), "prompt: must not be empty"),
+        (json!({"prompt": 1}), "prompt: invalid type"),
         (
-            "/v1/llm/generate",
-            json!({"prompt": ""}),
-            422,
-            "prompt: must not be empty",
-        ),
-        (
-            "/v1/llm/generate",
-            json!({"prompt": 1}),
-            422,
-            "prompt: invalid type",
-        ),
-        (
-            "/v1/llm/generate",
             json!({"prompt": "a", "temperature": "NaN"}),
-            422,
             "temperature: ",
         ),
-        ("/v1/llm/chat", json!({}), 422, "messages: is required"),
+    ];
+    assert_refused("/v1/llm/generate", 422, &generate).await;
+    let chat = [
+        (json!({}), "messages: is required"),
+        (json!({"messages": []}), "messages: must have at least one"),
         (
-            "/v1/llm/chat",
-            json!({"messages": []}),
-            422,
-            "messages: must have at least one",
-        ),
-        (
-            "/v1/llm/chat",
             json!({"messages": [{"role": "user"}]}),
-            422,
             "messages[0].content: ",
         ),
         (
-            "/v1/llm/chat",
             json!({"messages": [{"role": "x", "content": ""}]}),
-            422,
             "messages[0].role: ",
         ),
+    ];
+    assert_refused("/v1/llm/chat", 422, &chat).await;
+    let reply = api().post("/v1/llm/generate", &json!({"prompt": 1})).await;
+    assert_eq!(reply.json()["errors"][0]["field"], "prompt");
+    assert_eq!(reply.json()["code"], "validation_failed");
+}
+
+#[tokio::test]
+async fn openai_fields_are_refused_by_name() {
+    let messages = json!([{"role": "user", "content": "a"}]);
+    let chat = |more: Value| {
+        let mut body = json!({"model": "m", "messages": messages});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body
+    };
+    let json_object = json!({"type": "json_object"});
+    let rows = [
+        (json!({"messages": messages}), "model: is required"),
+        (chat(json!({"messages": []})), "messages: "),
+        (chat(json!({"n": 0})), "n: must be 1 to 16"),
+        (chat(json!({"n": 1.5})), "n: "),
+        (chat(json!({"tools": [{}]})), "tools: "),
         (
-            "/v1/chat/completions",
-            json!({"messages": chat}),
-            400,
-            "model: is required",
-        ),
-        (
-            "/v1/chat/completions",
-            json!({"model": "m", "messages": []}),
-            400,
-            "messages: ",
-        ),
-        (
-            "/v1/chat/completions",
-            json!({"model": "m", "messages": chat, "n": 0}),
-            400,
-            "n: must be 1 to 16",
-        ),
-        (
-            "/v1/chat/completions",
-            json!({"model": "m", "messages": chat, "n": 1.5}),
-            400,
-            "n: ",
-        ),
-        (
-            "/v1/chat/completions",
-            json!({"model": "m", "messages": chat, "tools": [{}]}),
-            400,
-            "tools: ",
-        ),
-        (
-            "/v1/chat/completions",
-            json!({"model": "m", "messages": chat, "response_format": {"type": "json_object"}}),
-            400,
+            chat(json!({"response_format": json_object})),
             "response_format: ",
         ),
+    ];
+    assert_refused("/v1/chat/completions", 400, &rows).await;
+    let rows = [
+        (json!({"model": "m"}), "prompt: is required"),
+        (json!({"model": "m", "prompt": []}), "prompt: must be 1 to"),
         (
-            "/v1/completions",
-            json!({"model": "m"}),
-            400,
-            "prompt: is required",
-        ),
-        (
-            "/v1/completions",
-            json!({"model": "m", "prompt": []}),
-            400,
-            "prompt: must be 1 to",
-        ),
-        (
-            "/v1/completions",
             json!({"model": "m", "prompt": "a", "suffix": "b"}),
-            400,
             "suffix: ",
         ),
         (
-            "/v1/completions",
             json!({"model": "m", "prompt": "a", "best_of": 2}),
-            400,
             "best_of: ",
         ),
+    ];
+    assert_refused("/v1/completions", 400, &rows).await;
+}
+
+#[tokio::test]
+async fn ollama_fields_are_refused_by_name() {
+    let messages = json!([{"role": "user", "content": "a"}]);
+    let rows = [
+        (json!({"messages": messages}), "model: is required"),
+        (json!({"model": "m", "messages": 1}), "messages: "),
         (
-            "/api/chat",
-            json!({"messages": chat}),
-            400,
-            "model: is required",
-        ),
-        (
-            "/api/chat",
-            json!({"model": "m", "messages": 1}),
-            400,
-            "messages: ",
-        ),
-        (
-            "/api/chat",
-            json!({"model": "m", "messages": chat, "tools": [{}]}),
-            400,
+            json!({"model": "m", "messages": messages, "tools": [{}]}),
             "tools: ",
         ),
+    ];
+    assert_refused("/api/chat", 400, &rows).await;
+    let rows = [
         (
-            "/api/generate",
             json!({"model": "m", "prompt": "a", "format": "json"}),
-            400,
             "format: ",
         ),
         (
-            "/api/generate",
             json!({"model": "m", "prompt": "a", "images": ["x"]}),
-            400,
             "images: ",
         ),
-        (
-            "/api/generate",
-            json!({"model": "m", "keep_alive": "soon"}),
-            400,
-            "keep_alive: ",
-        ),
-        ("/api/show", json!({}), 400, "model: is required"),
+        (json!({"model": "m", "keep_alive": "soon"}), "keep_alive: "),
     ];
-    for (path, body, status, expected) in rows {
-        let reply = api.post(path, &body).await;
-        assert_eq!(reply.status, status, "{path} {body}: {}", reply.text);
-        assert_shape(path, &reply);
-        assert!(
-            words(&reply).contains(expected),
-            "{path} {body}: {}",
-            reply.text
-        );
-    }
-    let reply = api.post("/v1/llm/generate", &json!({"prompt": 1})).await;
-    assert_eq!(reply.json()["errors"][0]["field"], "prompt");
-    assert_eq!(reply.json()["code"], "validation_failed");
+    assert_refused("/api/generate", 400, &rows).await;
+    assert_refused("/api/show", 400, &[(json!({}), "model: is required")]).await;
 }
 
 #[tokio::test]

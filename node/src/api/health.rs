@@ -63,7 +63,12 @@ pub(super) async fn health(State(state): State<ApiState>) -> Json<Health> {
     get, path = "/ready", tag = "operation",
     responses(
         (status = 200, description = "It does", body = Ready),
-        (status = 503, description = "It is starting or stopping", body = Problem, content_type = "application/problem+json"),
+        (
+            status = 503,
+            description = "It is starting or stopping",
+            body = Problem,
+            content_type = "application/problem+json",
+        ),
     ),
 )]
 pub(super) async fn ready(State(state): State<ApiState>) -> Result<Json<Ready>, ApiError> {

@@ -121,8 +121,18 @@ pub(super) async fn measure(
 #[utoipa::path(
     get, path = "/metrics", tag = "operation",
     responses(
-        (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+        (
+            status = 200,
+            description = "Prometheus' text format",
+            body = String,
+            content_type = "text/plain",
+        ),
+        (
+            status = "default",
+            description = "A problem",
+            body = Problem,
+            content_type = "application/problem+json",
+        ),
     ),
 )]
 pub(super) async fn metrics(State(state): State<ApiState>) -> Response {

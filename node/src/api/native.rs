@@ -45,8 +45,17 @@ const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
     post, path = "/v1/llm/generate", tag = "llm",
     request_body = GenerateBody,
     responses(
-        (status = 200, description = "The answer, or a stream of server-sent events", body = Answer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+        (
+            status = 200,
+            description = "The answer, or a stream of server-sent events",
+            body = Answer,
+        ),
+        (
+            status = "default",
+            description = "A problem",
+            body = Problem,
+            content_type = "application/problem+json",
+        ),
     ),
 )]
 pub(super) async fn generate(
@@ -69,8 +78,17 @@ pub(super) async fn generate(
     post, path = "/v1/llm/chat", tag = "llm",
     request_body = ChatBody,
     responses(
-        (status = 200, description = "The answer, or a stream of server-sent events", body = Answer),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+        (
+            status = 200,
+            description = "The answer, or a stream of server-sent events",
+            body = Answer,
+        ),
+        (
+            status = "default",
+            description = "A problem",
+            body = Problem,
+            content_type = "application/problem+json",
+        ),
     ),
 )]
 pub(super) async fn chat(
@@ -104,7 +122,12 @@ pub(super) async fn chat(
 #[utoipa::path(
     post, path = "/v1/llm/embed", tag = "llm",
     request_body(content = serde_json::Value, description = "Ignored"),
-    responses((status = 501, description = "Not in this version", body = Problem, content_type = "application/problem+json")),
+    responses((
+        status = 501,
+        description = "Not in this version",
+        body = Problem,
+        content_type = "application/problem+json",
+    )),
 )]
 pub(super) async fn embed() -> ApiError {
     no_embeddings()

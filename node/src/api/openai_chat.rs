@@ -39,7 +39,11 @@ pub(super) const SYSTEM_FINGERPRINT: &str = concat!("fp_aither_", env!("CARGO_PK
     post, path = "/v1/chat/completions", tag = "openai",
     request_body = ChatRequest,
     responses(
-        (status = 200, description = "The answer, or a stream of chunks", body = Completion<ChatChoice>),
+        (
+            status = 200,
+            description = "The answer, or a stream of chunks",
+            body = Completion<ChatChoice>,
+        ),
         (status = "default", description = "An error", body = OpenAiError),
     ),
 )]
@@ -427,7 +431,10 @@ mod tests {
             assert_eq!(error.status(Dialect::OpenAi), 400);
         }
         let harmless = serde_json::json!({
-            "tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "functions": null,
+            "tools": [],
+            "tool_choice": "auto",
+            "response_format": {"type": "text"},
+            "functions": null,
         });
         assert!(refuse_unsupported(&request(harmless)).is_ok());
     }

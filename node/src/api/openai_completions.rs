@@ -21,7 +21,7 @@ use super::{
         PromptRequest, Usage,
     },
     request_id::RequestId,
-    stream::{self, Encoder, X_AITHER_COST, finish_word, json_logprob, push_event},
+    stream::{self, Collected, Encoder, X_AITHER_COST, finish_word, json_logprob, push_event},
 };
 use crate::services::{GenerationStep, llm::PROMPTS_MAX};
 
@@ -34,7 +34,11 @@ const OBJECT: &str = "text_completion";
     post, path = "/v1/completions", tag = "openai",
     request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The answer, or a stream of chunks", body = Completion<CompletionChoice>),
+        (
+            status = 200,
+            description = "The answer, or a stream of chunks",
+            body = Completion<CompletionChoice>,
+        ),
         (status = "default", description = "An error", body = OpenAiError),
     ),
 )]
@@ -93,6 +97,25 @@ pub(super) async fn completions(
         return stream::respond(generation, encoder).await;
     }
     let collected = stream::collect(generation, choices).await?;
+    Ok(whole_answer(&head, collected, echoes, with_logprobs))
+}
+
+/// Embeds texts: not in this version.
+#[utoipa::path(
+    post, path = "/v1/embeddings", tag = "openai",
+    request_body(content = serde_json::Value, description = "Ignored"),
+    responses((status = 501, description = "Not in this version", body = OpenAiError)),
+)]
+pub(super) async fn embeddings() -> ApiError {
+    no_embeddings()
+}
+
+fn whole_answer(
+    head: &Head,
+    collected: Collected,
+    echoes: Vec<String>,
+    with_logprobs: bool,
+) -> Response {
     let choices = collected.choices.into_iter().zip(echoes).enumerate();
     let choices = choices
         .map(|(index, (choice, echo))| {
@@ -107,17 +130,7 @@ pub(super) async fn completions(
         .collect();
     let usage = Some(Some(usage_of(&collected.stats)));
     let answer = head.completion(OBJECT, choices, usage);
-    Ok(([(X_AITHER_COST, "0")], Json(answer)).into_response())
-}
-
-/// Embeds texts: not in this version.
-#[utoipa::path(
-    post, path = "/v1/embeddings", tag = "openai",
-    request_body(content = serde_json::Value, description = "Ignored"),
-    responses((status = 501, description = "Not in this version", body = OpenAiError)),
-)]
-pub(super) async fn embeddings() -> ApiError {
-    no_embeddings()
+    ([(X_AITHER_COST, "0")], Json(answer)).into_response()
 }
 
 fn refuse_unsupported(body: &CompletionRequest) -> Result<(), ApiError> {

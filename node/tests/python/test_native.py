@@ -1,13 +1,14 @@
 """The node's own inference routes, and the ground rules of its HTTP."""
 
 import json
+import socket
 
 import httpx
 import pytest
 
 from conftest import MODEL, Node
 
-QUESTION = "What is the capital of France?"
+QUESTION = "What is gravity?"
 
 
 def events_of(text: str) -> list[tuple[str, dict]]:
@@ -22,7 +23,7 @@ def events_of(text: str) -> list[tuple[str, dict]]:
 def test_generate_answers_with_every_field(node: Node):
     answer = node.http.post("/v1/llm/generate", json={"prompt": QUESTION, "temperature": 0})
     body = answer.json()
-    assert "Paris" in body["text"]
+    assert "ravity" in body["text"]
     assert body["model"] == MODEL and body["node"] == node.peer_id
     assert body["tokens_used"] == body["prompt_tokens"] + body["completion_tokens"]
     assert 0 < body["completion_tokens"] <= 256
@@ -37,7 +38,7 @@ def test_chat_answers_with_a_message(node: Node):
     messages = [{"role": "user", "content": QUESTION}]
     body = node.http.post("/v1/llm/chat", json={"messages": messages, "temperature": 0}).json()
     assert body["message"] == {"role": "assistant", "content": body["text"]}
-    assert "Paris" in body["text"]
+    assert "ravity" in body["text"]
 
 
 def test_a_stream_is_deltas_and_then_the_whole_answer(node: Node):
@@ -140,10 +141,9 @@ def test_metrics_count_what_was_done(node: Node):
 
 
 def test_half_a_request_does_not_hurt(node: Node):
-    import socket
-
     address = httpx.URL(node.url)
-    for bytes_sent in (b"", b"POST /v1/llm/generate HTTP/1.1\r\n", b"\x16\x03\x01\x00", b"GET / HTTP/9\r\n\r\n"):
+    half = b"POST /v1/llm/generate HTTP/1.1\r\n"
+    for bytes_sent in (b"", half, b"\x16\x03\x01\x00", b"GET / HTTP/9\r\n\r\n"):
         with socket.create_connection((address.host, address.port)) as connection:
             connection.sendall(bytes_sent)
     node.assert_serves()

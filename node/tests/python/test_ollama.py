@@ -7,13 +7,13 @@ import pytest
 
 from conftest import MODEL, Node, wait_until
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is gravity?"}]
 GREEDY = {"temperature": 0, "num_predict": 24}
 
 
 def test_chat_answers_with_text_and_timings(node: Node):
     answer = node.ollama.chat(model=MODEL, messages=QUESTION, options=GREEDY)
-    assert "Paris" in answer.message.content
+    assert "ravity" in answer.message.content
     assert answer.message.role == "assistant"
     assert answer.model == MODEL
     assert answer.done and answer.done_reason in ("stop", "length")
@@ -45,7 +45,7 @@ def test_streaming_is_the_default_on_the_wire(node: Node):
 def test_generate_templates_a_prompt_unless_it_is_raw(node: Node):
     question = QUESTION[0]["content"]
     answer = node.ollama.generate(model=MODEL, prompt=question, options=GREEDY)
-    assert "Paris" in answer.response
+    assert "ravity" in answer.response
     raw = node.ollama.generate(model=MODEL, prompt=question, raw=True, options=GREEDY)
     assert raw.prompt_eval_count < answer.prompt_eval_count
     system = node.ollama.generate(

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import MODEL, Node
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is gravity?"}]
 
 
 def greedy(node: Node, **more):
@@ -19,7 +19,7 @@ def greedy(node: Node, **more):
 def test_chat_answers_with_text_and_usage(node: Node):
     answer = greedy(node)
     choice = answer.choices[0]
-    assert "Paris" in choice.message.content
+    assert "ravity" in choice.message.content
     assert choice.message.role == "assistant"
     assert choice.finish_reason in ("stop", "length")
     assert answer.object == "chat.completion"
@@ -114,7 +114,7 @@ def test_logit_bias_bans_a_model_token(node: Node):
 
 
 def test_content_parts_of_text_are_joined(node: Node):
-    parts = [{"type": "text", "text": "What is the capital"}, {"type": "text", "text": " of France?"}]
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": " gravity?"}]
     answer = greedy(node, messages=[{"role": "user", "content": parts}])
     assert answer.choices[0].message.content == greedy(node).choices[0].message.content
 
