@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aither_inference::{
     Engine,
-    engine::{EventSink, Flow},
+    engine::{CancelFlag, EventSink, Flow},
     request::{
         CHOICES_MAX, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, TokenLogprob,
     },
@@ -105,7 +105,8 @@ pub enum GenerationStep {
     Done(GenerationStats),
 }
 
-/// A running generation. Dropping it frees its place in the engine within one model token.
+/// A running generation. Dropping it frees its place in the engine within one model token, or its
+/// place in the queue.
 #[derive(Debug)]
 pub struct Generation {
     model: String,
@@ -116,6 +117,14 @@ pub struct Generation {
     step_timeout: Duration,
     /// When the next event must be here.
     deadline: Instant,
+    /// Reaches requests that wait or evaluate their prompt, whose sinks are not called.
+    cancel: CancelFlag,
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
 }
 
 /// The front of the engine; clones share it.
@@ -158,21 +167,22 @@ impl LlmService {
         let capacity = requests.iter().map(|r| self.events_max(r)).sum();
         let (sender, events) = mpsc::channel(capacity);
         let prompts = requests.len();
-        let engine = self.engine.clone();
+        // Made before admission: a client that hangs up during it cancels by the drop, too.
+        let generation = Generation::new(model, prompts, events, self.step_timeout);
+        let (engine, cancel) = (self.engine.clone(), generation.cancel.clone());
         // Admission renders the template and counts the prompt's tokens, which is work.
         let admission = tokio::task::spawn_blocking(move || {
             for (index, request) in requests.into_iter().enumerate() {
                 let sink = sink_for(&sender, index * request.choices);
-                engine.submit(request, sink)?;
+                engine.submit_cancellable(request, sink, cancel.clone())?;
             }
             Ok(())
         });
         match admission.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(LlmError::Engine(error)),
-            Err(_panicked) => return Err(LlmError::Dropped),
+            Ok(Ok(())) => Ok(generation),
+            Ok(Err(error)) => Err(LlmError::Engine(error)),
+            Err(_panicked) => Err(LlmError::Dropped),
         }
-        Ok(Generation::new(model, prompts, events, self.step_timeout))
     }
 
     /// Loads a model, or unloads it when `keep_alive` is zero, and waits until that is done.
@@ -228,6 +238,7 @@ impl Generation {
                 Ok(None) => return Err(LlmError::Dropped),
                 Err(_elapsed) => {
                     // No further piece is wanted: the engine shall notice.
+                    self.cancel.cancel();
                     self.events.close();
                     return Err(LlmError::TimedOut {
                         after: self.step_timeout,
@@ -267,6 +278,7 @@ impl Generation {
             stats: GenerationStats::default(),
             step_timeout,
             deadline: Instant::now() + step_timeout,
+            cancel: CancelFlag::default(),
         }
     }
 

@@ -5,7 +5,6 @@ import socket
 
 import httpx
 import pytest
-
 from conftest import MODEL, Node
 
 QUESTION = "What is gravity?"
@@ -14,7 +13,7 @@ QUESTION = "What is gravity?"
 def events_of(text: str) -> list[tuple[str, dict]]:
     events = []
     for block in text.split("\n\n"):
-        fields = dict(l.split(": ", 1) for l in block.splitlines() if not l.startswith(":"))
+        fields = dict(x.split(": ", 1) for x in block.splitlines() if x and x[0] != ":")
         if fields:
             events.append((fields["event"], json.loads(fields["data"])))
     return events

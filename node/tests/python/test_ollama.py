@@ -4,7 +4,6 @@ import json
 
 import ollama
 import pytest
-
 from conftest import MODEL, Node, wait_until
 
 QUESTION = [{"role": "user", "content": "What is gravity?"}]

@@ -5,7 +5,6 @@ import math
 
 import openai
 import pytest
-
 from conftest import MODEL, Node
 
 QUESTION = [{"role": "user", "content": "What is gravity?"}]

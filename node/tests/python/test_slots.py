@@ -9,7 +9,6 @@ import httpx
 import ollama
 import openai
 import pytest
-
 from conftest import MODEL, Node, required, wait_until
 
 # Both tokens that could end the text are banned, so it runs to the context's end.
@@ -85,7 +84,7 @@ def test_a_full_queue_is_503_with_a_time_to_return(start_node):
 
 
 def test_a_request_that_waits_too_long_is_504(start_node):
-    config = "[inference]\nrunning_max = 1\n[http]\nrequest_timeout = \"5s\"\n"
+    config = '[inference]\nrunning_max = 1\n[http]\nrequest_timeout = "5s"\n'
     node = start_node(config)
     stream = node.openai.chat.completions.create(**ENDLESS, stream=True)
     next(stream)
