@@ -17,7 +17,7 @@ use aither_inference::{
     Engine, EngineConfig, GenerationEvent,
     engine::{EventSink, Flow},
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,6 +35,10 @@ use crate::{
 
 /// Part of the drain time that is kept for stopping the engine and the process itself.
 const STOP_RESERVE: Duration = Duration::from_secs(2);
+
+/// Longest wait for requests to finish by themselves; what is left until the drain time ends is
+/// for their last words.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(16);
 
 /// A running node.
 #[derive(Debug)]
@@ -195,19 +199,33 @@ impl Node {
     async fn stop(&mut self) {
         tracing::info!("stopping; a second signal leaves at once");
         self.shutdown.cancel();
-        if let Some(serving) = self.server.take()
+        if let Some(mut serving) = self.server.take()
             && !serving.is_finished()
-            && let Err(error) = serving.await
         {
-            tracing::error!(%error, "the HTTP server failed while stopping");
+            let ended = match time::timeout(ENGINE_PATIENCE, &mut serving).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    // Ended by the engine, so that its clients are told why, not just cut off.
+                    self.stop_engine().await;
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::error!(%error, "the HTTP server failed while stopping");
+            }
         }
+        self.stop_engine().await;
+        self.data_dir.remove_run_info();
+        tracing::info!("stopped");
+    }
+
+    /// Ends what is still generated; a second call finds nothing to do.
+    async fn stop_engine(&self) {
         let engine = self.engine.clone();
-        let stopping = tokio::task::spawn_blocking(move || engine.shutdown(STOP_RESERVE / 2));
+        let stopping = tokio::task::spawn_blocking(move || engine.shutdown(Duration::ZERO));
         if let Err(error) = stopping.await {
             tracing::error!(%error, "the inference engine failed while stopping");
         }
-        self.data_dir.remove_run_info();
-        tracing::info!("stopped");
     }
 }
 
