@@ -149,7 +149,7 @@ ${bold}The node is ready at $url$plain  (Ctrl-C stops it). Three things to try:
    client = OpenAI(base_url="$url/v1", api_key=key)
    question = [{"role": "user", "content": "Name three colours."}]
    for chunk in client.chat.completions.create(
-       model=$model, messages=question, stream=True
+       model=$model, messages=question, stream=True, max_tokens=100, temperature=0.2
    ):
        print(chunk.choices[0].delta.content or "", end="", flush=True)
    print()
