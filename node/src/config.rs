@@ -92,7 +92,7 @@ pub struct HttpConfig {
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
-    /// Longest time until an answer is complete or, if it streams, begins.
+    /// Longest wait for an answer's first piece, and from one piece to the next.
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub request_timeout: Duration,

@@ -94,7 +94,10 @@ impl Dialect {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if path.starts_with("/api/") {
+        if path == "/v1/models/import" {
+            // Ours, although it stands below a path of OpenAI's.
+            Self::Native
+        } else if path.starts_with("/api/") {
             Self::Ollama
         } else if OPENAI.into_iter().any(is_below) {
             Self::OpenAi
@@ -397,6 +400,7 @@ mod tests {
         let cases = [
             ("/v1/chat/completions", Dialect::OpenAi),
             ("/v1/models/a", Dialect::OpenAi),
+            ("/v1/models/import", Dialect::Native),
             ("/v1/modelsx", Dialect::Native),
             ("/api/chat", Dialect::Ollama),
             ("/v1/llm/chat", Dialect::Native),
