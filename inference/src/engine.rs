@@ -91,7 +91,7 @@ impl Engine {
     /// Chooses the device and starts the engine's thread. No model is loaded yet.
     ///
     /// # Errors
-    /// [`Error::BackendUnavailable`](crate::Error::BackendUnavailable) when `gpu` was demanded and
+    /// [`Error::BackendUnavailable`] when `gpu` was demanded and
     /// there is none.
     pub fn start(config: EngineConfig) -> Result<Self> {
         let backend = Backend::choose(config.backend, config.threads)?;

@@ -139,8 +139,9 @@ pub enum ModelsCommand {
     List,
     /// Fetch a model; interrupted, the same command goes on where it stopped
     Pull {
-        /// A catalogue name (smollm2:135m), https://HOST/FILE.gguf[#sha256=HEX],
-        /// hf:OWNER/REPOSITORY/FILE.gguf[@REVISION], or NAME= before one of the latter two
+        /// A catalogue name (smollm2:135m), https://HOST/FILE.gguf (with
+        /// #sha256=HEX to check it), hf:OWNER/REPOSITORY/FILE.gguf (with @REVISION for another
+        /// than main), or NAME= before one of the latter two
         #[arg(value_name = "NAME")]
         source: String,
     },
