@@ -179,7 +179,8 @@ impl Engine {
         Some(registered.info.clone())
     }
 
-    /// Admits a request. Its model is loaded if it is not in memory.
+    /// Admits a request. Its model is loaded if it is not in memory, from a file that replaced the
+    /// registered one where there is one.
     ///
     /// # Errors
     /// Refusals at the door: an unknown model, a parameter out of bounds, a prompt that does not
@@ -201,9 +202,9 @@ impl Engine {
     ) -> Result<()> {
         let submitted = Instant::now();
         request.validate()?;
-        let registered = self.shared().lock_catalogue().get(&request.model)?;
-        // Asked before the prompt is tokenized: a full engine refuses cheaply.
+        // Asked before a file is read or the prompt tokenized: a full engine refuses cheaply.
         self.check_room(&self.shared().lock())?;
+        let registered = self.current(&request.model)?;
         let text = registered.text()?;
         let keep_alive = request.keep_alive;
         let work = admission::prepare(request, &registered, &text)?;
@@ -235,17 +236,18 @@ impl Engine {
     }
 
     /// Starts loading a model without generating (Ollama's empty prompt); `keep_alive` of zero
-    /// unloads it. The sink reports `Done` or `Failed`.
+    /// unloads it. The sink reports `Done` or `Failed`. Reads the file's header where the file was
+    /// replaced.
     ///
     /// # Errors
-    /// The model is not registered.
+    /// The model is not registered, or the file that replaced it is not usable.
     pub fn preload(
         &self,
         name: &str,
         keep_alive: Option<Duration>,
         mut sink: EventSink,
     ) -> Result<()> {
-        let registered = self.shared().lock_catalogue().get(name)?;
+        let registered = self.current(name)?;
         let now = Instant::now();
         let mut state = self.shared().lock();
         if state.phase != Phase::Serving {
@@ -317,6 +319,19 @@ impl Engine {
 
     fn shared(&self) -> &Shared {
         &self.handle.shared
+    }
+
+    /// Returns what a name means now: a file that was replaced, or came back, is registered anew.
+    fn current(&self, name: &str) -> Result<Arc<Registered>> {
+        let registered = self.shared().lock_catalogue().get(name)?;
+        if !registered.is_outdated() {
+            return Ok(registered);
+        }
+        let path = &registered.info.path;
+        let make = Registered::read(name, path, self.shared().config.context_length_max)?;
+        let renewed = self.shared().lock_catalogue().renew(&registered, make)?;
+        self.retire(registered.id);
+        Ok(renewed)
     }
 
     fn check_room(&self, state: &State) -> Result<()> {

@@ -134,9 +134,14 @@ impl Deref for ApiState {
 /// Returns every route behind every layer.
 pub fn router(state: ApiState) -> Router {
     let (router, document) = routes().split_for_parts();
+    let router = router.layer(axum::Extension(docs::OpenApiDocument::new(&document)));
+    with_layers(router, state)
+}
+
+/// Puts around routes what holds for every request.
+pub fn with_layers(router: Router<ApiState>, state: ApiState) -> Router {
     router
         .fallback(async || axum::http::StatusCode::NOT_FOUND)
-        .layer(axum::Extension(docs::OpenApiDocument::new(&document)))
         .layer(middleware::from_fn_with_state(
             state.clone(),
             auth::authenticate,

@@ -21,6 +21,7 @@ use axum::{
     body::{Body, to_bytes},
     extract::ConnectInfo,
     http::{HeaderMap, Request, StatusCode},
+    routing::{get, post},
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -53,6 +54,10 @@ impl Reply {
 }
 
 fn api_with(http: HttpConfig) -> Api {
+    api_made_by(http, api::router)
+}
+
+fn api_made_by(http: HttpConfig, make_router: impl FnOnce(ApiState) -> Router) -> Api {
     let engine = Engine::start(EngineConfig {
         backend: BackendChoice::Cpu,
         threads: 1,
@@ -77,7 +82,7 @@ fn api_with(http: HttpConfig) -> Api {
         readiness: readiness.clone(),
     });
     Api {
-        router: api::router(state),
+        router: make_router(state),
         readiness,
         _data_dir: data_dir,
     }
@@ -325,6 +330,28 @@ async fn errors_have_the_shape_of_their_path() {
     }
     let allow = api.get("/api/chat").await;
     assert_eq!(allow.header("allow"), "POST");
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_a_500_and_the_next_request_is_served() {
+    async fn broken() -> StatusCode {
+        panic!("the secret words")
+    }
+    let paths = ["/v1/llm/chat", "/v1/chat/completions", "/api/chat"];
+    let api = api_made_by(HttpConfig::default(), |state| {
+        let mut routes = Router::new().route("/health", get(async || "well"));
+        for path in paths {
+            routes = routes.route(path, post(broken));
+        }
+        api::with_layers(routes, state)
+    });
+    for path in paths {
+        let reply = api.post(path, &json!({})).await;
+        assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        assert_shape(path, &reply);
+        assert!(!reply.text.contains("secret"), "{path}: {}", reply.text);
+        assert_eq!(api.get("/health").await.text, "well");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! Only headers are read here. A file is opened anew each time its weights or its vocabulary are
 //! needed, and must then be the one that was registered: a model that changes under its name would
 //! answer with another's vocabulary. The vocabulary is kept while anyone uses it, so a loaded model
-//! goes on when its file is gone.
+//! goes on when its file is gone. Once nobody uses it, a file that took its place is registered
+//! anew by the next request.
 
 use std::{
     collections::BTreeMap,
@@ -58,6 +59,20 @@ impl Catalogue {
         let name = registered.info.name.clone();
         let replaced = self.by_name.insert(name, Arc::clone(&registered));
         (registered, replaced)
+    }
+
+    /// Puts a new registration in the place of `outdated`, unless that has left already; returns
+    /// what the name means now.
+    pub(super) fn renew(
+        &mut self,
+        outdated: &Registered,
+        make: impl FnOnce(ModelId) -> Registered,
+    ) -> Result<Arc<Registered>> {
+        let current = self.get(&outdated.info.name)?;
+        if current.id != outdated.id {
+            return Ok(current);
+        }
+        Ok(self.insert(make).0)
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Registered>> {
@@ -119,6 +134,13 @@ impl Registered {
         })
     }
 
+    /// Whether nobody uses this registration and its name now leads to another file.
+    pub(super) fn is_outdated(&self) -> bool {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.strong_count() == 0
+            && FileStamp::of(&self.info.path).is_ok_and(|stamp| stamp != self.stamp)
+    }
+
     /// Opens the file again.
     ///
     /// # Errors
@@ -128,7 +150,7 @@ impl Registered {
         if FileStamp::of(path)? != self.stamp {
             return Err(Error::ModelFile {
                 path: path.clone(),
-                message: "the file has changed since it was registered; register it again".into(),
+                message: "the file changed while it was read; try again".into(),
             });
         }
         Gguf::open(path)

@@ -407,18 +407,51 @@ fn a_vanished_file_is_an_error_and_a_loaded_model_goes_on() {
 }
 
 #[test]
-fn a_changed_file_is_an_error_until_it_is_registered_again() {
+fn a_file_that_comes_back_is_served_again() {
     let fixture = Fixture::new(config());
     let path = fixture.register("a");
+    let aside = path.with_extension("aside");
+    fs::rename(&path, &aside).unwrap();
+    let refused = fixture.submit(request("a", 2)).unwrap_err();
+    assert!(matches!(refused, Error::ModelFile { .. }), "{refused}");
+    // A copy is another file with the same content.
+    fs::copy(&aside, &path).unwrap();
+    stats(&fixture.run(request("a", 2)));
+}
+
+#[test]
+fn a_replaced_file_is_served_once_the_old_one_is_unused() {
+    let fixture = Fixture::new(config());
+    let path = fixture.register("a");
+    let old_size = fixture.engine.model("a").unwrap().size_bytes;
     let mut bytes = fs::read(&path).unwrap();
     bytes.extend([0; 32]);
-    fs::write(&path, bytes).unwrap();
+    stats(&fixture.run(request("a", 2)));
+    fs::write(&path, &bytes).unwrap();
+    // In memory it stays what it was.
+    stats(&fixture.run(request("a", 2)));
+    assert_eq!(fixture.engine.model("a").unwrap().size_bytes, old_size);
+    let unload = GenerateRequest {
+        keep_alive: Some(Duration::ZERO),
+        ..request("a", 2)
+    };
+    stats(&fixture.run(unload));
+    fixture.wait_for("the old one is gone", |status| status.loaded.is_empty());
+    stats(&fixture.run(request("a", 2)));
+    let new_size = fixture.engine.model("a").unwrap().size_bytes;
+    assert_eq!(new_size, bytes.len() as u64);
+    assert_eq!(fixture.controls.loads.load(Atomic::SeqCst), 2);
+}
+
+#[test]
+fn a_file_replaced_by_another_thing_is_refused_until_it_is_mended() {
+    let fixture = Fixture::new(config());
+    let path = fixture.register("a");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, "no model").unwrap();
     let refused = fixture.submit(request("a", 2)).unwrap_err();
-    assert!(
-        refused.to_string().contains("register it again"),
-        "{refused}"
-    );
-    fixture.engine.register("a", &path).unwrap();
+    assert!(matches!(refused, Error::InvalidGguf { .. }), "{refused}");
+    fs::write(&path, bytes).unwrap();
     stats(&fixture.run(request("a", 2)));
 }
 

@@ -294,7 +294,7 @@ impl From<LlmError> for ApiError {
                 ..Self::new(code, "the node is stopping; retry once it is back")
             },
             // The path is the operator's business.
-            LlmError::Engine(Engine::ModelFile { .. }) => Self {
+            LlmError::Engine(Engine::ModelFile { .. } | Engine::InvalidGguf { .. }) => Self {
                 cause: Some(words),
                 ..Self::new(
                     code,

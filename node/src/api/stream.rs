@@ -44,8 +44,16 @@ pub(super) trait Encoder: Send + 'static {
 
 /// Waits until the prompt is evaluated and answers with a stream.
 pub(super) async fn respond<E: Encoder>(
+    generation: Generation,
+    encoder: E,
+) -> Result<Response, ApiError> {
+    respond_with(generation, encoder, KEEP_ALIVE).await
+}
+
+async fn respond_with<E: Encoder>(
     mut generation: Generation,
     mut encoder: E,
+    keep_alive: Duration,
 ) -> Result<Response, ApiError> {
     let first = generation.next().await?;
     let mut head = Vec::new();
@@ -55,6 +63,7 @@ pub(super) async fn respond<E: Encoder>(
         generation: (!is_over).then_some(generation),
         encoder,
         head,
+        keep_alive,
     };
     let frames = stream::unfold(state, |mut state| async move {
         let frame = state.next().await?;
@@ -80,6 +89,7 @@ struct Frames<E> {
     generation: Option<Generation>,
     encoder: E,
     head: Vec<u8>,
+    keep_alive: Duration,
 }
 
 impl<E: Encoder> Frames<E> {
@@ -90,7 +100,7 @@ impl<E: Encoder> Frames<E> {
         }
         while frame.is_empty() {
             let generation = self.generation.as_mut()?;
-            let next = match timeout(KEEP_ALIVE, generation.next()).await {
+            let next = match timeout(self.keep_alive, generation.next()).await {
                 Ok(next) => next,
                 Err(_elapsed) => {
                     frame.extend_from_slice(E::COMMENT);
@@ -241,5 +251,102 @@ pub(super) fn finish_word(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aither_inference::{Error, engine::EventSink, request::GenerationEvent};
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    struct Letters;
+
+    impl Encoder for Letters {
+        const CONTENT_TYPE: &'static str = "text/plain";
+        const COMMENT: &'static [u8] = b"(pause)";
+
+        fn step(&mut self, step: GenerationStep, out: &mut Vec<u8>) {
+            match step {
+                GenerationStep::Started => out.extend_from_slice(b"(start)"),
+                GenerationStep::Piece { text, .. } => out.extend_from_slice(text.as_bytes()),
+                GenerationStep::ChoiceDone { .. } => {}
+                GenerationStep::Done(_) => out.extend_from_slice(b"(end)"),
+            }
+        }
+
+        fn error(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+            out.extend_from_slice(format!("({})", error.code()).as_bytes());
+        }
+    }
+
+    fn started() -> (EventSink, Generation) {
+        let (mut sinks, generation) = Generation::scripted(1, Duration::from_secs(60));
+        let mut sink = sinks.remove(0);
+        let _ = sink(GenerationEvent::Started { prompt_tokens: 1 });
+        (sink, generation)
+    }
+
+    fn piece(text: &str) -> GenerationEvent {
+        GenerationEvent::Piece {
+            choice: 0,
+            text: text.into(),
+            logprobs: Vec::new(),
+        }
+    }
+
+    async fn text_of(response: Response) -> String {
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        String::from_utf8(body.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_its_steps_in_order() {
+        let (mut sink, generation) = started();
+        for text in ["a", "b", "c"] {
+            let _ = sink(piece(text));
+        }
+        let _ = sink(GenerationEvent::Done(GenerationStats::default()));
+        let response = respond(generation, Letters).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(text_of(response).await, "(start)abc(end)");
+    }
+
+    #[tokio::test]
+    async fn a_failure_after_the_first_piece_is_a_frame_and_the_end() {
+        let (mut sink, generation) = started();
+        let _ = sink(piece("a"));
+        let message = "secret".into();
+        let _ = sink(GenerationEvent::Failed(Error::Internal { message }));
+        let response = respond(generation, Letters).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(text_of(response).await, "(start)a(internal)");
+    }
+
+    #[tokio::test]
+    async fn a_failure_before_the_first_piece_keeps_its_status() {
+        let (mut sinks, generation) = Generation::scripted(1, Duration::from_secs(60));
+        let _ = sinks[0](GenerationEvent::Failed(Error::ShuttingDown));
+        let refused = respond(generation, Letters).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), 503);
+    }
+
+    #[tokio::test]
+    async fn a_long_pause_is_filled_with_comments() {
+        let (mut sink, generation) = started();
+        let pause = Duration::from_millis(1);
+        let response = respond_with(generation, Letters, pause).await.unwrap();
+        let mut frames = response.into_body().into_data_stream();
+        assert_eq!(frames.next().await.unwrap().unwrap(), "(start)");
+        assert_eq!(frames.next().await.unwrap().unwrap(), "(pause)");
+        assert_eq!(frames.next().await.unwrap().unwrap(), "(pause)");
+        let _ = sink(piece("a"));
+        let _ = sink(GenerationEvent::Done(GenerationStats::default()));
+        let mut rest = String::new();
+        while let Some(frame) = frames.next().await {
+            rest += std::str::from_utf8(&frame.unwrap()).unwrap();
+        }
+        assert!(rest.ends_with("a(end)"), "{rest}");
     }
 }

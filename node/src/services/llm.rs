@@ -73,7 +73,7 @@ impl LlmError {
                 }
                 Engine::ShuttingDown => ErrorCode::NotReady,
                 // The file is the operator's to mend: a retry helps once it is.
-                Engine::ModelFile { .. } => ErrorCode::NotConfigured,
+                Engine::ModelFile { .. } | Engine::InvalidGguf { .. } => ErrorCode::NotConfigured,
                 _ => ErrorCode::Internal,
             },
         }
@@ -195,9 +195,12 @@ impl LlmService {
         keep_alive: Option<Duration>,
     ) -> Result<GenerationStats, LlmError> {
         let (sender, events) = mpsc::channel(EVENTS_PER_PROMPT);
-        self.engine
-            .preload(model, keep_alive, sink_for(&sender, 0))?;
-        drop(sender);
+        let (engine, name) = (self.engine.clone(), model.to_owned());
+        // Admission may read a file's header.
+        let admission = tokio::task::spawn_blocking(move || {
+            engine.preload(&name, keep_alive, sink_for(&sender, 0))
+        });
+        admission.await.map_err(|_panicked| LlmError::Dropped)??;
         let mut generation = Generation::new(model.to_owned(), 1, events, self.step_timeout);
         loop {
             if let GenerationStep::Done(stats) = generation.next().await? {
@@ -282,6 +285,16 @@ impl Generation {
         }
     }
 
+    /// Returns a generation that tests feed: one sink per prompt, two choices apart.
+    #[cfg(test)]
+    pub(crate) fn scripted(prompts: usize, step_timeout: Duration) -> (Vec<EventSink>, Self) {
+        let (sender, events) = mpsc::channel(8);
+        let sinks = (0..prompts)
+            .map(|index| sink_for(&sender, index * 2))
+            .collect();
+        (sinks, Self::new("m".into(), prompts, events, step_timeout))
+    }
+
     fn on_event(&mut self, event: GenerationEvent) -> Result<Option<GenerationStep>, LlmError> {
         self.deadline = Instant::now() + self.step_timeout;
         match event {
@@ -352,15 +365,7 @@ mod tests {
     use super::*;
 
     fn generation(prompts: usize) -> (Vec<EventSink>, Generation) {
-        let (sender, events) = mpsc::channel(8);
-        let sinks = (0..prompts)
-            .map(|index| sink_for(&sender, index * 2))
-            .collect();
-        let step_timeout = Duration::from_millis(50);
-        (
-            sinks,
-            Generation::new("m".into(), prompts, events, step_timeout),
-        )
+        Generation::scripted(prompts, Duration::from_millis(50))
     }
 
     fn done(completion_tokens: usize) -> GenerationEvent {

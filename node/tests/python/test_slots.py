@@ -1,8 +1,10 @@
 """Places in the engine: a client that hangs up frees its own, a full queue says so."""
 
 import contextlib
+import json
 import pathlib
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -110,6 +112,9 @@ def test_a_model_file_that_vanishes_is_an_error_not_a_crash(start_node, tmp_path
     assert node.http.post("/v1/llm/generate", json={"prompt": "a"}).status_code == 503
     assert node.http.get("/health").json()["status"] == "healthy"
     assert node.http.get("/api/tags").json()["models"][0]["name"] == MODEL
+    # With the file back in its place it is served again.
+    shutil.copyfile(required("AITHER_TEST_MODEL"), model)
+    node.assert_serves()
 
 
 def test_stopping_lets_a_stream_finish(start_node):
@@ -119,4 +124,35 @@ def test_stopping_lets_a_stream_finish(start_node):
     node.process.terminate()
     chunks = list(stream)
     assert chunks[-1].choices[0].finish_reason == "length"
+    assert node.process.wait(timeout=30) == 0
+
+
+def test_stopping_ends_an_endless_stream_with_the_reason(start_node):
+    """In each dialect the last thing a client gets is an error, not a broken connection."""
+    node = start_node()
+    # Greedy and without a template, counting goes on for longer than a node takes to stop.
+    prompt = ", ".join(str(number) for number in range(1, 60)) + ","
+    native = {"prompt": prompt, "max_tokens": 7000, "temperature": 0, "stream": True}
+    raw = {"model": MODEL, "prompt": prompt, "raw": True, "options": {"temperature": 0}}
+    with contextlib.ExitStack() as stack:
+
+        def lines_of(path: str, body: dict) -> Iterator[str]:
+            answer = stack.enter_context(node.http.stream("POST", path, json=body))
+            assert answer.status_code == 200
+            lines = (line for line in answer.iter_lines() if line and not line.startswith(":"))
+            next(lines)
+            return lines
+
+        streams = [
+            lines_of("/v1/llm/generate", native),
+            lines_of("/v1/chat/completions", ENDLESS | {"stream": True}),
+            lines_of("/api/generate", raw),
+        ]
+        node.process.terminate()
+        native_lines, openai_lines, ollama_lines = map(list, streams)
+    assert native_lines[-2] == "event: error"
+    assert json.loads(native_lines[-1].removeprefix("data: "))["code"] == "not_ready"
+    error = json.loads(openai_lines[-1].removeprefix("data: "))["error"]
+    assert error["code"] == "not_ready" and "stopping" in error["message"]
+    assert "stopping" in json.loads(ollama_lines[-1])["error"]
     assert node.process.wait(timeout=30) == 0
