@@ -188,13 +188,16 @@ fn logits_of_every_architecture_and_type_are_those_of_llama_cpp() {
         let logits = model
             .forward_all(&expected.ids, &mut model.new_cache())
             .unwrap();
+        let mut positions = Vec::new();
         let (mut error, mut power) = (0.0f64, 0.0f64);
         for (ours, theirs) in logits.iter().zip(&expected.logits) {
             assert_eq!(ours.len(), theirs.len());
-            for (ours, theirs) in ours.iter().zip(theirs) {
-                error += f64::from(ours - theirs).powi(2);
-                power += f64::from(*theirs).powi(2);
-            }
+            let pairs = || ours.iter().zip(theirs);
+            let here: f64 = pairs().map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let power_here: f64 = pairs().map(|(_, b)| f64::from(*b).powi(2)).sum();
+            positions.push((here / power_here).sqrt());
+            error += here;
+            power += power_here;
         }
         let relative = (error / power).sqrt();
         println!("{name}: relative error {relative:.2e}");
@@ -202,13 +205,26 @@ fn logits_of_every_architecture_and_type_are_those_of_llama_cpp() {
             relative < tolerance(name),
             "{name}: relative error {relative:.2e}"
         );
+        if is_rounded_alike(name) {
+            // An activation on the border between two codes falls to either side, and all that
+            // depends on it differs; where that did not happen, all figures are the same.
+            positions.sort_by(f64::total_cmp);
+            let quartile = positions[positions.len() / 4];
+            assert!(quartile < 1e-5, "{name}: {positions:?}");
+        }
     }
 }
 
-/// Root of the mean square error over that of the logits. Float files differ by summation order
-/// and, in llama.cpp, by activations rounded to the weights' 16 bits; quantized ones by activations
-/// rounded to 8 bits, in groups of 32 here and of 256 there for K-quants. The bounds were set from
-/// what was measured; that of Q5_1 (7e-3, where Q4_1 has 1e-6) is not explained yet.
+/// Whether llama.cpp rounds activations as this engine does: not at all, or to 8 bits in groups of
+/// 32. It rounds them to the weights' 16 bits where these have so many, and in groups of 256 for
+/// K-quants.
+fn is_rounded_alike(name: &str) -> bool {
+    let parts = ["bf16", "rope-linear", "q2_k", "q4_k"];
+    !parts.iter().any(|part| name.contains(part))
+}
+
+/// Root of the mean square error over that of the logits. The bounds were set from what was
+/// measured.
 fn tolerance(name: &str) -> f64 {
     match name {
         "llama.gguf" | "llama-rope-llama3.gguf" | "mistral.gguf" | "qwen2.gguf" => 1e-4,
