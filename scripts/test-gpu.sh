@@ -31,6 +31,14 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+# Prints the file that tells the Vulkan loader of lavapipe, or nothing.
+find_lavapipe() {
+  local file
+  for file in /usr/share/vulkan/icd.d/lvp_icd*.json; do
+    [ ! -f "$file" ] || printf '%s\n' "$file"
+  done | head -n 1
+}
+
 require_build_tools
 if [ $software = no ] && found=$(find_gpu); then
   say "running on $found"
@@ -40,10 +48,11 @@ else
   # SPIR-V from the `vulkan` feature crashes this device; WGSL through naga works.
   feature=webgpu
   say "no GPU: running on the software device (lavapipe)"
-  icd=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' 2>/dev/null | head -n 1)
+  icd=$(find_lavapipe)
   if [ -z "$icd" ]; then
     install_packages "lavapipe, Mesa's software Vulkan device" mesa-vulkan-drivers libvulkan1
-    icd=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | head -n 1)
+    icd=$(find_lavapipe)
+    [ -n "$icd" ] || die "mesa-vulkan-drivers came without lavapipe's lvp_icd*.json"
   fi
   export VK_ICD_FILENAMES=$icd VK_DRIVER_FILES=$icd AITHER_SOFTWARE_GPU=1
   # The loader wants a private folder of this user.
