@@ -6,7 +6,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 use tracing_subscriber::EnvFilter;
@@ -44,7 +44,7 @@ pub fn start(config: &LogConfig) -> Result<(), ConfigError> {
         })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(|| IfPossible(io::stderr()));
     // A test that starts two nodes in one process keeps the first one's logging.
     let _ = match config.format {
         LogFormat::Pretty => builder
@@ -53,4 +53,21 @@ pub fn start(config: &LogConfig) -> Result<(), ConfigError> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// Standard error, or nothing once that is gone: a full disk or a reader that went away must not
+/// end the node.
+struct IfPossible<W>(W);
+
+impl<W: Write> Write for IfPossible<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Nobody is left to be told.
+        let _ = self.0.write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
 }

@@ -9,9 +9,23 @@ use std::{
 use crate::support::{Home, wait_until};
 
 fn get(address: &str, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1\r\n"), "")
+}
+
+fn post(address: &str, path: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\ncontent-length: {length}\r\n");
+    ask(address, &head, body)
+}
+
+fn ask(address: &str, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
+    let rest = format!(
+        "content-type: application/json\r\nhost: {address}\r\nconnection: close\r\n\r\n{body}"
+    );
+    stream
+        .write_all(format!("{head}{rest}").as_bytes())
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -161,4 +175,38 @@ fn a_leftover_lock_file_means_nothing() {
         fs::read_to_string(&run_file).is_ok()
     });
     node.stop();
+}
+
+#[test]
+fn a_node_outlives_its_standard_error() {
+    let home = Home::new();
+    let mut node = home.start(&[]);
+    // Whoever read the log is gone; each of these requests writes a line to it.
+    drop(node.child.stderr.take());
+    for _ in 0..3 {
+        let answer = get(&node.address(), "/v1/llm/embed");
+        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+        let answer = post(&node.address(), "/v1/llm/embed", "{}");
+        assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_full_disk_behind_the_log_does_not_stop_the_start() {
+    let home = Home::new();
+    let mut command = home.command(&["run", "--http", "127.0.0.1:0"]);
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    command.stderr(full);
+    let mut child = command.spawn().unwrap();
+    let run_file = home.data_dir().join("run.json");
+    wait_until("the node is ready", || {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended");
+        run_file.exists()
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
