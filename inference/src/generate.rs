@@ -60,6 +60,14 @@ pub(crate) struct Work {
     pub(crate) logprobs: Option<usize>,
 }
 
+impl Work {
+    /// Returns how many steps this takes at most: one per chunk of the prompt and per id.
+    pub(crate) fn steps_max(&self) -> u64 {
+        let chunks = self.prompt_ids.len().div_ceil(PREFILL_CHUNK_LEN);
+        (chunks + self.completion_max.saturating_mul(self.choices)) as u64
+    }
+}
+
 /// A running request.
 #[derive(Debug)]
 pub(crate) struct Generation {

@@ -141,10 +141,6 @@ impl Run {
         self.sink
     }
 
-    pub(super) fn duration(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.started)
-    }
-
     pub(super) fn stats(&self, now: Instant) -> GenerationStats {
         let prefilled = self.prefilled.unwrap_or(now);
         GenerationStats {

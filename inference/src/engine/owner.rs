@@ -142,9 +142,10 @@ impl Owner {
     fn step(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else {
             // Not reached: every running id has its run.
-            self.shared.lock().schedule.finished(id, None);
+            self.shared.lock().schedule.finished(id, false);
             return;
         };
+        let begun = Instant::now();
         let before = run.generation.completion_tokens();
         let progress = if run.cancel.is_cancelled() {
             Ok(Progress::Cancelled)
@@ -152,6 +153,7 @@ impl Owner {
             step_caught(run)
         };
         let generated = run.generation.completion_tokens() - before;
+        self.shared.lock().schedule.stepped(id, begun.elapsed());
         let counters = &self.shared.counters;
         counters
             .completion_tokens
@@ -183,12 +185,11 @@ impl Owner {
         };
         let now = Instant::now();
         let stats = run.stats(now);
-        // Only whole runs say how long a run takes.
-        let duration = matches!(end, End::Finished).then(|| run.duration(now));
+        let is_whole = matches!(end, End::Finished);
         let (model, cache_bytes, keep_alive) = (run.registered.id, run.cache_bytes, run.keep_alive);
         let sink = run.into_sink();
         let mut state = self.shared.lock();
-        state.schedule.finished(id, duration);
+        state.schedule.finished(id, is_whole);
         state.residency.release(model, cache_bytes, keep_alive, now);
         drop(state);
         match end {

@@ -7,8 +7,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Finished requests that the mean duration is taken over.
-const DURATIONS_MAX: usize = 32;
+/// Finished requests that the typical length is taken over.
+const LENGTHS_MAX: usize = 32;
+/// Last steps that the pace is taken over.
+const STEP_TIMES_MAX: usize = 64;
 /// Shortest time after which a refused client is told to come back.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
@@ -23,9 +25,18 @@ pub(super) struct Schedule<J> {
     queue_len_max: usize,
     waiting: VecDeque<J>,
     /// The next one to be stepped in front.
-    running: VecDeque<RunId>,
+    running: VecDeque<Running>,
     next_id: u64,
-    durations: VecDeque<Duration>,
+    /// Steps that requests took which came to their end.
+    lengths: VecDeque<u64>,
+    step_times: VecDeque<Duration>,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: RunId,
+    steps: u64,
+    steps_max: u64,
 }
 
 /// Whether a waiting request can start.
@@ -47,7 +58,8 @@ impl<J> Schedule<J> {
             waiting: VecDeque::new(),
             running: VecDeque::new(),
             next_id: 0,
-            durations: VecDeque::new(),
+            lengths: VecDeque::new(),
+            step_times: VecDeque::new(),
         }
     }
 
@@ -75,10 +87,12 @@ impl<J> Schedule<J> {
         }
     }
 
-    /// Starts the first waiting request that may start, if a place is free.
+    /// Starts the first waiting request that may start, if a place is free. `steps_max` says how
+    /// many steps it can take.
     pub(super) fn start_next(
         &mut self,
         mut judge: impl FnMut(&J) -> Verdict,
+        steps_max: impl Fn(&J) -> u64,
     ) -> Option<(RunId, J)> {
         if self.running.len() >= self.running_max {
             return None;
@@ -89,7 +103,11 @@ impl<J> Schedule<J> {
                     let job = self.waiting.remove(index)?;
                     let id = RunId(self.next_id);
                     self.next_id += 1;
-                    self.running.push_back(id);
+                    self.running.push_back(Running {
+                        id,
+                        steps: 0,
+                        steps_max: steps_max(&job),
+                    });
                     return Some((id, job));
                 }
                 Verdict::LetPass => {}
@@ -123,17 +141,26 @@ impl<J> Schedule<J> {
     /// Returns the running request whose turn it is.
     pub(super) fn turn(&mut self) -> Option<RunId> {
         self.running.rotate_left(1.min(self.running.len()));
-        self.running.back().copied()
+        self.running.back().map(|running| running.id)
     }
 
-    /// Frees a request's place. `duration` is how long it ran, where it ran to its end.
-    pub(super) fn finished(&mut self, id: RunId, duration: Option<Duration>) {
-        self.running.retain(|other| *other != id);
-        if let Some(duration) = duration {
-            self.durations.push_back(duration);
-            if self.durations.len() > DURATIONS_MAX {
-                self.durations.pop_front();
-            }
+    /// Notes that a request has taken a step, and how long that was.
+    pub(super) fn stepped(&mut self, id: RunId, duration: Duration) {
+        if let Some(running) = self.running.iter_mut().find(|running| running.id == id) {
+            running.steps += 1;
+        }
+        push_bounded(&mut self.step_times, duration, STEP_TIMES_MAX);
+    }
+
+    /// Frees a request's place. Only one that came to its end says how long requests are.
+    pub(super) fn finished(&mut self, id: RunId, is_whole: bool) {
+        let Some(index) = self.running.iter().position(|running| running.id == id) else {
+            return;
+        };
+        if let Some(running) = self.running.remove(index)
+            && is_whole
+        {
+            push_bounded(&mut self.lengths, running.steps, LENGTHS_MAX);
         }
     }
 
@@ -145,17 +172,38 @@ impl<J> Schedule<J> {
         self.waiting.len()
     }
 
-    /// When the request that would be next in the queue should find a place: the mean duration of
-    /// the last requests × its position / places, in whole seconds.
+    /// When the first of the running requests should make room, in whole seconds: the steps that
+    /// it still takes × the requests that take turns × the mean time of a step. A request is
+    /// expected to be as long as the last ones were, or, where nothing is known or it is longer
+    /// already, as long as it can be.
     fn retry_after(&self) -> Duration {
-        let count = self.durations.len().max(1) as f64;
-        let mean = self.durations.iter().sum::<Duration>().as_secs_f64() / count;
-        let position = (self.waiting.len() + 1) as f64;
-        let seconds = (mean * position / self.running_max as f64).ceil();
+        let steps_left = |running: &Running| {
+            let typical = mean(self.lengths.iter().map(|length| *length as f64));
+            let expected = typical
+                .map(|typical| typical.ceil() as u64)
+                .filter(|typical| *typical > running.steps)
+                .map_or(running.steps_max, |typical| typical.min(running.steps_max));
+            expected.saturating_sub(running.steps).max(1)
+        };
+        let first = self.running.iter().map(steps_left).min().unwrap_or(0);
+        let pace = mean(self.step_times.iter().map(Duration::as_secs_f64)).unwrap_or(0.0);
+        let seconds = (first as f64 * self.running.len() as f64 * pace).ceil();
         Duration::try_from_secs_f64(seconds)
             .unwrap_or(Duration::MAX)
             .max(RETRY_AFTER_MIN)
     }
+}
+
+fn push_bounded<T>(values: &mut VecDeque<T>, value: T, len_max: usize) {
+    values.push_back(value);
+    if values.len() > len_max {
+        values.pop_front();
+    }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = values.len();
+    (count > 0).then(|| values.sum::<f64>() / count as f64)
 }
 
 #[cfg(test)]
@@ -164,8 +212,10 @@ mod tests {
 
     use super::*;
 
+    const STEPS_MAX: u64 = 100;
+
     fn start(schedule: &mut Schedule<u32>) -> Option<(RunId, u32)> {
-        schedule.start_next(|_| Verdict::Start)
+        schedule.start_next(|_| Verdict::Start, |_| STEPS_MAX)
     }
 
     #[test]
@@ -178,7 +228,7 @@ mod tests {
         assert_eq!(job, 0);
         assert_eq!(start(&mut schedule).unwrap().1, 1);
         assert_eq!(start(&mut schedule), None, "both places are taken");
-        schedule.finished(first, None);
+        schedule.finished(first, false);
         assert_eq!(start(&mut schedule).unwrap().1, 2);
     }
 
@@ -196,7 +246,7 @@ mod tests {
         );
         let (id, _) = start(&mut schedule).unwrap();
         assert!(schedule.enqueue(3).is_err());
-        schedule.finished(id, None);
+        schedule.finished(id, false);
         schedule.enqueue(3).unwrap();
         assert_eq!(schedule.waiting_len(), 2);
     }
@@ -208,7 +258,7 @@ mod tests {
         assert!(schedule.enqueue(1).is_err());
         let (id, _) = start(&mut schedule).unwrap();
         assert!(schedule.enqueue(1).is_err());
-        schedule.finished(id, None);
+        schedule.finished(id, false);
         schedule.enqueue(1).unwrap();
     }
 
@@ -228,7 +278,7 @@ mod tests {
         }
         assert_eq!(turns.len(), 3);
         assert!(turns.values().all(|count| *count == 10));
-        schedule.finished(first, None);
+        schedule.finished(first, false);
         let next: Vec<_> = (0..4).map(|_| schedule.turn().unwrap()).collect();
         assert!(!next.contains(&first));
         assert_eq!((next[0], next[1]), (next[2], next[3]));
@@ -249,9 +299,18 @@ mod tests {
             schedule.enqueue(job).unwrap();
         }
         let judge = |verdict| move |job: &u32| if *job == 0 { verdict } else { Verdict::Start };
-        assert_eq!(schedule.start_next(judge(Verdict::HoldUp)), None);
-        assert_eq!(schedule.start_next(judge(Verdict::LetPass)).unwrap().1, 1);
-        assert_eq!(schedule.start_next(judge(Verdict::Start)).unwrap().1, 0);
+        assert_eq!(schedule.start_next(judge(Verdict::HoldUp), |_| 1), None);
+        assert_eq!(
+            schedule
+                .start_next(judge(Verdict::LetPass), |_| 1)
+                .unwrap()
+                .1,
+            1
+        );
+        assert_eq!(
+            schedule.start_next(judge(Verdict::Start), |_| 1).unwrap().1,
+            0
+        );
     }
 
     #[test]
@@ -267,38 +326,71 @@ mod tests {
         assert_eq!(left, [0, 2, 4]);
     }
 
-    #[test]
-    fn the_time_to_come_back_follows_from_measured_durations() {
-        let mut schedule = Schedule::new(2, 3);
-        for seconds in [4, 8] {
-            schedule.enqueue(0).unwrap();
-            let (id, _) = start(&mut schedule).unwrap();
-            schedule.finished(id, Some(Duration::from_secs(seconds)));
+    /// Starts a request and lets it take steps of a second.
+    fn run(schedule: &mut Schedule<u32>, steps: u64) -> RunId {
+        schedule.enqueue(0).unwrap();
+        let (id, _) = start(schedule).unwrap();
+        for _ in 0..steps {
+            schedule.stepped(id, Duration::from_secs(1));
         }
-        for job in 0..5 {
-            schedule.enqueue(job).unwrap();
-        }
-        start(&mut schedule).unwrap();
-        start(&mut schedule).unwrap();
-        // Mean 6 s, position 4, two places.
-        assert_eq!(schedule.check_room(), Err(Duration::from_secs(12)));
+        id
+    }
+
+    fn retry_seconds(schedule: &Schedule<u32>) -> u64 {
+        schedule.check_room().unwrap_err().as_secs()
     }
 
     #[test]
-    fn old_durations_are_forgotten() {
+    fn without_history_a_request_is_expected_to_be_as_long_as_it_can_be() {
         let mut schedule = Schedule::new(1, 0);
-        for index in 0..2 * DURATIONS_MAX as u64 {
-            schedule.enqueue(0).unwrap();
-            let (id, _) = start(&mut schedule).unwrap();
-            let seconds = if index < DURATIONS_MAX as u64 {
-                1000
-            } else {
-                3
-            };
-            schedule.finished(id, Some(Duration::from_secs(seconds)));
-        }
         schedule.enqueue(0).unwrap();
-        start(&mut schedule).unwrap();
-        assert_eq!(schedule.check_room(), Err(Duration::from_secs(3)));
+        let (id, _) = start(&mut schedule).unwrap();
+        assert_eq!(retry_seconds(&schedule), 1, "nothing is measured yet");
+        schedule.stepped(id, Duration::from_secs(2));
+        assert_eq!(retry_seconds(&schedule), 2 * (STEPS_MAX - 1));
+    }
+
+    #[test]
+    fn the_time_to_come_back_is_when_the_first_running_request_should_end() {
+        let mut schedule = Schedule::new(2, 0);
+        for steps in [10, 30] {
+            let id = run(&mut schedule, steps);
+            schedule.finished(id, true);
+        }
+        run(&mut schedule, 5);
+        run(&mut schedule, 12);
+        // Of 20 steps the second has 8 to go; two take turns.
+        assert_eq!(retry_seconds(&schedule), 16);
+    }
+
+    #[test]
+    fn a_request_that_is_longer_than_others_may_go_to_its_end() {
+        let mut schedule = Schedule::new(1, 0);
+        let id = run(&mut schedule, 10);
+        schedule.finished(id, true);
+        run(&mut schedule, 60);
+        assert_eq!(retry_seconds(&schedule), 40);
+    }
+
+    #[test]
+    fn a_request_that_broke_off_says_nothing_of_the_length_of_others() {
+        let mut schedule = Schedule::new(1, 0);
+        let id = run(&mut schedule, 1);
+        schedule.finished(id, false);
+        run(&mut schedule, 50);
+        assert_eq!(retry_seconds(&schedule), 50);
+    }
+
+    #[test]
+    fn old_lengths_are_forgotten() {
+        let mut schedule = Schedule::new(1, 0);
+        for steps in [90, 4] {
+            for _ in 0..LENGTHS_MAX {
+                let id = run(&mut schedule, steps);
+                schedule.finished(id, true);
+            }
+        }
+        run(&mut schedule, 1);
+        assert_eq!(retry_seconds(&schedule), 3);
     }
 }

@@ -195,7 +195,7 @@ impl State {
         let mut hopeless = Vec::new();
         loop {
             let residency = &mut self.residency;
-            let started = self.schedule.start_next(|job| {
+            let judge = |job: &Job| {
                 let decision = residency.place(job.need(), now);
                 unload(decision.evicted, effects);
                 match decision.place {
@@ -211,7 +211,8 @@ impl State {
                         Verdict::LetPass
                     }
                 }
-            });
+            };
+            let started = self.schedule.start_next(judge, |job| job.work.steps_max());
             let Some((id, job)) = started else { break };
             match self.residency.acquire(job.need(), now) {
                 Some((parts, load)) => {
@@ -224,7 +225,7 @@ impl State {
                     });
                 }
                 // Not reached: the place was ready.
-                None => self.schedule.finished(id, None),
+                None => self.schedule.finished(id, false),
             }
         }
         for (serial, needed_bytes) in hopeless {
