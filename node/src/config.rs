@@ -92,7 +92,8 @@ pub struct HttpConfig {
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
-    /// Longest wait for an answer's first piece, and from one piece to the next.
+    /// Longest wait for a whole answer; for a streamed one, until its first piece and from one
+    /// piece to the next.
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub request_timeout: Duration,

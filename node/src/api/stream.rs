@@ -184,7 +184,7 @@ pub(super) async fn collect(
         .choices
         .resize_with(choices, CollectedChoice::default);
     loop {
-        match generation.next().await? {
+        match generation.next_of_whole().await? {
             GenerationStep::Started => {}
             GenerationStep::Piece {
                 choice,

@@ -47,6 +47,16 @@ pub enum LlmError {
         /// How long it was waited.
         after: Duration,
     },
+    /// An answer that was wanted whole was not complete in time.
+    #[error(
+        "the answer was not complete after {} s; ask for fewer tokens, stream it, or raise \
+         http.request_timeout",
+        after.as_secs()
+    )]
+    TooLong {
+        /// How long it was waited.
+        after: Duration,
+    },
     /// The engine dropped the request without a word: a defect.
     #[error("the inference engine dropped the request")]
     Dropped,
@@ -58,7 +68,7 @@ impl LlmError {
         use aither_inference::Error as Engine;
         match self {
             Self::Model(_) => ErrorCode::ModelNotFound,
-            Self::TimedOut { .. } => ErrorCode::TimedOut,
+            Self::TimedOut { .. } | Self::TooLong { .. } => ErrorCode::TimedOut,
             Self::Dropped => ErrorCode::Internal,
             Self::Engine(error) => match error {
                 Engine::ModelNotFound { .. } => ErrorCode::ModelNotFound,
@@ -117,6 +127,8 @@ pub struct Generation {
     step_timeout: Duration,
     /// When the next event must be here.
     deadline: Instant,
+    /// When an answer that is collected must be whole.
+    whole_deadline: Instant,
     /// Reaches requests that wait or evaluate their prompt, whose sinks are not called.
     cancel: CancelFlag,
 }
@@ -254,6 +266,23 @@ impl Generation {
         }
     }
 
+    /// Like [`next`](Self::next), for an answer that is given when it is whole: the time limit
+    /// holds for all steps together.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), and [`LlmError::TooLong`].
+    pub async fn next_of_whole(&mut self) -> Result<GenerationStep, LlmError> {
+        let after = self.step_timeout;
+        if Instant::now() >= self.whole_deadline {
+            return Err(LlmError::TooLong { after });
+        }
+        self.deadline = self.deadline.min(self.whole_deadline);
+        match self.next().await {
+            Err(LlmError::TimedOut { after }) if self.started => Err(LlmError::TooLong { after }),
+            next => next,
+        }
+    }
+
     /// Returns a step that is already here, so that several can be sent at once.
     ///
     /// # Errors
@@ -281,6 +310,7 @@ impl Generation {
             stats: GenerationStats::default(),
             step_timeout,
             deadline: Instant::now() + step_timeout,
+            whole_deadline: Instant::now() + step_timeout,
             cancel: CancelFlag::default(),
         }
     }

@@ -95,6 +95,12 @@ def test_a_request_that_waits_too_long_is_504(start_node):
     assert answer.json()["code"] == "timed_out"
     stream.close()
     wait_until("the slot is free", lambda: node.running() == 0)
+    # An answer that is wanted whole has that time for all of it; a streamed one goes on.
+    with pytest.raises(openai.InternalServerError) as caught:
+        node.openai.chat.completions.create(**ENDLESS)
+    assert caught.value.status_code == 504
+    assert "stream" in caught.value.message
+    wait_until("the slot is free", lambda: node.running() == 0)
     node.assert_serves()
 
 
@@ -106,6 +112,7 @@ def test_a_model_file_that_vanishes_is_an_error_not_a_crash(start_node, tmp_path
     answer = node.http.post("/v1/llm/generate", json={"prompt": "a", "max_tokens": 1})
     assert answer.status_code == 503, answer.text
     assert answer.json()["code"] == "not_configured"
+    assert int(answer.headers["retry-after"]) >= 1
     assert str(tmp_path) not in answer.text
     assert "pull or import it again" in answer.json()["detail"]
     # The next request gets the same answer, and the others are served.
