@@ -133,7 +133,8 @@ impl Deref for ApiState {
 
 /// Returns every route behind every layer.
 pub fn router(state: ApiState) -> Router {
-    let (router, document) = routes().split_for_parts();
+    let (router, mut document) = routes().split_for_parts();
+    docs::name_operations(&mut document);
     let router = router.layer(axum::Extension(docs::OpenApiDocument::new(&document)));
     with_layers(router, state)
 }
@@ -158,7 +159,9 @@ pub fn with_layers(router: Router<ApiState>, state: ApiState) -> Router {
 
 /// Returns the OpenAPI document of the router.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    let mut document = routes().into_openapi();
+    docs::name_operations(&mut document);
+    document
 }
 
 fn routes() -> OpenApiRouter<ApiState> {

@@ -274,6 +274,43 @@ async fn every_schema_and_tag_that_the_document_names_is_in_it() {
     }
 }
 
+#[tokio::test]
+async fn each_dialects_bodies_are_documented_with_its_own_fields() {
+    let api = api();
+    let document = api.get("/openapi.json").await.json();
+    let schema = |reference: &Value| {
+        let name = reference["$ref"].as_str().unwrap().rsplit('/').next();
+        document["components"]["schemas"][name.unwrap()].clone()
+    };
+    let request_of = |path: &str| {
+        let content = &document["paths"][path]["post"]["requestBody"]["content"];
+        schema(&content["application/json"]["schema"]).to_string()
+    };
+    let answer_of = |path: &str| {
+        let content = &document["paths"][path]["post"]["responses"]["200"]["content"];
+        schema(&content["application/json"]["schema"]).to_string()
+    };
+    let cases = [
+        ("/v1/chat/completions", "logit_bias", "choices"),
+        ("/v1/completions", "echo", "choices"),
+        ("/v1/llm/generate", "prompt", "tokens_used"),
+        ("/v1/llm/chat", "messages", "tokens_used"),
+        ("/api/chat", "keep_alive", "done_reason"),
+        ("/api/generate", "raw", "done_reason"),
+    ];
+    for (path, asked, answered) in cases {
+        assert!(request_of(path).contains(asked), "{path}: {asked}");
+        assert!(answer_of(path).contains(answered), "{path}: {answered}");
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{method} {path}: {id}");
+        }
+    }
+}
+
 fn collect_references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Object(members) => {

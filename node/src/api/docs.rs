@@ -52,6 +52,28 @@ impl Modify for BearerKey {
     }
 }
 
+/// Names every operation by its method and path: `post_v1_chat_completions`. The handlers' names,
+/// which are the default, are unique in their modules only.
+pub(super) fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let methods = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in methods {
+            if let Some(operation) = operation {
+                let parts = path.split(|c: char| !c.is_ascii_alphanumeric());
+                let parts = parts.filter(|part| !part.is_empty());
+                let name: Vec<_> = std::iter::once(method).chain(parts).collect();
+                operation.operation_id = Some(name.join("_"));
+            }
+        }
+    }
+}
+
 /// The document as it is sent.
 #[derive(Debug, Clone)]
 pub(super) struct OpenApiDocument(Bytes);

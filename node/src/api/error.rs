@@ -26,6 +26,8 @@ use crate::{models::ModelStoreError, services::LlmError};
 
 /// How long to wait before asking a node again that is starting or stopping.
 const RETRY_WHEN_NOT_READY: Duration = Duration::from_secs(2);
+/// When to ask again for something that a person has to mend.
+const RETRY_WHEN_MENDED: Duration = Duration::from_secs(60);
 /// Begins the `type` of a problem; the code follows.
 const PROBLEM_TYPE_PREFIX: &str = "urn:aither:error:";
 /// OpenAI's clients repeat requests after a 5xx unless this header forbids it.
@@ -296,6 +298,7 @@ impl From<LlmError> for ApiError {
             // The path is the operator's business.
             LlmError::Engine(Engine::ModelFile { .. } | Engine::InvalidGguf { .. }) => Self {
                 cause: Some(words),
+                retry_after: Some(RETRY_WHEN_MENDED),
                 ..Self::new(
                     code,
                     "the model's file cannot be read any more; the operator must pull or import \

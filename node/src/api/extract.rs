@@ -120,6 +120,13 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             "the body is empty; a JSON object is expected",
         ));
     }
+    // Serde would take an array as an object's fields in order.
+    if matches!(bytes.trim_ascii_start().first(), Some(b'[' | b'"')) {
+        return Err(ApiError::new(
+            ErrorCode::ValidationFailed,
+            "the body must be a JSON object",
+        ));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -130,10 +137,12 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 fn parse_error(path: &str, error: &serde_json::Error) -> ApiError {
+    // Where the text breaks off the path ends in "?", or is nothing else.
+    let path = path.trim_end_matches('?').trim_end_matches('.');
     let words = error.to_string();
     if error.classify() != Category::Data {
         let detail = format!("invalid JSON: {words}");
-        return if path == "." {
+        return if path.is_empty() {
             ApiError::new(ErrorCode::InvalidRequest, detail)
         } else {
             ApiError::with_field(ErrorCode::InvalidRequest, path, detail)
@@ -142,18 +151,20 @@ fn parse_error(path: &str, error: &serde_json::Error) -> ApiError {
     // Where in the text a well-formed value stands says less than its path.
     let place = format!(" at line {} column {}", error.line(), error.column());
     let words = words.strip_suffix(&place).unwrap_or(&words);
-    let parent = if path == "." { "" } else { path };
     if let Some(name) = words
         .strip_prefix("missing field `")
         .and_then(|w| w.strip_suffix('`'))
     {
-        let dot = if parent.is_empty() { "" } else { "." };
-        return ApiError::field(format!("{parent}{dot}{name}"), "is required");
+        let dot = if path.is_empty() { "" } else { "." };
+        return ApiError::field(format!("{path}{dot}{name}"), "is required");
     }
-    if parent.is_empty() {
-        return ApiError::new(ErrorCode::ValidationFailed, words);
+    if path.is_empty() {
+        return ApiError::new(
+            ErrorCode::ValidationFailed,
+            "the body must be a JSON object",
+        );
     }
-    ApiError::field(parent, words)
+    ApiError::field(path, words)
 }
 
 /// What the `X-Aither-…` headers ask for.

@@ -48,7 +48,7 @@ const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
         (
             status = 200,
             description = "The answer, or a stream of server-sent events",
-            body = Answer,
+            content((Answer = "application/json"), (String = "text/event-stream")),
         ),
         (
             status = "default",
@@ -81,7 +81,7 @@ pub(super) async fn generate(
         (
             status = 200,
             description = "The answer, or a stream of server-sent events",
-            body = Answer,
+            content((Answer = "application/json"), (String = "text/event-stream")),
         ),
         (
             status = "default",

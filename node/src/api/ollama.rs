@@ -59,7 +59,11 @@ const FIELD_NAMES: [(&str, &str); 11] = [
     post, path = "/api/chat", tag = "ollama",
     request_body = ChatRequest,
     responses(
-        (status = 200, description = "Lines of JSON, or one object", body = Answer),
+        (
+            status = 200,
+            description = "Lines of JSON, or one object",
+            content((Answer = "application/x-ndjson"), (Answer = "application/json")),
+        ),
         (status = "default", description = "An error", body = OllamaError),
     ),
 )]
@@ -101,7 +105,11 @@ pub(super) async fn chat(
     post, path = "/api/generate", tag = "ollama",
     request_body = GenerateRequest,
     responses(
-        (status = 200, description = "Lines of JSON, or one object", body = Answer),
+        (
+            status = 200,
+            description = "Lines of JSON, or one object",
+            content((Answer = "application/x-ndjson"), (Answer = "application/json")),
+        ),
         (status = "default", description = "An error", body = OllamaError),
     ),
 )]

@@ -215,7 +215,11 @@ pub(super) async fn show(
     post, path = "/api/pull", tag = "ollama",
     request_body = PullRequest,
     responses(
-        (status = 200, description = "Lines of JSON, or one object", body = PullStatus),
+        (
+            status = 200,
+            description = "Lines of JSON, or one object",
+            content((PullStatus = "application/x-ndjson"), (PullStatus = "application/json")),
+        ),
         (status = "default", description = "An error", body = OllamaError),
     ),
     security(("key" = [])),

@@ -20,6 +20,7 @@ const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// `POST /api/chat`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaChatRequest)]
 pub(super) struct ChatRequest {
     /// A model or an alias.
     pub(super) model: String,
@@ -47,6 +48,7 @@ pub(super) struct ChatRequest {
 
 /// `POST /api/generate`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaGenerateRequest)]
 pub(super) struct GenerateRequest {
     /// A model or an alias.
     pub(super) model: String,
@@ -83,6 +85,7 @@ pub(super) struct GenerateRequest {
 
 /// One message of a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaMessage)]
 pub(super) struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub(super) role: String,
@@ -96,6 +99,7 @@ pub(super) struct Message {
 
 /// Sampling and limits. The context is always the model's own, whatever `num_ctx` says.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = OllamaOptions)]
 pub(super) struct Options {
     /// 0.8 by default.
     pub(super) temperature: Option<f64>,
@@ -126,6 +130,7 @@ pub(super) struct Options {
 
 /// `POST /api/show`, `DELETE /api/delete`. `name` is the older name of `model`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaModelRequest)]
 pub(super) struct ModelRequest {
     /// A model.
     pub(super) model: Option<String>,
@@ -135,6 +140,7 @@ pub(super) struct ModelRequest {
 
 /// `POST /api/pull`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaPullRequest)]
 pub(super) struct PullRequest {
     /// A name of the catalogue, or a source.
     pub(super) model: Option<String>,
@@ -150,6 +156,7 @@ pub(super) struct KeepAlive(pub(super) Option<Duration>);
 
 /// One line of a chat's or a generation's stream, or the whole answer.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OllamaAnswer)]
 pub(super) struct Answer {
     pub(super) model: String,
     pub(super) created_at: String,
@@ -170,6 +177,7 @@ pub(super) struct Answer {
 
 /// The answer as a message.
 #[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OllamaAnswerMessage)]
 pub(super) struct AnswerMessage {
     pub(super) role: &'static str,
     pub(super) content: String,
@@ -177,6 +185,7 @@ pub(super) struct AnswerMessage {
 
 /// Counts, and times in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+#[schema(as = OllamaTimings)]
 pub(super) struct Timings {
     pub(super) total_duration: u64,
     pub(super) load_duration: u64,
@@ -188,6 +197,7 @@ pub(super) struct Timings {
 
 /// The log-probability of one model token.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OllamaLogprob)]
 pub(super) struct Logprob {
     #[serde(rename = "token")]
     pub(super) text: String,

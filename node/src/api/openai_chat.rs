@@ -42,7 +42,10 @@ pub(super) const SYSTEM_FINGERPRINT: &str = concat!("fp_aither_", env!("CARGO_PK
         (
             status = 200,
             description = "The answer, or a stream of chunks",
-            body = Completion<ChatChoice>,
+            content(
+                (Completion<ChatChoice> = "application/json"),
+                (String = "text/event-stream"),
+            ),
         ),
         (status = "default", description = "An error", body = OpenAiError),
     ),

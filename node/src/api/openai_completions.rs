@@ -37,7 +37,10 @@ const OBJECT: &str = "text_completion";
         (
             status = 200,
             description = "The answer, or a stream of chunks",
-            body = Completion<CompletionChoice>,
+            content(
+                (Completion<CompletionChoice> = "application/json"),
+                (String = "text/event-stream"),
+            ),
         ),
         (status = "default", description = "An error", body = OpenAiError),
     ),

@@ -17,6 +17,7 @@ use super::extract::OneOrMany;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OpenAiChatRequest)]
 pub(super) struct ChatRequest {
     /// A model or an alias.
     pub(super) model: String,
@@ -107,6 +108,7 @@ pub(super) struct StreamOptions {
 
 /// `POST /v1/completions`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OpenAiCompletionRequest)]
 pub(super) struct CompletionRequest {
     /// A model or an alias.
     pub(super) model: String,
