@@ -105,7 +105,9 @@ impl NodeError {
             Self::Config(_) | Self::Usage { .. } | Self::NotInThisBuild { .. } => 2,
             Self::Engine(aither_inference::Error::BackendUnavailable { .. }) => 2,
             Self::Models(
-                ModelStoreError::InvalidName { .. } | ModelStoreError::InvalidSource { .. },
+                ModelStoreError::InvalidName { .. }
+                | ModelStoreError::InvalidSource { .. }
+                | ModelStoreError::InvalidModel { .. },
             ) => 2,
             Self::DataDir(DataDirError::InUse { .. }) => 3,
             Self::Damaged { .. } | Self::Models(ModelStoreError::Corrupt { .. }) => 4,

@@ -23,7 +23,8 @@ use tower::ServiceExt;
 
 use crate::{config::HttpConfig, error::NodeError};
 
-/// Read buffer of a connection, which bounds a request's line and headers together.
+/// Read buffer of a connection, which bounds a request's line and headers together; the buffer
+/// grows by doubling, so up to twice as much may have been read when one is refused.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Most headers of one request.
 const HEADERS_MAX: usize = 100;

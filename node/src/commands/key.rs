@@ -11,7 +11,7 @@ use crate::{
     data_dir::{self, DataDir},
     error::NodeError,
     files,
-    identity::NodeIdentity,
+    identity::{IdentityError, NodeIdentity},
 };
 
 /// Runs one of the `key` commands.
@@ -49,9 +49,18 @@ fn export(config: &Config, file: Option<&Path>, force: bool) -> Result<(), NodeE
 }
 
 fn import(config: &Config, file: &Path, force: bool) -> Result<(), NodeError> {
-    let identity = NodeIdentity::load(file)?.ok_or_else(|| NodeError::Usage {
-        message: format!("there is no file {}", file.display()),
-    })?;
+    let unusable = |message| NodeError::Usage { message };
+    let identity = match NodeIdentity::load(file) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Err(unusable(format!("there is no file {}", file.display()))),
+        // The store's own key has other words for this: there, an import is the remedy.
+        Err(IdentityError::InvalidIdentity { path }) => {
+            return Err(unusable(format!(
+                "{path} is not an ed25519 private key in PKCS#8 PEM form"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
     // The lock keeps a running node from going on under an identity that is no longer on disk.
     let data_dir = DataDir::open(&config.data_dir)?;
     let path = data_dir::identity_path(data_dir.path());

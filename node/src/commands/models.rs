@@ -3,8 +3,6 @@
 //! While a node runs on the directory everything goes through it, so that it serves a new model
 //! at once and forgets a removed one.
 
-use std::path::Path;
-
 use tokio::runtime::Runtime;
 
 use super::{
@@ -16,7 +14,7 @@ use crate::{
     config::{Config, units::rounded_size},
     data_dir::DataDir,
     error::NodeError,
-    models::{DownloadLimits, ModelEntry, ModelStore},
+    models::{DownloadLimits, ModelEntry, ModelStore, import::check_gguf, source::PullPlan},
     signals::Signals,
 };
 
@@ -102,6 +100,8 @@ async fn through(
             print_list(config, rows.collect())
         }
         ModelsCommand::Pull { source } => {
+            // Refused here, in the words and with the code that it has without a running node.
+            PullPlan::parse(source)?;
             let mut printer = ProgressPrinter::default();
             let pulled = node.pull(source, |progress| printer.show(progress)).await;
             printer.finish();
@@ -109,7 +109,7 @@ async fn through(
             super::print(&format!("pulled {source}; the running node serves it\n"))
         }
         ModelsCommand::Import { file, name } => {
-            check_readable(file)?;
+            check_gguf(file)?;
             let name = node.import(file, name.as_deref()).await?;
             super::print(&format!("imported {name}; the running node serves it\n"))
         }
@@ -166,10 +166,4 @@ fn print_entry(entry: &ModelEntry) -> Result<(), NodeError> {
         rounded_size(entry.size_bytes),
         entry.sha256
     ))
-}
-
-fn check_readable(file: &Path) -> Result<(), NodeError> {
-    std::fs::File::open(file)
-        .map(drop)
-        .map_err(|error| crate::files::FileError::read(file)(error).into())
 }

@@ -5,7 +5,7 @@
 
 use std::{path::Path, time::Duration};
 
-use reqwest::{Client, Method, RequestBuilder, Response};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -214,7 +214,13 @@ impl RemoteNode {
         let body = self.body(response).await?;
         let value: Value = serde_json::from_slice(&body).unwrap_or_default();
         let message = error_words(&value).unwrap_or_else(|| format!("it answered {status}"));
-        Err(NodeError::RefusedByNode { message })
+        Err(match status {
+            // The same mistake is bad usage without a running node.
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                NodeError::Usage { message }
+            }
+            _ => NodeError::RefusedByNode { message },
+        })
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, NodeError> {

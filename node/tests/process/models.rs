@@ -41,9 +41,9 @@ fn what_cannot_be_imported_is_refused_with_words() {
     fs::write(&file, "GGUF").unwrap();
     let file = file.to_str().unwrap();
     home.output(&["models", "import", file])
-        .assert_refused(1, "not a usable GGUF file");
+        .assert_refused(2, "not a usable GGUF file");
     home.output(&["models", "import", "/no/such.gguf"])
-        .assert_refused(1, "/no/such.gguf");
+        .assert_refused(2, "/no/such.gguf");
     home.output(&["models", "import", file, "--name", "../x"])
         .assert_refused(2, "no model name");
     home.output(&["models", "pull", "nonsense"])
@@ -168,12 +168,13 @@ fn a_running_node_imports_lists_and_removes() {
     );
     home.output(&["models", "rm", "tiny:1"])
         .assert_refused(1, "not found");
+    // What is bad usage without a node is bad usage with one.
     home.output(&["models", "pull", "nonsense"])
-        .assert_refused(1, "smollm2:135m");
+        .assert_refused(2, "smollm2:135m");
     home.output(&["models", "import", "/no/such.gguf"])
-        .assert_refused(1, "/no/such.gguf");
+        .assert_refused(2, "/no/such.gguf");
     home.output(&["models", "import", model, "--name", "../x"])
-        .assert_refused(1, "no model name");
+        .assert_refused(2, "no model name");
     node.stop();
 }
 
