@@ -216,10 +216,11 @@ fn logits_of_every_architecture_and_type_are_those_of_llama_cpp() {
 }
 
 /// Whether llama.cpp rounds activations as this engine does: not at all, or to 8 bits in groups of
-/// 32. It rounds them to the weights' 16 bits where these have so many, and in groups of 256 for
-/// K-quants.
+/// 32. It rounds them to the weights' 16 bits where these have so many, in groups of 256 for
+/// K-quants, and takes gemma's activation from a table of 16 bits. (Computed with that table,
+/// `gemma3.gguf` differs by 4e-5, computed without by the 8e-4 that this engine shows.)
 fn is_rounded_alike(name: &str) -> bool {
-    let parts = ["bf16", "rope-linear", "q2_k", "q4_k"];
+    let parts = ["bf16", "rope-linear", "q2_k", "q4_k", "gemma3"];
     !parts.iter().any(|part| name.contains(part))
 }
 
@@ -228,7 +229,9 @@ fn is_rounded_alike(name: &str) -> bool {
 fn tolerance(name: &str) -> f64 {
     match name {
         "llama.gguf" | "llama-rope-llama3.gguf" | "mistral.gguf" | "qwen2.gguf" => 1e-4,
+        "gemma3.gguf" => 2e-3,
         "llama-rope-linear.gguf" => 5e-3,
+        "gemma3-q8_0.gguf" => 5e-2,
         "qwen2-bf16.gguf" => 2e-2,
         "llama-q2_k.gguf" | "llama-q4_k_m.gguf" => 8e-2,
         _ => 3e-2,
@@ -237,7 +240,8 @@ fn tolerance(name: &str) -> f64 {
 
 #[test]
 fn a_prompt_in_pieces_gives_the_logits_of_the_whole() {
-    for name in ["llama.gguf", "qwen2.gguf", "llama-q4_1.gguf"] {
+    // The pieces of gemma3 end before, at and behind its window of eight.
+    for name in ["llama.gguf", "qwen2.gguf", "llama-q4_1.gguf", "gemma3.gguf"] {
         let model = load(&testdata("tiny").join(name));
         let ids: Vec<u32> = (0..24).map(|index| index * 7 % 256).collect();
         let whole = model.forward(&ids, &mut model.new_cache()).unwrap();
