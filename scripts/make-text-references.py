@@ -375,6 +375,9 @@ def make_chat(args):
                 values |= {"add_generation_prompt": prompt, "bos_token": bos, "eos_token": eos}
                 try:
                     row["text"] = template.render(**values)
+                except jinja2.exceptions.UndefinedError:
+                    # The words are the engine's, not the template's.
+                    row["error"] = None
                 except jinja2.exceptions.TemplateError as error:
                     row["error"] = str(error)
                 rows.append(row)
