@@ -1,21 +1,30 @@
 #!/usr/bin/env python3
 # Records what llama.cpp computes, for inference/tests/references.rs to compare with.
 #
-# Usage: make-references.py --model SmolLM2-135M-Instruct.Q4_1.gguf --tiny inference/testdata/tiny
-#                           --output inference/testdata/references [--only greedy|perplexity|logits]
+# Usage: make-references.py --model SmolLM2-135M-Instruct.Q4_1.gguf [--only KIND]
+#        make-references.py --model gemma3-270m-q4_k_m.gguf --prefix gemma3- --only KIND
+# Options: --tiny inference/testdata/tiny, --output inference/testdata/references
+# A KIND is greedy, perplexity or logits (of the tiny models).
 #
-# Needs the packages llama-cpp-python and numpy. The shapes are in inference/testdata/README.md.
+# Needs the packages gguf, llama-cpp-python and numpy, and 1.1 GB of temporary space for gemma.
+# The shapes are in inference/testdata/README.md.
 
 import argparse
 import json
 import pathlib
 import random
+import tempfile
 
+import gguf
 import llama_cpp
 import numpy as np
 
+TESTDATA = pathlib.Path("inference/testdata")
+
 GENERATED = 64
 WINDOW = 512
+# Longer than the sliding window of gemma.
+GEMMA_WINDOW = 768
 TEXT_TOKENS = 5000
 TINY_IDS = 24
 
@@ -57,6 +66,7 @@ CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
+GEMMA_CHAT = "<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 
 SUBJECTS = "the miller|a tired sailor|our neighbour|the youngest engineer|an old fox|the committee|"
 SUBJECTS += "every gardener in the valley|the night train|my grandmother|a committee of crows"
@@ -124,6 +134,11 @@ def load(path: pathlib.Path, context: int, bits: int = 32) -> llama_cpp.Llama:
     )
 
 
+def is_gemma(model: llama_cpp.Llama) -> bool:
+    """Whether texts start with a beginning of sequence and chats have gemma's form."""
+    return model.metadata["general.architecture"].startswith("gemma")
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -140,8 +155,9 @@ def evaluate(model: llama_cpp.Llama, ids: list[int]) -> np.ndarray:
 def greedy(path: pathlib.Path) -> dict:
     model = load(path, 1024)
     records = []
-    for prompt in PROMPTS + [CHAT.format(chat) for chat in CHATS]:
-        ids = model.tokenize(prompt.encode(), add_bos=False, special=True)
+    chat_form = GEMMA_CHAT if is_gemma(model) else CHAT
+    for prompt in PROMPTS + [chat_form.format(chat) for chat in CHATS]:
+        ids = model.tokenize(prompt.encode(), add_bos=is_gemma(model), special=True)
         model.reset()
         model.eval(ids)
         generated, top = [], []
@@ -176,20 +192,55 @@ def self_agreement(path: pathlib.Path, records: list[dict]) -> float:
     return share
 
 
+def widen(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Writes a model with all its weights as 32-bit floats, of the same values."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        inner = field.types[1] if len(field.types) > 1 else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        writer.add_tensor(tensor.name, values.reshape(tensor.shape[::-1]))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def perplexity(path: pathlib.Path) -> dict:
-    model = load(path, WINDOW)
-    ids = model.tokenize(text(1).encode(), add_bos=False, special=False)[:TEXT_TOKENS]
+    record = perplexity_of(path)
+    if "gemma" not in path.name:
+        return record
+    # llama.cpp rounds the activations of K-quants in groups of 256 and gemma's activation to 16
+    # bits. What it computes without either tells who is nearer to the weights as they are.
+    with tempfile.TemporaryDirectory() as folder:
+        wide = pathlib.Path(folder) / path.name
+        widen(path, wide)
+        return record | {"unrounded": perplexity_of(wide)["perplexity"]}
+
+
+def perplexity_of(path: pathlib.Path) -> dict:
+    model = load(path, max(WINDOW, GEMMA_WINDOW))
+    length = GEMMA_WINDOW if is_gemma(model) else WINDOW
+    ids = model.tokenize(text(1).encode(), add_bos=False, special=False)
+    if is_gemma(model):
+        for start in range(0, len(ids), length):
+            ids.insert(start, model.token_bos())
+    ids = ids[:TEXT_TOKENS]
     assert len(ids) == TEXT_TOKENS, f"the text has only {len(ids)} tokens"
     windows, total, count = [], 0.0, 0
-    for start in range(0, len(ids), WINDOW):
-        window = ids[start : start + WINDOW]
+    for start in range(0, len(ids), length):
+        window = ids[start : start + length]
         scores = log_softmax(evaluate(model, window))
         losses = [-float(scores[i, window[i + 1]]) for i in range(len(window) - 1)]
         windows.append(round(sum(losses) / len(losses), 6))
         total, count = total + sum(losses), count + len(losses)
     value = round(float(np.exp(total / count)), 5)
     print(f"perplexity {value} over {count} predictions")
-    record = {"llama_cpp": llama_cpp.__version__, "model": path.name, "window": WINDOW}
+    record = {"llama_cpp": llama_cpp.__version__, "model": path.name, "window": length}
     return record | {"perplexity": value, "mean_loss_by_window": windows, "ids": ids}
 
 
@@ -211,8 +262,9 @@ def logits(directory: pathlib.Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--tiny", type=pathlib.Path, required=True)
-    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--tiny", type=pathlib.Path, default=TESTDATA / "tiny")
+    parser.add_argument("--output", type=pathlib.Path, default=TESTDATA / "references")
+    parser.add_argument("--prefix", default="", help="put before the names of the files")
     parser.add_argument("--only", choices=["greedy", "perplexity", "logits"])
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -223,7 +275,7 @@ def main() -> None:
     }
     for kind, record in kinds.items():
         if arguments.only in (None, kind):
-            target = arguments.output / f"{kind}.json"
+            target = arguments.output / f"{arguments.prefix}{kind}.json"
             target.write_text(json.dumps(record(), separators=(",", ":")) + "\n")
 
 

@@ -3,10 +3,11 @@
 # crate inference.
 #
 # Usage: make-text-references.py tokenizer --model SmolLM2-135M-Instruct.Q4_1.gguf
+#        make-text-references.py scored --model gemma3-270m-q4_k_m.gguf
 #        make-text-references.py chat
 # Options: --testdata inference/testdata (where it is read and written), --seed 1
 #
-# tokenizer needs llama-cpp-python and gguf, chat needs transformers and jinja2.
+# tokenizer and scored need llama-cpp-python and gguf, chat needs transformers and jinja2.
 # inference/testdata/README.md describes the files.
 
 import argparse
@@ -209,8 +210,9 @@ def sample_texts(count, seed, specials):
     return list(texts)[:count]
 
 
-def write_vocabulary(source, path, pre=None):
-    """Copies the vocabulary of a model, without weights, optionally under another rule."""
+def write_vocabulary(source, path, changes=None, keep=None):
+    """Copies the vocabulary of a model, without weights; some metadata changed, or only the ids
+    that are kept of the lists."""
     import gguf
 
     reader = gguf.GGUFReader(source)
@@ -220,8 +222,9 @@ def write_vocabulary(source, path, pre=None):
         if not name.startswith("tokenizer."):
             continue
         value = field.contents()
-        if name == "tokenizer.ggml.pre":
-            value = pre or value
+        value = (changes or {}).get(name, value)
+        if keep and name.split(".")[-1] in ("tokens", "scores", "token_type"):
+            value = [value[id] for id in keep]
         if field.types[0] == gguf.GGUFValueType.ARRAY:
             writer.add_array(name, value)
         elif field.types[0] == gguf.GGUFValueType.BOOL:
@@ -250,7 +253,7 @@ def make_tokenizer(args):
     with tempfile.TemporaryDirectory() as folder:
         for pre in ["smollm", "llama-bpe", "qwen2", "gpt-2", "default"]:
             path = pathlib.Path(folder) / f"{pre}.gguf"
-            write_vocabulary(args.model, path, pre)
+            write_vocabulary(args.model, path, {"tokenizer.ggml.pre": pre})
             engine = Vocabulary(path)
             ends[pre] = engine.end_ids()
             plain = [engine.encode(text, False) for text in texts]
@@ -266,6 +269,46 @@ def make_tokenizer(args):
             members[f"{pre} plain"] = differences(plain, base_plain)
         members[f"{pre} special"] = differences(special, plain)
     write_json(args.testdata / "tokenizer" / "references.json", engine_header(args.seed), members)
+
+
+# Of Gemma's 262 144 pieces: special ones, bytes and the first merges; and the first of those that
+# are single characters, which come last but for unused ones.
+KEPT_FIRST = range(0, 12_000)
+KEPT_CHARACTERS = range(236_743, 240_000)
+GEMMA_SPECIALS = ["<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>", "<unused7>", "</s>"]
+GEMMA_SPECIALS += ["\n\n\n", "\n" * 40, "  ", " " * 33, "\t\t", "<0x41>", "▁", "▁▁", "[multimodal]"]
+
+
+def make_scored(args):
+    """SentencePiece's BPE: ids under a part of a vocabulary; for the same with a space put in
+    front of text, and for the whole vocabulary, only digests of the ids."""
+    folder = args.testdata / "tokenizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "gemma3.gguf"
+    write_vocabulary(args.model, part, keep=[*KEPT_FIRST, *KEPT_CHARACTERS])
+    print(f"{part}: {part.stat().st_size} bytes")
+    texts = sample_texts(2000, args.seed, GEMMA_SPECIALS)
+    engine = Vocabulary(part)
+    plain = [engine.encode(text, False) for text in texts]
+    special = [engine.encode(text, True) for text in texts]
+    members = {"texts": texts, "end_of_generation": engine.end_ids(), "plain": plain}
+    members["special"] = differences(special, plain)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = pathlib.Path(temporary) / "prefix.gguf"
+        write_vocabulary(part, path, {"tokenizer.ggml.add_space_prefix": True})
+        for name, engine in {"prefix": Vocabulary(path), "whole": Vocabulary(args.model)}.items():
+            for kind, parse in {"plain": False, "special": True}.items():
+                digests = [digest(engine.encode(text, parse, True)) for text in texts]
+                members[f"{name} {kind} digests"] = digests
+    write_json(folder / "gemma3.json", engine_header(args.seed), members)
+
+
+def digest(ids):
+    """32-bit FNV-1a, an id at a time."""
+    hash = 0x811C9DC5
+    for id in ids:
+        hash = ((hash ^ id) * 0x01000193) % 2**32
+    return hash
 
 
 def differences(rows, base):
@@ -332,6 +375,9 @@ def make_chat(args):
                 values |= {"add_generation_prompt": prompt, "bos_token": bos, "eos_token": eos}
                 try:
                     row["text"] = template.render(**values)
+                except jinja2.exceptions.UndefinedError:
+                    # The words are the engine's, not the template's.
+                    row["error"] = None
                 except jinja2.exceptions.TemplateError as error:
                     row["error"] = str(error)
                 rows.append(row)
@@ -343,6 +389,7 @@ def main():
     parser = argparse.ArgumentParser(description="records references for tests")
     kinds = {
         "tokenizer": make_tokenizer,
+        "scored": make_scored,
         "chat": make_chat,
     }
     parser.add_argument("kind", choices=kinds)
@@ -350,8 +397,8 @@ def main():
     parser.add_argument("--testdata", type=pathlib.Path, default=pathlib.Path("inference/testdata"))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    if args.kind == "tokenizer" and not args.model:
-        parser.error("tokenizer needs --model")
+    if args.kind != "chat" and not args.model:
+        parser.error(f"{args.kind} needs --model")
     kinds[args.kind](args)
 
 

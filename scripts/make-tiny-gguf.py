@@ -6,7 +6,8 @@
 #
 # Needs the packages gguf and numpy. The text that such a model writes is noise; what it is good
 # for is to compare two engines' numbers, and to have something small to serve. The vocabulary is
-# real byte-level BPE: 256 bytes, merges learned from the text below, special tokens.
+# real byte-level BPE: 256 bytes, merges learned from the text below, special tokens; for gemma the
+# same merges as pieces with scores.
 
 import argparse
 import collections
@@ -40,6 +41,10 @@ CONTROL_PIECES = [
 ]
 USER_DEFINED_PIECES = ["<tool>"]
 
+# Gemma's, which stand before the bytes.
+GEMMA_CONTROL_PIECES = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+GEMMA_USER_DEFINED_PIECES = ["\n", "\n\n", "  ", "   "]
+
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -53,6 +58,13 @@ HEADER_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<start_of_turn>' + message['role'] | replace('assistant', 'model') + '\\n' }}"
+    "{{ message['content'] | trim + '<end_of_turn>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
 )
 
 
@@ -78,6 +90,9 @@ class Variant:
     llama3_scaling: bool = False
     linear_scaling: float | None = None
     biases: bool = False
+    # Norms of each head of queries and keys, and of what each part of a block adds.
+    more_norms: bool = False
+    window: int | None = None
 
 
 def plain(name: str, **differences: object) -> Variant:
@@ -86,6 +101,17 @@ def plain(name: str, **differences: object) -> Variant:
 
 
 QWEN2 = {"architecture": "qwen2", "pretokenizer": "qwen2", "biases": True, "rope_base": 1e6}
+# Seven blocks: the sixth sees all positions, the others a window shorter than the tests' prompts.
+GEMMA3 = {
+    "architecture": "gemma3",
+    "pretokenizer": "default",
+    "tied": True,
+    "layers": 7,
+    "kv_heads": 1,
+    "rope_base": 1e6,
+    "more_norms": True,
+    "window": 8,
+}
 # K-quants come in blocks of 256, so that is the shortest row.
 WIDE = {"hidden": 256, "feed_forward": 256, "kv_heads": 1, "head_dim": 64, "tied": True}
 
@@ -102,6 +128,17 @@ VARIANTS = [
     # As Mistral Nemo: the heads together are wider than the residual stream.
     plain("mistral", tied=True, head_dim=24, rope_base=1e6),
     plain("qwen2", tied=True, **QWEN2),
+    plain("gemma3", hidden=32, heads=2, head_dim=24, **GEMMA3),
+    # As the larger ones of Gemma 3: only the blocks without a window are stretched.
+    Variant(
+        "gemma3-q8_0",
+        Type.Q8_0,
+        gguf.LlamaFileType.MOSTLY_Q8_0,
+        hidden=64,
+        head_dim=32,
+        linear_scaling=8.0,
+        **GEMMA3,
+    ),
     Variant(
         "llama-rope-linear",
         Type.F16,
@@ -199,8 +236,38 @@ def apply_merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]
     return tuple(merged)
 
 
+def add_scored_vocabulary(writer: gguf.GGUFWriter) -> int:
+    """Writes a vocabulary as SentencePiece's BPE and gemma have it, and returns its size."""
+    symbols = ["▁" if byte == ord(" ") else chr(byte) for byte in range(BYTES)]
+    merges = [left + right for left, right in learn_merges(symbols)]
+    parts = [
+        (GEMMA_CONTROL_PIECES, gguf.TokenType.CONTROL),
+        (GEMMA_USER_DEFINED_PIECES, gguf.TokenType.USER_DEFINED),
+        ([f"<0x{byte:02X}>" for byte in range(BYTES)], gguf.TokenType.BYTE),
+        (merges, gguf.TokenType.NORMAL),
+        (sorted(set("".join(merges))), gguf.TokenType.NORMAL),
+    ]
+    pieces = [piece for part, _ in parts for piece in part]
+    first_merge = pieces.index(merges[0])
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(pieces)
+    writer.add_token_scores([float(first_merge - id) for id in range(len(pieces))])
+    writer.add_token_types([kind for part, kind in parts for _ in part])
+    writer.add_bos_token_id(pieces.index("<bos>"))
+    writer.add_eos_token_id(pieces.index("<eos>"))
+    writer.add_unk_token_id(pieces.index("<unk>"))
+    writer.add_pad_token_id(pieces.index("<pad>"))
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(GEMMA_TEMPLATE)
+    return len(pieces)
+
+
 def add_vocabulary(writer: gguf.GGUFWriter, variant: Variant) -> int:
     """Writes the vocabulary and returns its size."""
+    if variant.architecture == "gemma3":
+        return add_scored_vocabulary(writer)
     symbols = byte_symbols()
     merges = learn_merges(symbols)
     pieces = symbols + [left + right for left, right in merges]
@@ -242,6 +309,8 @@ def add_hyperparameters(writer: gguf.GGUFWriter, variant: Variant, vocabulary: i
     if variant.head_dim * variant.heads != variant.hidden:
         writer.add_key_length(variant.head_dim)
         writer.add_value_length(variant.head_dim)
+    if variant.window is not None:
+        writer.add_sliding_window(variant.window)
     if variant.linear_scaling is not None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(variant.linear_scaling)
@@ -333,6 +402,11 @@ def add_tensors(tensors: TensorWriter, variant: Variant, vocabulary: int) -> Non
             tensors.matrix(f"{block}attn_{part}.weight", rows, hidden)
             if variant.biases:
                 tensors.vector(f"{block}attn_{part}.bias", rows, 0.0)
+        if variant.more_norms:
+            tensors.vector(block + "attn_q_norm.weight", variant.head_dim, 1.5)
+            tensors.vector(block + "attn_k_norm.weight", variant.head_dim, 1.5)
+            tensors.vector(block + "post_attention_norm.weight", hidden, 1.0)
+            tensors.vector(block + "post_ffw_norm.weight", hidden, 1.0)
         tensors.matrix(block + "attn_output.weight", hidden, wide)
         tensors.vector(block + "ffn_norm.weight", hidden, 1.0)
         tensors.matrix(block + "ffn_gate.weight", variant.feed_forward, hidden)

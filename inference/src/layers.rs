@@ -4,15 +4,17 @@
 //! computed is hidden behind [`crate::ops`].
 
 mod attention;
+mod block;
 mod embedding;
 mod feed_forward;
 mod linear;
 mod norm;
 mod rope;
 
-pub use attention::{Attention, CausalMask};
+pub use attention::{Attention, CausalMask, Positions};
+pub use block::Block;
 pub use embedding::Embedding;
-pub use feed_forward::FeedForward;
+pub use feed_forward::{Activation, FeedForward};
 pub use linear::Linear;
 pub use norm::RmsNorm;
 pub use rope::{RopeScaling, RotaryEmbedding, RotaryTable};

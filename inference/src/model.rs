@@ -9,8 +9,8 @@ use crate::{
     gguf::{Gguf, TensorView},
     kv_cache::KvCache,
     layers::{
-        Attention, CausalMask, Embedding, FeedForward, Linear, RmsNorm, RotaryEmbedding,
-        RotaryTable,
+        Attention, Block, CausalMask, Embedding, FeedForward, Linear, Positions, RmsNorm,
+        RotaryEmbedding,
     },
     ops::packed::RowOrder,
 };
@@ -19,7 +19,7 @@ use burn::tensor::Tensor;
 
 mod description;
 
-pub use description::{Description, SUPPORTED_ARCHITECTURES};
+pub use description::{Description, SUPPORTED_ARCHITECTURES, SlidingWindow};
 
 /// A loaded model. Immutable, so it serves any number of sequences.
 #[derive(Debug)]
@@ -32,15 +32,8 @@ pub struct Model {
     head: Linear,
     head_is_tied: bool,
     rotary: RotaryEmbedding,
-}
-
-/// One transformer block.
-#[derive(Debug)]
-struct Block {
-    attention_norm: RmsNorm,
-    attention: Attention,
-    feed_forward_norm: RmsNorm,
-    feed_forward: FeedForward,
+    /// That of blocks with a window, where there are any.
+    windowed_rotary: Option<RotaryEmbedding>,
 }
 
 impl Model {
@@ -60,9 +53,10 @@ impl Model {
             loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
             let blocks = (0..description.blocks).map(|index| loader.block(index));
             let blocks = blocks.collect::<Result<_>>()?;
-            let norm = loader.norm("output_norm.weight")?;
+            let norm = loader.norm("output_norm.weight", description.embedding_length)?;
             let (head, head_is_tied) = loader.head(&embedding)?;
             let rotary = description.rotary_embedding();
+            let windowed_rotary = description.windowed_rotary_embedding();
             let (description, backend) = (description.clone(), backend.clone());
             Ok(Self {
                 description,
@@ -73,6 +67,7 @@ impl Model {
                 head,
                 head_is_tied,
                 rotary,
+                windowed_rotary,
             })
         })
     }
@@ -135,21 +130,43 @@ impl Model {
         }
         let start = cache.len();
         let mut hidden = self.embedding.forward(ids, &self.backend)?;
-        let rotary = self.rotary.table(start, ids.len(), self.backend.device());
-        let mask = CausalMask::new(start, ids.len(), self.backend.device());
+        if let Some(scale) = self.description.embedding_scale {
+            hidden = hidden * scale;
+        }
+        let global = self.positions(start, ids.len(), &self.rotary, None);
+        let windowed = self.windowed_rotary.as_ref().map(|rotary| {
+            let window = self.description.sliding_window.map(|window| window.length);
+            self.positions(start, ids.len(), rotary, window)
+        });
         for (index, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(hidden, start, &rotary, &mask, cache, index);
+            let new = match &windowed {
+                Some(windowed) if block.attention.window.is_some() => windowed,
+                _ => &global,
+            };
+            hidden = block.forward(hidden, new, cache.layer(index));
         }
         cache.advance(ids.len());
         Ok(hidden)
     }
 
+    fn positions(
+        &self,
+        start: usize,
+        len: usize,
+        rotary: &RotaryEmbedding,
+        window: Option<usize>,
+    ) -> Positions {
+        let device = self.backend.device();
+        Positions {
+            start,
+            rotary: rotary.table(start, len, device),
+            mask: CausalMask::new(start, len, window, device),
+        }
+    }
+
     /// Memory of all weights, in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let blocks = self.blocks.iter();
-        let blocks: u64 = blocks
-            .map(|block| block.attention.size_bytes() + block.feed_forward.size_bytes())
-            .sum();
+        let blocks: u64 = self.blocks.iter().map(Block::size_bytes).sum();
         let head = if self.head_is_tied {
             0
         } else {
@@ -161,26 +178,6 @@ impl Model {
     /// Memory that one position of one sequence takes in the cache, in bytes.
     pub fn cache_bytes_per_position(&self) -> u64 {
         self.description.cache_bytes_per_position()
-    }
-}
-
-impl Block {
-    fn forward(
-        &self,
-        input: Tensor<2>,
-        start: usize,
-        rotary: &RotaryTable,
-        mask: &CausalMask,
-        cache: &mut KvCache,
-        index: usize,
-    ) -> Tensor<2> {
-        let normed = self.attention_norm.forward(input.clone());
-        let attended = self
-            .attention
-            .forward(normed, start, rotary, mask, cache.layer(index));
-        let hidden = input + attended;
-        let normed = self.feed_forward_norm.forward(hidden.clone());
-        hidden + self.feed_forward.forward(normed)
     }
 }
 
@@ -219,6 +216,24 @@ impl<'a> Loader<'a> {
     }
 
     fn block(&self, index: usize) -> Result<Block> {
+        let norm = |part: &str| {
+            self.norm(
+                &format!("blk.{index}.{part}.weight"),
+                self.description.embedding_length,
+            )
+        };
+        let post_norm = |part| self.description.post_norms.then(|| norm(part)).transpose();
+        Ok(Block {
+            attention_norm: norm("attn_norm")?,
+            attention: self.attention(index)?,
+            attention_post_norm: post_norm("post_attention_norm")?,
+            feed_forward_norm: norm("ffn_norm")?,
+            feed_forward: self.feed_forward(index)?,
+            feed_forward_post_norm: post_norm("post_ffw_norm")?,
+        })
+    }
+
+    fn attention(&self, index: usize) -> Result<Attention> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let shape = self.description;
         let width = shape.embedding_length;
@@ -226,31 +241,36 @@ impl<'a> Loader<'a> {
         let kv_rows = shape.kv_heads * shape.head_length;
         let rotated = self.rotated_order();
         let stored = RowOrder::AsStored;
-        Ok(Block {
-            attention_norm: self.norm(&name("attn_norm.weight"))?,
-            attention: Attention {
-                query: self.linear(&name("attn_q"), [query_rows, width], rotated)?,
-                key: self.linear(&name("attn_k"), [kv_rows, width], rotated)?,
-                value: self.linear(&name("attn_v"), [kv_rows, width], stored)?,
-                output: self.linear(&name("attn_output"), [width, query_rows], stored)?,
-                heads: shape.heads,
-                kv_heads: shape.kv_heads,
-                head_length: shape.head_length,
-            },
-            feed_forward_norm: self.norm(&name("ffn_norm.weight"))?,
-            feed_forward: FeedForward {
-                gate: self.linear(
-                    &name("ffn_gate"),
-                    [shape.feed_forward_length, width],
-                    stored,
-                )?,
-                up: self.linear(&name("ffn_up"), [shape.feed_forward_length, width], stored)?,
-                down: self.linear(
-                    &name("ffn_down"),
-                    [width, shape.feed_forward_length],
-                    stored,
-                )?,
-            },
+        let head_norm = |part| {
+            let norm = || self.norm(&name(part), shape.head_length);
+            shape.query_key_norms.then(norm).transpose()
+        };
+        Ok(Attention {
+            query: self.linear(&name("attn_q"), [query_rows, width], rotated)?,
+            key: self.linear(&name("attn_k"), [kv_rows, width], rotated)?,
+            value: self.linear(&name("attn_v"), [kv_rows, width], stored)?,
+            output: self.linear(&name("attn_output"), [width, query_rows], stored)?,
+            query_norm: head_norm("attn_q_norm.weight")?,
+            key_norm: head_norm("attn_k_norm.weight")?,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_length: shape.head_length,
+            query_scale: shape.query_scale,
+            window: shape.window(index),
+        })
+    }
+
+    fn feed_forward(&self, index: usize) -> Result<FeedForward> {
+        let width = self.description.embedding_length;
+        let inner = self.description.feed_forward_length;
+        let linear = |part: &str, shape| {
+            self.linear(&format!("blk.{index}.{part}"), shape, RowOrder::AsStored)
+        };
+        Ok(FeedForward {
+            gate: linear("ffn_gate", [inner, width])?,
+            up: linear("ffn_up", [inner, width])?,
+            down: linear("ffn_down", [width, inner])?,
+            activation: self.description.activation,
         })
     }
 
@@ -264,10 +284,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn norm(&self, name: &str) -> Result<RmsNorm> {
+    fn norm(&self, name: &str, length: usize) -> Result<RmsNorm> {
         let tensor = self.tensor(name)?;
-        if tensor.shape != [self.description.embedding_length as u64] {
-            let message = format!("tensor {name:?} has shape {:?}", tensor.shape);
+        if tensor.shape != [length as u64] {
+            let message = format!(
+                "tensor {name:?} has shape {:?}, the metadata say [{length}]",
+                tensor.shape
+            );
             return Err(Error::InvalidGguf { message });
         }
         RmsNorm::load(&tensor, self.description.norm_epsilon, self.backend)

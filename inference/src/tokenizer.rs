@@ -1,26 +1,29 @@
 //! Text to token ids and back, from a GGUF file's own metadata.
 //!
-//! Byte-level BPE only (`tokenizer.ggml.model` = `gpt2`): the [`Vocabulary`] knows the pieces and
-//! the special ones among them, a [`PreTokenizer`] cuts text into words by the rules that the file
-//! names, and the `tokenizers` crate merges each word's bytes. The reference is llama.cpp, whose
-//! order is kept: special pieces are cut out first, the longest first, then words are merged.
+//! Two kinds, by `tokenizer.ggml.model`: [`ByteLevel`] BPE (`gpt2`) and SentencePiece's [`Scored`]
+//! merges (`llama`). The [`Vocabulary`] knows the pieces; the special ones among them are cut out
+//! of text first ([`SpecialPieces`]), what is between them is encoded. The reference is llama.cpp.
 //!
 //! Limits: [`INPUT_BYTES_MAX`] of text per call, [`WORD_BYTES_MAX`] per word. With these, time
-//! grows as `n log n` and memory by some hundred bytes per byte of the longest word only.
+//! grows as `n log n`, and memory by some hundred bytes per byte of what is merged at once and by
+//! ten per byte of text.
 
+mod byte_level;
 mod pre_tokenizer;
+mod scored;
+mod special;
 mod stream;
 mod vocabulary;
 
 use std::sync::Arc;
 
-use tokenizers::{Model, models::bpe::BPE};
-
-pub use self::stream::TextStream;
 use self::{
-    pre_tokenizer::PreTokenizer,
-    vocabulary::{PieceKind, Vocabulary, bytes_to_chars},
+    byte_level::ByteLevel,
+    scored::Scored,
+    special::{Fragment, SpecialPieces},
+    vocabulary::{PieceKind, Spelling, Vocabulary},
 };
+pub use self::{byte_level::WORD_BYTES_MAX, stream::TextStream};
 use crate::{
     error::{Error, Result},
     gguf::Metadata,
@@ -30,10 +33,6 @@ use crate::{
 /// is some 4 MiB of English.
 pub const INPUT_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes of one word given to the merging at once. Longer runs without a border (base64, a line
-/// of dashes) are cut here; a model has never seen such a word whole.
-pub const WORD_BYTES_MAX: usize = 64 << 10;
-
 /// A model's tokenizer; clones share it.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -42,16 +41,16 @@ pub struct Tokenizer {
 
 struct Inner {
     vocabulary: Vocabulary,
-    pre_tokenizer: PreTokenizer,
-    merges: BPE,
+    specials: SpecialPieces,
+    merging: Merging,
     /// Prepended where the caller wants it; none if the model does not.
     automatic_bos: Option<u32>,
 }
 
-/// Text before or after special pieces were cut out of it.
-enum Fragment<'a> {
-    Text(&'a str),
-    Special(u32),
+/// How text between special pieces becomes pieces.
+enum Merging {
+    ByteLevel(Box<ByteLevel>),
+    Scored(Scored),
 }
 
 impl Tokenizer {
@@ -61,26 +60,37 @@ impl Tokenizer {
     /// [`Error::UnsupportedModel`] for another kind of tokenizer or pre-tokenizer,
     /// [`Error::InvalidGguf`] where the metadata contradict themselves.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
-        let model = metadata.required_str("tokenizer.ggml.model")?;
-        if model != "gpt2" {
-            return Err(Error::UnsupportedModel {
-                message: format!(
-                    "tokenizer {model:?}; supported is byte-level BPE, which GGUF calls \"gpt2\""
-                ),
-            });
-        }
-        let pre_tokenizer = PreTokenizer::named(metadata.str("tokenizer.ggml.pre")?)?;
-        let vocabulary = Vocabulary::from_gguf(metadata)?;
-        let merges = vocabulary.merges(metadata, pre_tokenizer.whole_words_first())?;
+        let spelling = match metadata.required_str("tokenizer.ggml.model")? {
+            "gpt2" => Spelling::ByteCharacters,
+            "llama" => Spelling::SentencePiece,
+            other => {
+                return Err(Error::UnsupportedModel {
+                    message: format!(
+                        "tokenizer {other:?}; supported are \"gpt2\", byte-level BPE, and \
+                         \"llama\", SentencePiece's"
+                    ),
+                });
+            }
+        };
+        let vocabulary = Vocabulary::from_gguf(metadata, spelling)?;
+        let merging = match spelling {
+            Spelling::ByteCharacters => {
+                Merging::ByteLevel(Box::new(ByteLevel::from_gguf(metadata, &vocabulary)?))
+            }
+            Spelling::SentencePiece => Merging::Scored(Scored::from_gguf(metadata, &vocabulary)?),
+        };
         let adds_bos = metadata
             .bool("tokenizer.ggml.add_bos_token")?
-            .unwrap_or(pre_tokenizer.adds_bos());
+            .unwrap_or(match &merging {
+                Merging::ByteLevel(byte_level) => byte_level.adds_bos(),
+                Merging::Scored(_) => true,
+            });
         let automatic_bos = vocabulary.bos_id.filter(|_| adds_bos);
         Ok(Self {
             inner: Arc::new(Inner {
+                specials: SpecialPieces::new(vocabulary.specials()?),
                 vocabulary,
-                pre_tokenizer,
-                merges,
+                merging,
                 automatic_bos,
             }),
         })
@@ -107,17 +117,25 @@ impl Tokenizer {
         if add_bos {
             ids.extend(self.inner.automatic_bos);
         }
-        for fragment in self.inner.cut_special(text, parse_special) {
-            match fragment {
-                Fragment::Special(id) => ids.push(id),
-                Fragment::Text(text) => self.inner.encode_text(text, &mut ids)?,
+        let mut leads = true;
+        for fragment in self.inner.specials.cut(text, parse_special) {
+            match (fragment, &self.inner.merging) {
+                (Fragment::Special(id), _) => ids.push(id),
+                (Fragment::Text(text), Merging::ByteLevel(merging)) => {
+                    merging.encode(text, &mut ids)?;
+                }
+                (Fragment::Text(text), Merging::Scored(merging)) => {
+                    merging.encode(text, leads, &self.inner.vocabulary, &mut ids);
+                }
             }
+            leads = matches!(fragment, Fragment::Special(_));
         }
         Ok(ids)
     }
 
     /// Returns the text of ids. Bytes that are no UTF-8 become U+FFFD, unknown ids nothing, and
-    /// special pieces nothing unless kept.
+    /// special pieces nothing unless kept. A space that the tokenizer put in front stays: the ids
+    /// may be the middle of a text.
     pub fn decode(&self, ids: &[u32], keep_special: bool) -> String {
         let mut bytes = Vec::new();
         for &id in ids {
@@ -181,64 +199,16 @@ impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocabulary_size", &self.vocabulary_size())
-            .field("pre_tokenizer", &self.inner.pre_tokenizer)
+            .field("merging", &self.inner.merging)
             .finish_non_exhaustive()
     }
 }
 
-impl Inner {
-    /// Cuts special pieces out of a text, the longest first, as llama.cpp does.
-    fn cut_special<'a>(&self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
-        let mut fragments = vec![Fragment::Text(text)];
-        for (piece, id) in self.vocabulary.specials_longest_first() {
-            let always = self.vocabulary.kind(id) == Some(PieceKind::UserDefined);
-            if !(parse_special || always) || !text.contains(piece) {
-                continue;
-            }
-            let mut cut = Vec::with_capacity(fragments.len() + 2);
-            for fragment in fragments {
-                let Fragment::Text(text) = fragment else {
-                    cut.push(fragment);
-                    continue;
-                };
-                for (index, between) in text.split(piece).enumerate() {
-                    if index > 0 {
-                        cut.push(Fragment::Special(id));
-                    }
-                    if !between.is_empty() {
-                        cut.push(Fragment::Text(between));
-                    }
-                }
-            }
-            fragments = cut;
+impl std::fmt::Debug for Merging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ByteLevel(byte_level) => byte_level.fmt(f),
+            Self::Scored(_) => f.write_str("Scored"),
         }
-        fragments
-    }
-
-    fn encode_text(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        self.pre_tokenizer.words(text, &mut |word| {
-            let mut rest = word;
-            while !rest.is_empty() {
-                let (chunk, after) = rest.split_at(rest.floor_char_boundary(WORD_BYTES_MAX));
-                rest = after;
-                // A byte without a piece is lost, and what is around it is not merged across it.
-                let parts = chunk
-                    .as_bytes()
-                    .split(|byte| self.vocabulary.is_unwritable(*byte));
-                for part in parts {
-                    self.merge(part, ids)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn merge(&self, part: &[u8], ids: &mut Vec<u32>) -> Result<()> {
-        let merged = self.merges.tokenize(&bytes_to_chars(part));
-        let merged = merged.map_err(|error| Error::Internal {
-            message: format!("merging a word failed: {error}"),
-        })?;
-        ids.extend(merged.iter().map(|piece| piece.id));
-        Ok(())
     }
 }

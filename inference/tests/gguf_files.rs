@@ -64,7 +64,7 @@ fn every_tiny_model_opens_and_decodes_to_finite_weights() {
         }
         count += 1;
     }
-    assert_eq!(count, 14);
+    assert_eq!(count, 16);
     assert_eq!(types.len(), TensorType::ALL.len());
 }
 

@@ -1,9 +1,14 @@
 //! Text, perplexity and logits against what llama.cpp computed on the same files.
 //!
 //! The references are recorded (`scripts/make-references.py`); `AITHER_TEST_MODEL` names the real
-//! model, which `scripts/test.sh` fetches.
+//! model, which `scripts/test.sh` fetches. Gemma 3 is compared where `AITHER_TEST_GEMMA` names it:
+//! it is too large to be fetched each time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and shows what it measured"
+)]
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -35,6 +40,8 @@ struct GreedyPrompt {
 struct Perplexity {
     window: usize,
     perplexity: f64,
+    /// With all weights in 32 bits, where llama.cpp rounds activations otherwise than this engine.
+    unrounded: Option<f64>,
     ids: Vec<u32>,
 }
 
@@ -71,6 +78,15 @@ fn real_model() -> Model {
     load(&PathBuf::from(path))
 }
 
+/// Gemma 3 270M, where there is one.
+fn gemma() -> Option<Model> {
+    let path = std::env::var_os("AITHER_TEST_GEMMA");
+    if path.is_none() {
+        println!("skipped: AITHER_TEST_GEMMA names no model file");
+    }
+    path.map(|path| load(&PathBuf::from(path)))
+}
+
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
@@ -91,8 +107,30 @@ fn best(scores: &[f64]) -> usize {
 
 #[test]
 fn greedy_text_follows_llama_cpp() {
-    let model = real_model();
-    let reference: Greedy = read("greedy.json");
+    check_greedy(&real_model(), "greedy.json");
+}
+
+#[test]
+fn greedy_text_of_gemma_follows_llama_cpp() {
+    if let Some(model) = gemma() {
+        check_greedy(&model, "gemma3-greedy.json");
+    }
+}
+
+#[test]
+fn perplexity_is_that_of_llama_cpp() {
+    check_perplexity(&real_model(), "perplexity.json");
+}
+
+#[test]
+fn perplexity_of_gemma_is_that_of_llama_cpp() {
+    if let Some(model) = gemma() {
+        check_perplexity(&model, "gemma3-perplexity.json");
+    }
+}
+
+fn check_greedy(model: &Model, name: &str) {
+    let reference: Greedy = read(name);
     assert_eq!(reference.prompts.len(), 30);
     let prompts = reference.prompts.len();
     let (mut steps, mut agreed, mut gaps) = (0usize, 0usize, Vec::new());
@@ -140,10 +178,8 @@ fn greedy_text_follows_llama_cpp() {
     );
 }
 
-#[test]
-fn perplexity_is_that_of_llama_cpp() {
-    let model = real_model();
-    let reference: Perplexity = read("perplexity.json");
+fn check_perplexity(model: &Model, name: &str) {
+    let reference: Perplexity = read(name);
     assert_eq!(reference.ids.len(), 5000);
     let (mut loss, mut count) = (0.0, 0usize);
     for window in reference.ids.chunks(reference.window) {
@@ -154,17 +190,20 @@ fn perplexity_is_that_of_llama_cpp() {
         }
     }
     let perplexity = (loss / count as f64).exp();
-    let difference = perplexity / reference.perplexity - 1.0;
-    println!(
-        "{perplexity:.4} against {:.4}: {:+.3} %",
-        reference.perplexity,
-        difference * 100.0
-    );
-    assert!(
-        difference.abs() < 0.005,
-        "{perplexity} against {}",
-        reference.perplexity
-    );
+    let difference = |theirs: f64| {
+        let difference = perplexity / theirs - 1.0;
+        println!(
+            "{perplexity:.4} against {theirs:.4}: {:+.3} %",
+            difference * 100.0
+        );
+        difference
+    };
+    let rounded = difference(reference.perplexity);
+    match reference.unrounded.map(difference) {
+        // Being nearer to the weights than llama.cpp may be a larger difference, but no loss.
+        Some(unrounded) => assert!(unrounded.abs() < 0.005 && rounded < 0.005),
+        None => assert!(rounded.abs() < 0.005),
+    }
 }
 
 #[test]
@@ -216,10 +255,11 @@ fn logits_of_every_architecture_and_type_are_those_of_llama_cpp() {
 }
 
 /// Whether llama.cpp rounds activations as this engine does: not at all, or to 8 bits in groups of
-/// 32. It rounds them to the weights' 16 bits where these have so many, and in groups of 256 for
-/// K-quants.
+/// 32. It rounds them to the weights' 16 bits where these have so many, in groups of 256 for
+/// K-quants, and takes gemma's activation from a table of 16 bits. (Computed with that table,
+/// `gemma3.gguf` differs by 4e-5, computed without by the 8e-4 that this engine shows.)
 fn is_rounded_alike(name: &str) -> bool {
-    let parts = ["bf16", "rope-linear", "q2_k", "q4_k"];
+    let parts = ["bf16", "rope-linear", "q2_k", "q4_k", "gemma3"];
     !parts.iter().any(|part| name.contains(part))
 }
 
@@ -228,7 +268,9 @@ fn is_rounded_alike(name: &str) -> bool {
 fn tolerance(name: &str) -> f64 {
     match name {
         "llama.gguf" | "llama-rope-llama3.gguf" | "mistral.gguf" | "qwen2.gguf" => 1e-4,
+        "gemma3.gguf" => 2e-3,
         "llama-rope-linear.gguf" => 5e-3,
+        "gemma3-q8_0.gguf" => 5e-2,
         "qwen2-bf16.gguf" => 2e-2,
         "llama-q2_k.gguf" | "llama-q4_k_m.gguf" => 8e-2,
         _ => 3e-2,
@@ -237,7 +279,8 @@ fn tolerance(name: &str) -> f64 {
 
 #[test]
 fn a_prompt_in_pieces_gives_the_logits_of_the_whole() {
-    for name in ["llama.gguf", "qwen2.gguf", "llama-q4_1.gguf"] {
+    // The pieces of gemma3 end before, at and behind its window of eight.
+    for name in ["llama.gguf", "qwen2.gguf", "llama-q4_1.gguf", "gemma3.gguf"] {
         let model = load(&testdata("tiny").join(name));
         let ids: Vec<u32> = (0..24).map(|index| index * 7 % 256).collect();
         let whole = model.forward(&ids, &mut model.new_cache()).unwrap();

@@ -1,8 +1,10 @@
-//! The tokenizer against llama.cpp: 2 000 texts under each pre-tokenizer, special pieces on and
-//! off, and what follows from it (decoding, streaming, long input).
+//! The tokenizer against llama.cpp: 2 000 texts under each pre-tokenizer and with SentencePiece's
+//! scores, special pieces on and off, and what follows from it (decoding, streaming, long input).
 //!
-//! The references and the vocabulary come from `scripts/make-text-references.py tokenizer`. The
-//! vocabulary is SmolLM2's for all pre-tokenizers: only the rule for words differs.
+//! The references and the vocabularies come from `scripts/make-text-references.py`. That of
+//! byte-level BPE is SmolLM2's for all pre-tokenizers: only the rule for words differs. That with
+//! scores is a part of Gemma 3's; where `AITHER_TEST_GEMMA` names a model file, the whole is
+//! compared too.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -44,8 +46,22 @@ fn end_of(bytes: &[u8], key: &[u8]) -> usize {
 }
 
 fn references() -> Value {
-    let text = fs::read_to_string(folder().join("references.json")).unwrap();
+    read("references.json")
+}
+
+fn read(name: &str) -> Value {
+    let text = fs::read_to_string(folder().join(name)).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// Builds the tokenizer of a part of Gemma 3's vocabulary, optionally with that flag replaced.
+fn gemma(flag: Option<(&str, bool)>) -> Tokenizer {
+    let mut bytes = fs::read(folder().join("gemma3.gguf")).unwrap();
+    if let Some((key, value)) = flag {
+        let at = end_of(&bytes, key.as_bytes()) + 4;
+        bytes[at] = u8::from(value);
+    }
+    Tokenizer::from_gguf(Gguf::parse(&bytes).unwrap().metadata()).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -79,28 +95,46 @@ fn check(pre_tokenizer: &str) {
     }
     let special = changed(&plain, &references[format!("{pre_tokenizer} special")]);
     let tokenizer = tokenizer(pre_tokenizer);
+    let encode = |text: &str, parse_special| tokenizer.encode(text, parse_special, false);
+    compare(pre_tokenizer, &texts, &plain, |text| encode(text, false));
+    compare(pre_tokenizer, &texts, &special, |text| encode(text, true));
+}
+
+/// Compares what each text becomes and shows the first that differ.
+fn compare<T: PartialEq + std::fmt::Debug>(
+    name: &str,
+    texts: &[&str],
+    expected: &[T],
+    encode: impl Fn(&str) -> Result<T, Error>,
+) {
+    assert_eq!(texts.len(), expected.len());
     let mut wrong = Vec::new();
-    for (parse_special, expected) in [(false, plain), (true, special)] {
-        for (text, expected) in texts.iter().zip(expected) {
-            let found = tokenizer.encode(text, parse_special, false).unwrap();
-            if found != expected {
-                wrong.push(format!(
-                    "{text:?} {parse_special}: {found:?}, expected {expected:?}"
-                ));
-            }
+    for (text, expected) in texts.iter().zip(expected) {
+        let found = encode(text).unwrap();
+        if found != *expected {
+            wrong.push(format!("{text:?}: {found:?}, expected {expected:?}"));
         }
     }
-    let shown = wrong
-        .iter()
-        .take(10)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("\n");
-    assert!(
-        wrong.is_empty(),
-        "{pre_tokenizer}: {} texts differ\n{shown}",
-        wrong.len()
-    );
+    let shown = wrong[..wrong.len().min(10)].join("\n");
+    let count = wrong.len();
+    assert!(wrong.is_empty(), "{name}: {count} texts differ\n{shown}");
+}
+
+/// Compares digests of the ids, the beginning of sequence among them.
+fn compare_digests(name: &str, tokenizer: &Tokenizer) {
+    let references = read("gemma3.json");
+    let texts = texts(&references);
+    for (kind, parse_special) in [("plain", false), ("special", true)] {
+        let expected = ids(&references[format!("{name} {kind} digests")]);
+        compare(name, &texts, &expected, |text| {
+            let ids = tokenizer.encode(text, parse_special, true)?;
+            // 32-bit FNV-1a, an id at a time.
+            let digest = ids.iter().fold(0x811C_9DC5_u32, |hash, id| {
+                (hash ^ id).wrapping_mul(0x0100_0193)
+            });
+            Ok(digest)
+        });
+    }
 }
 
 #[test]
@@ -129,10 +163,69 @@ fn unnamed_pre_tokenizer_encodes_as_llama_cpp() {
 }
 
 #[test]
+fn scored_pieces_encode_as_llama_cpp() {
+    let references = read("gemma3.json");
+    let texts = texts(&references);
+    assert_eq!(texts.len(), 2000);
+    let plain: Vec<Vec<u32>> = references["plain"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(ids)
+        .collect();
+    let special = changed(&plain, &references["special"]);
+    let tokenizer = gemma(None);
+    let encode = |text: &str, parse_special| tokenizer.encode(text, parse_special, false);
+    compare("gemma3", &texts, &plain, |text| encode(text, false));
+    compare("gemma3", &texts, &special, |text| encode(text, true));
+}
+
+#[test]
+fn scored_pieces_with_a_space_in_front_encode_as_llama_cpp() {
+    let flag = ("tokenizer.ggml.add_space_prefix", true);
+    compare_digests("prefix", &gemma(Some(flag)));
+}
+
+#[test]
+fn whole_vocabulary_of_gemma_encodes_as_llama_cpp() {
+    let Some(path) = std::env::var_os("AITHER_TEST_GEMMA") else {
+        println!("skipped: AITHER_TEST_GEMMA names no model file");
+        return;
+    };
+    let gguf = Gguf::open(Path::new(&path)).unwrap();
+    compare_digests("whole", &Tokenizer::from_gguf(gguf.metadata()).unwrap());
+}
+
+#[test]
 fn end_of_generation_ids_are_those_of_llama_cpp() {
-    let expected = ids(&references()["end_of_generation"]);
-    let found: Vec<u32> = tokenizer("smollm").end_of_generation_ids().collect();
-    assert_eq!(found, expected);
+    let recorded = [
+        (tokenizer("smollm"), references()),
+        (gemma(None), read("gemma3.json")),
+    ];
+    for (tokenizer, references) in recorded {
+        let expected = ids(&references["end_of_generation"]);
+        let found: Vec<u32> = tokenizer.end_of_generation_ids().collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn decoding_scored_pieces_restores_every_text() {
+    let tokenizer = gemma(None);
+    for text in texts(&read("gemma3.json")) {
+        for parse_special in [false, true] {
+            let ids = tokenizer.encode(text, parse_special, false).unwrap();
+            // The one character that comes back as another: it is how pieces write a space.
+            assert_eq!(tokenizer.decode(&ids, true), text.replace('▁', " "));
+        }
+    }
+}
+
+#[test]
+fn a_space_is_put_before_text_that_leads_and_stays() {
+    let tokenizer = gemma(Some(("tokenizer.ggml.add_space_prefix", true)));
+    let ids = tokenizer.encode("a<bos>b\nc", true, false).unwrap();
+    assert_eq!(tokenizer.decode(&ids, true), " a<bos> b\n c");
 }
 
 #[test]
@@ -154,8 +247,12 @@ fn decoding_restores_every_text_but_for_bytes_without_a_piece() {
 
 #[test]
 fn streamed_pieces_are_the_text_and_never_half_a_character() {
-    let tokenizer = tokenizer("smollm");
-    for text in texts(&references()) {
+    check_stream(&tokenizer("smollm"), &references());
+    check_stream(&gemma(None), &read("gemma3.json"));
+}
+
+fn check_stream(tokenizer: &Tokenizer, references: &Value) {
+    for text in texts(references) {
         let ids = tokenizer.encode(text, true, false).unwrap();
         let whole = tokenizer.decode(&ids, false);
         let mut stream = tokenizer.stream();
@@ -175,16 +272,17 @@ fn streamed_pieces_are_the_text_and_never_half_a_character() {
 
 #[test]
 fn any_ids_stream_to_what_decoding_them_together_gives() {
-    let tokenizer = tokenizer("smollm");
-    let size = tokenizer.vocabulary_size() as u32;
-    // A fixed walk through the vocabulary, unknown ids included.
-    let ids: Vec<u32> = (0..20_000_u32)
-        .map(|step| step.wrapping_mul(48_271) % (size + 9))
-        .collect();
-    let mut stream = tokenizer.stream();
-    let mut streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
-    streamed += &stream.finish();
-    assert_eq!(streamed, tokenizer.decode(&ids, false));
+    for tokenizer in [tokenizer("smollm"), gemma(None)] {
+        let size = tokenizer.vocabulary_size() as u32;
+        // A fixed walk through the vocabulary, unknown ids included.
+        let ids: Vec<u32> = (0..20_000_u32)
+            .map(|step| step.wrapping_mul(48_271) % (size + 9))
+            .collect();
+        let mut stream = tokenizer.stream();
+        let mut streamed: String = ids.iter().map(|id| stream.push(*id)).collect();
+        streamed += &stream.finish();
+        assert_eq!(streamed, tokenizer.decode(&ids, false));
+    }
 }
 
 #[test]
@@ -215,6 +313,25 @@ fn beginning_is_added_only_where_the_caller_and_the_model_want_one() {
 }
 
 #[test]
+fn scores_that_are_no_numbers_are_refused() {
+    let mut bytes = fs::read(folder().join("gemma3.gguf")).unwrap();
+    // Behind the key: its type, the element's type, the count.
+    let score = end_of(&bytes, b"tokenizer.ggml.scores") + 4 + 4 + 8;
+    bytes[score..score + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = Tokenizer::from_gguf(Gguf::parse(&bytes).unwrap().metadata()).unwrap_err();
+    assert!(matches!(&error, Error::InvalidGguf { message } if message.contains("score")));
+}
+
+#[test]
+fn byte_pieces_that_name_no_byte_are_refused() {
+    let mut bytes = fs::read(folder().join("gemma3.gguf")).unwrap();
+    let name = end_of(&bytes, b"<0x41>") - "1>".len();
+    bytes[name] = b'g';
+    let error = Tokenizer::from_gguf(Gguf::parse(&bytes).unwrap().metadata()).unwrap_err();
+    assert!(matches!(&error, Error::InvalidGguf { message } if message.contains("byte")));
+}
+
+#[test]
 fn another_pre_tokenizer_is_refused_by_name() {
     let bytes = with_pre_tokenizer("tekken");
     let error = Tokenizer::from_gguf(Gguf::parse(&bytes).unwrap().metadata()).unwrap_err();
@@ -235,7 +352,6 @@ fn merges_outside_the_vocabulary_are_refused() {
 
 #[test]
 fn long_input_takes_time_in_proportion() {
-    let tokenizer = tokenizer("smollm");
     let million = 1_000_000;
     let inputs = [
         ("one letter", "a".repeat(million)),
@@ -247,19 +363,37 @@ fn long_input_takes_time_in_proportion() {
         ("line breaks", " \n".repeat(million / 2)),
         ("prose", "the node answers, and then? ".repeat(million / 28)),
         ("special pieces", "<|im_end|>".repeat(million / 10)),
+        ("all special pieces", all_specials().repeat(million / 1000)),
+        ("runs", ("\n".repeat(30) + "x").repeat(million / 31)),
+        ("no piece", "\u{10FFFF}".repeat(million / 4)),
     ];
-    for (name, text) in inputs {
-        let start = Instant::now();
-        let ids = tokenizer.encode(&text, true, false).unwrap();
-        let elapsed = start.elapsed();
-        println!("{name}: {} ids in {} ms", ids.len(), elapsed.as_millis());
-        assert_eq!(tokenizer.decode(&ids, true), text, "{name}");
-        // Quadratic work on a million characters would take hours.
-        assert!(
-            elapsed < Duration::from_secs(120),
-            "{name} took {elapsed:?}"
-        );
+    for (kind, tokenizer) in [("bytes", tokenizer("smollm")), ("scores", gemma(None))] {
+        for (name, text) in &inputs {
+            let start = Instant::now();
+            let ids = tokenizer.encode(text, true, false).unwrap();
+            let elapsed = start.elapsed();
+            println!(
+                "{kind}, {name}: {} ids in {} ms",
+                ids.len(),
+                elapsed.as_millis()
+            );
+            assert_eq!(tokenizer.decode(&ids, true), *text, "{kind}, {name}");
+            // Quadratic work on a million characters would take hours.
+            assert!(
+                elapsed < Duration::from_secs(120),
+                "{kind}, {name} took {elapsed:?}"
+            );
+        }
     }
+}
+
+/// A thousand bytes of Gemma's special pieces, each of which is cut out by itself.
+fn all_specials() -> String {
+    let tokenizer = gemma(None);
+    let special = (0..tokenizer.vocabulary_size() as u32).filter(|id| tokenizer.is_special(*id));
+    let texts = special.filter_map(|id| tokenizer.piece(id));
+    let bytes: Vec<u8> = texts.flatten().copied().collect();
+    String::from_utf8(bytes[..1000].to_vec()).unwrap()
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Root-mean-square normalisation.
 
-use burn::tensor::Tensor;
+use std::sync::Arc;
 
-use super::linear::load_vector;
+use burn::tensor::{Tensor, TensorData};
+
+use super::linear::load_values;
 use crate::{backend::Backend, error::Result, gguf::TensorView, ops::packed::RowOrder};
 
 /// `x / rms(x) · gain`.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
-    gain: Tensor<2>,
+    gain: Tensor<1>,
+    host_gain: Arc<[f32]>,
     epsilon: f32,
 }
 
@@ -18,13 +21,30 @@ impl RmsNorm {
     /// # Errors
     /// The tensor's data does not match its shape.
     pub fn load(gain: &TensorView<'_>, epsilon: f32, backend: &Backend) -> Result<Self> {
-        let gain = load_vector(gain, RowOrder::AsStored, backend.device())?.unsqueeze();
-        Ok(Self { gain, epsilon })
+        let values = load_values(gain, RowOrder::AsStored, 1)?;
+        let host_gain = Arc::from(values.as_slice());
+        let len = values.len();
+        let gain = Tensor::from_data(TensorData::new(values, [len]), backend.device());
+        Ok(Self {
+            gain,
+            host_gain,
+            epsilon,
+        })
     }
 
-    /// Normalises rows.
-    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let mean_square = input.clone().square().mean_dim(1);
-        input * (mean_square + self.epsilon).sqrt().recip() * self.gain.clone()
+    /// The gain, for kernels that run on the host.
+    pub fn gain(&self) -> &[f32] {
+        &self.host_gain
+    }
+
+    /// Added to the mean square.
+    pub fn epsilon(&self) -> f32 {
+        self.epsilon
+    }
+
+    /// Normalises along the last dimension.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let mean_square = input.clone().square().mean_dim(D - 1);
+        input * (mean_square + self.epsilon).sqrt().recip() * self.gain.clone().unsqueeze()
     }
 }

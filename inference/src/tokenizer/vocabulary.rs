@@ -1,13 +1,13 @@
 //! The pieces of a vocabulary: their bytes, which of them are special, and what ends generation.
 //!
 //! In the file a piece is text in which each byte stands as one printable character (GPT-2's
-//! table); special pieces stand as they are. Kinds and the end-of-generation set follow llama.cpp,
+//! table), or in which a space stands as `▁` and a byte by its name (SentencePiece); special
+//! pieces stand as they are. Kinds and the end-of-generation set follow llama.cpp,
 //! which knows some pieces by their text because converters forget to mark them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use tokenizers::models::bpe::{BPE, Vocab};
-
+use super::special::SpecialPiece;
 use crate::{
     error::{Error, Result},
     gguf::Metadata,
@@ -19,7 +19,7 @@ const PIECES_MAX: usize = 1 << 20;
 /// Bytes of a piece; the longest in use are runs of a few hundred spaces.
 const PIECE_BYTES_MAX: usize = 4096;
 
-/// Special pieces: each is searched for in every text. Llama 3 has 256, Tekken 1 000.
+/// Special pieces. Llama 3 has 256, Tekken 1 000, Gemma 3 6 400.
 const SPECIALS_MAX: usize = 8192;
 
 /// Texts that end a turn or a text, however the file marks them.
@@ -68,6 +68,18 @@ const FILL_GROUPS: &[(&str, &[&str])] = &[
     ("tokenizer.ggml.fim_sep_token_id", &["<|file_sep|>"]),
 ];
 
+/// SentencePiece's space.
+pub(super) const SPACE: char = '▁';
+
+/// How a file writes pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Each byte as one printable character: GPT-2's table.
+    ByteCharacters,
+    /// As text, spaces as [`SPACE`], and bytes by their names: `<0x0A>`.
+    SentencePiece,
+}
+
 /// What a piece is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PieceKind {
@@ -79,6 +91,8 @@ pub(super) enum PieceKind {
     Control,
     /// Text that is recognised whole wherever it stands.
     UserDefined,
+    /// One byte, where the vocabulary names bytes.
+    Byte,
 }
 
 /// The pieces of a model.
@@ -88,12 +102,10 @@ pub(super) struct Vocabulary {
     /// All pieces' bytes in a row; piece `id` ends at `ends[id]`.
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// Bytes that are no piece by themselves: small vocabularies lack some control characters.
-    unwritable: Vec<u8>,
-    /// Texts and ids of pieces that are cut out of text, the longest first.
-    specials: Vec<(String, u32)>,
     pub(super) bos_id: Option<u32>,
     pub(super) eos_id: Option<u32>,
+    /// Stands for what no piece can write.
+    pub(super) unknown_id: Option<u32>,
     pub(super) end_of_generation: BTreeSet<u32>,
 }
 
@@ -102,78 +114,85 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`Error::InvalidGguf`] where it contradicts itself or exceeds a limit.
-    pub(super) fn from_gguf(metadata: &Metadata) -> Result<Self> {
+    pub(super) fn from_gguf(metadata: &Metadata, spelling: Spelling) -> Result<Self> {
         let texts = metadata.required_strings("tokenizer.ggml.tokens")?;
         let types = metadata.i32s("tokenizer.ggml.token_type")?;
         let ids = read_ids(texts)?;
-        let mut kinds = read_kinds(texts.len(), types.as_deref())?;
-        let end_of_generation = end_of_generation(metadata, &ids, &mut kinds)?;
-        let specials = specials(texts, &kinds)?;
+        let mut kinds = read_kinds(texts.len(), types.as_deref(), spelling)?;
+        // What llama.cpp takes for the ids that SentencePiece files do not name.
+        let default = |id: u32| (spelling == Spelling::SentencePiece).then_some(id);
+        let id = |name: &str, default: Option<u32>| {
+            let key = format!("tokenizer.ggml.{name}_token_id");
+            let has = |id: &u32| (*id as usize) < texts.len();
+            Ok::<_, Error>(match metadata.u32(&key)? {
+                // One outside the vocabulary counts as absent, as in llama.cpp.
+                Some(id) => Some(id).filter(has),
+                None => default.filter(has),
+            })
+        };
+        let eos_id = id("eos", default(2))?;
+        let mut end_of_generation = end_of_generation(metadata, &ids, &mut kinds)?;
+        end_of_generation.extend(eos_id);
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(texts.len());
         for (text, kind) in texts.iter().zip(&kinds) {
-            match kind {
-                PieceKind::Normal => chars_to_bytes(text, &mut bytes),
+            match (kind, spelling) {
+                (PieceKind::Normal, Spelling::ByteCharacters) => chars_to_bytes(text, &mut bytes),
+                (PieceKind::Normal, Spelling::SentencePiece) => {
+                    bytes.extend_from_slice(text.replace(SPACE, " ").as_bytes());
+                }
+                (PieceKind::Byte, _) => bytes.push(
+                    named_byte(text)
+                        .ok_or_else(|| invalid(format!("vocabulary entry {text:?} is no byte")))?,
+                ),
                 _ => bytes.extend_from_slice(text.as_bytes()),
             }
             ends.push(bytes.len());
         }
         Ok(Self {
-            bos_id: id_at(metadata, "tokenizer.ggml.bos_token_id", ids.len())?,
-            eos_id: id_at(metadata, "tokenizer.ggml.eos_token_id", ids.len())?,
-            unwritable: (0..=u8::MAX)
-                .filter(|byte| !ids.contains_key(&bytes_to_chars(&[*byte])))
-                .collect(),
+            bos_id: id("bos", default(1))?,
+            eos_id,
+            unknown_id: id("unknown", default(0))?,
             ids,
             kinds,
             bytes,
             ends,
-            specials,
             end_of_generation,
         })
     }
 
-    /// Builds the merging model over these pieces.
+    /// Returns the pieces that are cut out of text.
     ///
     /// # Errors
-    /// [`Error::InvalidGguf`] for a merge whose parts or whole are no pieces.
-    pub(super) fn merges(&self, metadata: &Metadata, whole_words_first: bool) -> Result<BPE> {
-        let mut seen = HashSet::new();
-        let mut merges = Vec::new();
-        for merge in metadata.required_strings("tokenizer.ggml.merges")? {
-            // The library panics on merges outside its vocabulary, so each is checked before.
-            let (left, right) = split_merge(merge)
-                .filter(|(left, right)| {
-                    [*left, *right, &format!("{left}{right}")]
-                        .iter()
-                        .all(|part| self.ids.contains_key(*part))
-                })
-                .ok_or_else(|| invalid(format!("merge {merge:?} is not one of two pieces")))?;
-            if seen.insert((left, right)) {
-                merges.push((left.to_owned(), right.to_owned()));
-            }
-        }
-        let vocabulary: Vocab = self
-            .ids
-            .iter()
-            .map(|(text, id)| (text.clone(), *id))
+    /// [`Error::InvalidGguf`] for more than [`SPECIALS_MAX`].
+    pub(super) fn specials(&self) -> Result<Vec<SpecialPiece>> {
+        let is_special = |kind| !matches!(kind, PieceKind::Normal | PieceKind::Byte);
+        let specials: Vec<SpecialPiece> = self
+            .texts()
+            .map(|(text, id)| (text, id, self.kinds[id as usize]))
+            .filter(|(_, id, kind)| is_special(*kind) && self.piece(*id) != Some(&[]))
+            .map(|(text, id, kind)| SpecialPiece {
+                text: text.to_owned(),
+                id,
+                always: kind == PieceKind::UserDefined,
+            })
             .collect();
-        // The library's cache is per thread and outlives the model; merging is fast without.
-        BPE::builder()
-            .vocab_and_merges(vocabulary, merges)
-            .ignore_merges(whole_words_first)
-            .cache_capacity(0)
-            .build()
-            .map_err(|error| invalid(format!("the merges are inconsistent: {error}")))
+        if specials.len() > SPECIALS_MAX {
+            return Err(invalid(format!(
+                "the vocabulary has {} special entries, at most {SPECIALS_MAX} are allowed",
+                specials.len()
+            )));
+        }
+        Ok(specials)
+    }
+
+    /// Returns all pieces as the file writes them, in no order.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.ids.iter().map(|(text, id)| (text.as_str(), *id))
     }
 
     pub(super) fn len(&self) -> usize {
         self.kinds.len()
-    }
-
-    /// Returns whether a byte is lost in encoding.
-    pub(super) fn is_unwritable(&self, byte: u8) -> bool {
-        self.unwritable.contains(&byte)
     }
 
     pub(super) fn id_of(&self, text: &str) -> Option<u32> {
@@ -189,10 +208,6 @@ impl Vocabulary {
         let end = *self.ends.get(index)?;
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         Some(&self.bytes[start..end])
-    }
-
-    pub(super) fn specials_longest_first(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.specials.iter().map(|(text, id)| (text.as_str(), *id))
     }
 }
 
@@ -226,7 +241,7 @@ fn read_ids(texts: &[String]) -> Result<HashMap<String, u32>> {
     Ok(ids)
 }
 
-fn read_kinds(len: usize, types: Option<&[i32]>) -> Result<Vec<PieceKind>> {
+fn read_kinds(len: usize, types: Option<&[i32]>, spelling: Spelling) -> Result<Vec<PieceKind>> {
     let Some(types) = types else {
         return Ok(vec![PieceKind::Normal; len]);
     };
@@ -240,6 +255,7 @@ fn read_kinds(len: usize, types: Option<&[i32]>) -> Result<Vec<PieceKind>> {
         2 => PieceKind::Unknown,
         3 => PieceKind::Control,
         4 => PieceKind::UserDefined,
+        6 if spelling == Spelling::SentencePiece => PieceKind::Byte,
         _ => PieceKind::Normal,
     };
     Ok(types[..len].iter().map(kind).collect())
@@ -267,43 +283,17 @@ fn end_of_generation(
         kinds[id as usize] = PieceKind::Control;
         ends.insert(id);
     }
-    for name in ["eos", "eot", "eom"] {
+    for name in ["eot", "eom"] {
         let key = format!("tokenizer.ggml.{name}_token_id");
         ends.extend(id_at(metadata, &key, ids.len())?);
     }
     Ok(ends)
 }
 
-fn specials(texts: &[String], kinds: &[PieceKind]) -> Result<Vec<(String, u32)>> {
-    let mut specials: Vec<(String, u32)> = (0..)
-        .zip(texts)
-        .zip(kinds)
-        .filter(|((_, text), kind)| **kind != PieceKind::Normal && !text.is_empty())
-        .map(|((id, text), _)| (text.clone(), id))
-        .collect();
-    if specials.len() > SPECIALS_MAX {
-        return Err(invalid(format!(
-            "the vocabulary has {} special entries, at most {SPECIALS_MAX} are allowed",
-            specials.len()
-        )));
-    }
-    specials.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-    Ok(specials)
-}
-
 /// Returns an id from the metadata; one outside the vocabulary counts as absent, as in llama.cpp.
 fn id_at(metadata: &Metadata, key: &str, len: usize) -> Result<Option<u32>> {
     let id = metadata.u32(key)?;
     Ok(id.filter(|id| usize::try_from(*id).is_ok_and(|index| index < len)))
-}
-
-/// Splits a merge at its first space, which may not be its first character.
-fn split_merge(merge: &str) -> Option<(&str, &str)> {
-    let (at, _) = merge
-        .char_indices()
-        .skip(1)
-        .find(|(_, char)| *char == ' ')?;
-    Some((&merge[..at], &merge[at + 1..]))
 }
 
 /// Writes each byte as the printable character that stands for it in the file.
@@ -335,12 +325,26 @@ fn chars_to_bytes(text: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-fn invalid(message: String) -> Error {
+/// The name of a byte in a SentencePiece vocabulary.
+pub(super) fn byte_name(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
+}
+
+/// The inverse.
+fn named_byte(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    let byte = u8::from_str_radix(digits, 16).ok()?;
+    (byte_name(byte) == text).then_some(byte)
+}
+
+pub(super) fn invalid(message: String) -> Error {
     Error::InvalidGguf { message }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -356,10 +360,10 @@ mod tests {
     }
 
     #[test]
-    fn merges_are_split_at_the_first_space_that_is_not_the_first_character() {
-        assert_eq!(split_merge("a b"), Some(("a", "b")));
-        assert_eq!(split_merge("  b"), Some((" ", "b")));
-        assert_eq!(split_merge("ab"), None);
-        assert_eq!(split_merge("é è"), Some(("é", "è")));
+    fn byte_pieces_are_named_in_two_capital_digits() {
+        assert_eq!(byte_name(0x0A), "<0x0A>");
+        assert_eq!(named_byte("<0xFE>"), Some(0xFE));
+        let wrong = ["<0xfe>", "<0x+1>", "<0x1>", "<0x100>", "0xFE", "<é>", ""];
+        assert!(wrong.iter().all(|text| named_byte(text).is_none()));
     }
 }
