@@ -1,72 +1,77 @@
-//! The quantized product in plain Rust: for CPUs without a kernel of their own, and the
-//! reference for those that have one. Integer parts are exact, so kernels differ from it only in
-//! the order of float additions.
+//! The products in plain Rust: for CPUs without a kernel of their own, and the reference for those
+//! that have one. Integer parts are exact, so kernels differ from it only in the order of float
+//! additions.
 
-use super::{Inputs, Output, ScalesView, Tile};
-use crate::ops::packed::{COLUMNS_PER_STEP, CodeWidth, TILE_ROWS};
+#![expect(unsafe_code, reason = "inputs and output are shared between threads")]
 
-/// Multiplies one tile with all rows.
-pub(super) fn tile(tile: &Tile<'_>, inputs: &Inputs, index: usize, output: Output) {
-    for row in 0..inputs.rows {
-        output.store(row, index, &row_product(tile, inputs, row));
-    }
-}
+use std::ops::Range;
 
-fn row_product(tile: &Tile<'_>, inputs: &Inputs, row: usize) -> [f32; TILE_ROWS] {
-    let layout = tile.layout;
-    let mut results = [0.0f32; TILE_ROWS];
-    for group in 0..tile.groups {
-        let codes = &tile.codes[group * layout.group_bytes()..][..layout.group_bytes()];
-        let input = &inputs.codes[row * inputs.columns + group * layout.group..][..layout.group];
-        let products = match layout.width {
-            CodeWidth::Four => nibble_products(codes, input),
-            CodeWidth::Eight => byte_products(codes, input),
-        };
-        let index = row * inputs.groups + group;
-        for (lane, result) in results.iter_mut().enumerate() {
-            let product = products[lane] + inputs.offsets[index];
-            *result += product as f32 * (at(tile.scales, group, lane) * inputs.scales[index]);
-            if let Some(mins) = tile.mins {
-                *result += at(mins, group, lane) * inputs.sums[index];
-            }
+use super::{
+    inputs::{INPUT_GROUP, Inputs, Unit},
+    output::Output,
+};
+use crate::ops::packed::{CodeLayout, FloatType, Layout, PackedMatrix, TILE_ROWS, Tile};
+
+/// Multiplies some tiles with all rows.
+///
+/// # Safety
+/// Nobody fills `inputs` or touches these tiles' columns of `output` while this runs. The caller
+/// has checked that sizes agree.
+pub(super) unsafe fn run(
+    matrix: &PackedMatrix,
+    inputs: &Inputs,
+    tiles: Range<usize>,
+    output: Output<'_>,
+) {
+    for index in tiles {
+        let tile = matrix.tile(index);
+        for row in 0..inputs.rows() {
+            // SAFETY: inputs have as many rows and columns; the caller keeps writers away.
+            let products = unsafe {
+                match matrix.layout() {
+                    Layout::Codes(layout) => {
+                        let (units, len) = (inputs.units(row), inputs.row_units());
+                        code_products(tile, layout, std::slice::from_raw_parts(units, len))
+                    }
+                    Layout::Floats(ty) => {
+                        let (floats, len) = (inputs.floats(row), inputs.columns());
+                        float_products(tile, ty, std::slice::from_raw_parts(floats, len))
+                    }
+                }
+            };
+            // SAFETY: the caller has this tile's columns to itself.
+            unsafe { output.store(row, index, &products) };
         }
     }
-    results
 }
 
-fn at(scales: ScalesView<'_>, group: usize, lane: usize) -> f32 {
-    match scales {
-        ScalesView::Half(values) => values[group * TILE_ROWS + lane].to_f32(),
-        ScalesView::Full(values) => values[group * TILE_ROWS + lane],
-    }
-}
-
-fn byte_products(codes: &[u8], input: &[i8]) -> [i32; TILE_ROWS] {
-    let mut sums = [0i32; TILE_ROWS];
-    let steps = codes.chunks_exact(TILE_ROWS * COLUMNS_PER_STEP);
-    for (codes, input) in steps.zip(input.chunks_exact(COLUMNS_PER_STEP)) {
-        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(COLUMNS_PER_STEP)) {
-            for (&code, &input) in codes.iter().zip(input) {
-                *sum += i32::from(code.cast_signed()) * i32::from(input);
+fn code_products(tile: Tile<'_>, layout: CodeLayout, units: &[Unit]) -> [f32; TILE_ROWS] {
+    std::array::from_fn(|lane| {
+        let mut result = 0.0f32;
+        for (index, unit) in units.iter().enumerate() {
+            for group in 0..layout.unit_groups() {
+                let first = group * layout.group;
+                let mut dot = 0i32;
+                for (within, &input) in unit.codes[first..first + layout.group].iter().enumerate() {
+                    let column = index * INPUT_GROUP + first + within;
+                    dot += tile.code(layout, lane, column) * i32::from(input);
+                }
+                let (scale, min) = tile.scale(layout, lane, index * layout.unit_groups() + group);
+                result += dot as f32 * (scale * unit.scale);
+                if layout.has_min {
+                    result += min * unit.sum(layout, group);
+                }
             }
         }
-    }
-    sums
+        result
+    })
 }
 
-fn nibble_products(codes: &[u8], input: &[i8]) -> [i32; TILE_ROWS] {
-    let mut sums = [0i32; TILE_ROWS];
-    let (low, high) = input.split_at(input.len() / 2);
-    let inputs = low
-        .chunks_exact(COLUMNS_PER_STEP)
-        .zip(high.chunks_exact(COLUMNS_PER_STEP));
-    for (codes, (low, high)) in codes.chunks_exact(TILE_ROWS * COLUMNS_PER_STEP).zip(inputs) {
-        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(COLUMNS_PER_STEP)) {
-            for ((&code, &low), &high) in codes.iter().zip(low).zip(high) {
-                *sum += i32::from(code & 15) * i32::from(low);
-                *sum += i32::from(code >> 4) * i32::from(high);
-            }
-        }
-    }
-    sums
+fn float_products(tile: Tile<'_>, ty: FloatType, inputs: &[f32]) -> [f32; TILE_ROWS] {
+    std::array::from_fn(|lane| {
+        let products = inputs.iter().enumerate();
+        products
+            .map(|(column, input)| tile.float(ty, lane, column) * input)
+            .sum()
+    })
 }
