@@ -7,6 +7,8 @@
 //! beside what plain reading of as much memory reaches between the rounds; for more rows the
 //! billions of multiply-accumulates per second. All are medians. One input row meets a matrix of
 //! the given size, which should not fit in a cache; more rows meet one of the given shape.
+//! With one thread on Linux, time is what the thread spent on a core, so that other programs on the
+//! machine disturb less; otherwise it is the clock's.
 
 use std::{io::Write, time::Instant};
 
@@ -14,7 +16,7 @@ use aither_inference::{
     Result,
     gguf::{TensorType, TensorView},
     ops::{
-        cpu::{InstructionSet, multiply},
+        cpu::{Inputs, InstructionSet, multiply_into},
         packed::{PackedMatrix, RowOrder},
     },
 };
@@ -23,8 +25,11 @@ use half::f16;
 /// Columns of the large matrix.
 const LARGE_COLUMNS: usize = 4096;
 
-/// Multiply-accumulates of one timed run: several milliseconds' worth.
-const WORK: usize = 1 << 30;
+/// Multiply-accumulates of one timed run: tens of milliseconds' worth.
+const WORK: usize = 1 << 33;
+
+/// Passes over the large matrix in one timed run.
+const PASSES: u32 = 4;
 
 struct Options {
     threads: usize,
@@ -174,6 +179,36 @@ fn half_offsets(ty: TensorType) -> &'static [usize] {
     }
 }
 
+/// One product, whose memory is taken before the time is.
+struct Product<'a> {
+    set: InstructionSet,
+    input: &'a [f32],
+    matrix: &'a PackedMatrix,
+    inputs: Inputs,
+    results: Vec<f32>,
+}
+
+impl<'a> Product<'a> {
+    fn new(set: InstructionSet, input: &'a [f32], matrix: &'a PackedMatrix) -> Self {
+        let results = vec![0.0; input.len() / matrix.columns() * matrix.rows()];
+        let mut product = Self {
+            set,
+            input,
+            matrix,
+            inputs: Inputs::default(),
+            results,
+        };
+        product.run();
+        product
+    }
+
+    fn run(&mut self) {
+        let (inputs, results) = (&mut self.inputs, &mut self.results);
+        multiply_into(self.set, self.input, self.matrix, inputs, results);
+        std::hint::black_box(results);
+    }
+}
+
 /// Gigabytes per second of one input row, and of plain reading.
 fn bandwidth(
     set: InstructionSet,
@@ -182,20 +217,19 @@ fn bandwidth(
     rounds: usize,
 ) -> (f64, f64) {
     let input = input(1, matrix.columns());
+    let mut product = Product::new(set, &input, matrix);
     let (mut own, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let started = Instant::now();
-        std::hint::black_box(multiply(set, &input, matrix));
-        own.push(matrix.size_bytes() as f64 / started.elapsed().as_secs_f64() / 1e9);
-        let started = Instant::now();
-        std::hint::black_box(read(reference));
-        plain.push(size_of_val(reference) as f64 / started.elapsed().as_secs_f64() / 1e9);
+        let seconds = seconds(|| (0..PASSES).for_each(|_| product.run()));
+        own.push(matrix.size_bytes() as f64 * f64::from(PASSES) / seconds / 1e9);
+        let seconds = self::seconds(|| (0..PASSES).for_each(|_| read(reference)));
+        plain.push(size_of_val(reference) as f64 * f64::from(PASSES) / seconds / 1e9);
     }
     (median(own), median(plain))
 }
 
 /// Reads everything once, with all threads.
-fn read(values: &[u64]) -> u64 {
+fn read(values: &[u64]) {
     use rayon::prelude::*;
     let sums = values.par_chunks(1 << 20).map(|values| {
         let mut sums = [0u64; 16];
@@ -206,7 +240,7 @@ fn read(values: &[u64]) -> u64 {
         }
         sums.into_iter().fold(0, |all, sum| all ^ sum)
     });
-    sums.reduce(|| 0, |a, b| a ^ b)
+    std::hint::black_box(sums.reduce(|| 0, |a, b| a ^ b));
 }
 
 /// Billions of multiply-accumulates per second.
@@ -214,15 +248,37 @@ fn throughput(set: InstructionSet, matrix: &PackedMatrix, rows: usize, rounds: u
     let input = input(rows, matrix.columns());
     let work = rows * matrix.rows() * matrix.columns();
     let repeats = (WORK / work).max(1);
+    let mut product = Product::new(set, &input, matrix);
     let mut speeds = Vec::new();
     for _ in 0..rounds {
-        let started = Instant::now();
-        for _ in 0..repeats {
-            std::hint::black_box(multiply(set, &input, matrix));
-        }
-        speeds.push((work * repeats) as f64 / started.elapsed().as_secs_f64() / 1e9);
+        let seconds = seconds(|| {
+            for _ in 0..repeats {
+                product.run();
+            }
+        });
+        speeds.push((work * repeats) as f64 / seconds / 1e9);
     }
     median(speeds)
+}
+
+/// How long some work takes.
+fn seconds(work: impl FnOnce()) -> f64 {
+    let (cpu, started) = (on_core(), Instant::now());
+    work();
+    match (cpu, on_core()) {
+        (Some(before), Some(after)) if after > before => after - before,
+        _ => started.elapsed().as_secs_f64(),
+    }
+}
+
+/// Seconds that this thread has run, if it works alone and the system tells.
+fn on_core() -> Option<f64> {
+    if rayon::current_num_threads() > 1 {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: f64 = text.split(' ').next()?.parse().ok()?;
+    Some(nanoseconds / 1e9)
 }
 
 fn input(rows: usize, columns: usize) -> Vec<f32> {

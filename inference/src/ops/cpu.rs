@@ -42,8 +42,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-pub use inputs::INPUT_GROUP;
-pub(crate) use inputs::Inputs;
+pub use inputs::{INPUT_GROUP, Inputs};
 pub(crate) use output::Output;
 pub(crate) use tiles::run_tiles;
 
@@ -121,15 +120,32 @@ pub fn linear(input: &FlexTensor, matrix: &PackedMatrix) -> FlexTensor {
 /// `values · matrixᵀ`, row-major, with the given instructions.
 ///
 /// # Panics
-/// If this CPU lacks the instructions, or `values` is not a whole number of rows.
-#[expect(unsafe_code, reason = "threads share inputs and output")]
+/// As [`multiply_into`].
 pub fn multiply(set: InstructionSet, values: &[f32], matrix: &PackedMatrix) -> Vec<f32> {
+    let mut results = vec![0.0f32; values.len() / matrix.columns() * matrix.rows()];
+    multiply_into(set, values, matrix, &mut Inputs::default(), &mut results);
+    results
+}
+
+/// As [`multiply`], in memory that is there already: `results` is `[rows, matrix.rows()]`.
+///
+/// # Panics
+/// If this CPU lacks the instructions, `values` is not a whole number of rows, or `results` is of
+/// another size.
+#[expect(unsafe_code, reason = "threads share inputs and output")]
+pub fn multiply_into(
+    set: InstructionSet,
+    values: &[f32],
+    matrix: &PackedMatrix,
+    inputs: &mut Inputs,
+    results: &mut [f32],
+) {
     assert!(set == InstructionSet::detect() || InstructionSet::available().contains(&set));
     let columns = matrix.columns();
     assert!(values.len().is_multiple_of(columns));
     let rows = values.len() / columns;
-    let mut inputs = Inputs::default();
     inputs.prepare(rows, &[matrix]);
+    let inputs = &*inputs;
     let fill = |(row, values): (usize, &[f32])| {
         // SAFETY: the CPU has the instructions, as checked above; each row is filled once, and
         // read only afterwards.
@@ -141,11 +157,10 @@ pub fn multiply(set: InstructionSet, values: &[f32], matrix: &PackedMatrix) -> V
         let rows = values.par_chunks_exact(columns).enumerate();
         rows.with_min_len(8).for_each(fill);
     }
-    let mut results = vec![0.0f32; rows * matrix.rows()];
-    let output = Output::new(&mut results, rows, matrix.rows());
+    let output = Output::new(results, rows, matrix.rows());
     let run = |range: std::ops::Range<usize>| {
         // SAFETY: as above; inputs are complete, and each tile belongs to one task.
-        unsafe { run_tiles(set, matrix, &inputs, range, output) };
+        unsafe { run_tiles(set, matrix, inputs, range, output) };
     };
     let (tiles, work) = (matrix.tiles(), rows * matrix.rows() * columns);
     let threads = rayon::current_num_threads();
@@ -158,5 +173,4 @@ pub fn multiply(set: InstructionSet, values: &[f32], matrix: &PackedMatrix) -> V
             .with_max_len(1)
             .for_each(|task| run(task * tiles / tasks..(task + 1) * tiles / tasks));
     }
-    results
 }

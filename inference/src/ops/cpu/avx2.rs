@@ -36,17 +36,38 @@ pub(super) enum Avx2 {}
 impl Kernels for Avx2 {
     const DIRECT_ROWS_MAX: usize = 8;
 
-    unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch) {
-        // SAFETY: the caller's promises.
-        unsafe { expand::<F>(span, scratch) }
-    }
-
-    unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
-        span: Span,
-        place: Place<'_>,
+    unsafe fn expand<F: Format>(
+        codes: *const u8,
+        scales: *const u8,
+        units: usize,
+        scratch: &mut Scratch,
     ) {
         // SAFETY: the caller's promises.
-        unsafe { pass::<F, EXPANDED, ROWS>(span, place) }
+        unsafe { expand::<F>(codes, scales, units, scratch) }
+    }
+
+    unsafe fn pass<F: Format, const EXPANDED: bool>(
+        span: Span,
+        place: Place<'_>,
+        rows: usize,
+    ) -> usize {
+        // SAFETY: the caller's promises; no more rows are taken than there are.
+        unsafe {
+            match rows {
+                4.. => {
+                    pass::<F, EXPANDED, 4>(span, place);
+                    4
+                }
+                2.. => {
+                    pass::<F, EXPANDED, 2>(span, place);
+                    2
+                }
+                _ => {
+                    pass::<F, EXPANDED, 1>(span, place);
+                    1
+                }
+            }
+        }
     }
 
     unsafe fn expand_floats<T: Float>(weights: *const u8, scratch: &mut [f32]) {
@@ -54,16 +75,31 @@ impl Kernels for Avx2 {
         unsafe { expand_floats::<T>(weights, scratch) }
     }
 
-    unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>) {
-        // SAFETY: the caller's promises.
-        unsafe { float_pass::<T, ROWS>(span, place) }
+    unsafe fn float_pass<T: Float>(span: FloatSpan, place: Place<'_>, rows: usize) -> usize {
+        // SAFETY: the caller's promises; no more rows are taken than there are.
+        unsafe {
+            match rows {
+                4.. => {
+                    float_pass::<T, 4>(span, place);
+                    4
+                }
+                2.. => {
+                    float_pass::<T, 2>(span, place);
+                    2
+                }
+                _ => {
+                    float_pass::<T, 1>(span, place);
+                    1
+                }
+            }
+        }
     }
 }
 
 /// Quantizes a stretch of an input row. The caller has checked that the CPU has AVX2, FMA, F16C.
-pub(super) fn quantize(values: &[f32], units: &mut [Unit]) {
+pub(super) fn quantize<'a>(values: &[f32], units: impl Iterator<Item = &'a mut Unit>) {
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn compiled(values: &[f32], units: &mut [Unit]) {
+    fn compiled<'a>(values: &[f32], units: impl Iterator<Item = &'a mut Unit>) {
         quantize_with(
             values,
             units,
@@ -182,9 +218,9 @@ unsafe fn half_pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
                 unroll!(GROUP in 2 {
                     if GROUP < layout.unit_groups() {
                         let (scale, min) = halves.group::<F, EXPANDED>(&mut scales, half);
-                        let dots = dots::<F, EXPANDED, ROWS, GROUP>(codes, inputs, span.stride);
+                        let dots = dots::<F, EXPANDED, ROWS, GROUP>(codes, inputs);
                         unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW * span.stride);
+                            let unit = &*inputs.add(ROW);
                             let mut dots = dots[ROW];
                             // Codes of 8 bits were made signed.
                             if layout.zero_point != 0 && layout.width != CodeWidth::Eight {
@@ -202,7 +238,7 @@ unsafe fn half_pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
                     }
                 });
                 codes = codes.add(unit_bytes);
-                inputs = inputs.add(1);
+                inputs = inputs.add(span.step);
             }
         }
         unroll!(ROW in ROWS {
@@ -214,13 +250,12 @@ unsafe fn half_pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
 /// Products of one group's codes, before the zero point is taken off.
 ///
 /// # Safety
-/// `codes` points to half a unit, `inputs` to a unit of each of `ROWS` rows, `stride` apart.
+/// `codes` points to half a unit, `inputs` to a unit of each of `ROWS` rows of a panel.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn dots<F: Format, const EXPANDED: bool, const ROWS: usize, const GROUP: usize>(
     codes: *const u8,
     inputs: *const Unit,
-    stride: usize,
 ) -> [__m256i; ROWS] {
     let layout = F::LAYOUT;
     let steps = UNIT_STEPS / layout.unit_groups();
@@ -240,7 +275,7 @@ unsafe fn dots<F: Format, const EXPANDED: bool, const ROWS: usize, const GROUP: 
             let weights = unsafe { step::<F, EXPANDED, STEP>(codes) };
             unroll!(ROW in ROWS {
                 // SAFETY: a unit begins with eight steps of four codes.
-                let four = unsafe { inputs.add(ROW * stride).cast::<i32>().add(STEP).read() };
+                let four = unsafe { inputs.add(ROW).cast::<i32>().add(STEP).read() };
                 let four = _mm256_set1_epi32(four);
                 let products = if layout.width == CodeWidth::Eight {
                     let signed = _mm256_sign_epi8(four, weights);
@@ -409,17 +444,21 @@ fn to_fifth_bit(bytes: __m256i, bit: i32) -> __m256i {
 /// # Safety
 /// As for [`Kernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch) {
+unsafe fn expand<F: Format>(
+    codes: *const u8,
+    scales: *const u8,
+    units: usize,
+    scratch: &mut Scratch,
+) {
     let layout = F::LAYOUT;
-    // SAFETY: the span has the codes and scales of whole blocks; the targets have room for as many
+    // SAFETY: there are the codes and scales of whole blocks; the targets have room for as many
     // units as a chunk may have.
     unsafe {
         for half in 0..2 {
-            let mut codes = span.codes.add(half * REGISTER_BYTES);
-            let mut scales = span.scales;
+            let (mut codes, mut scales) = (codes.add(half * REGISTER_BYTES), scales);
             let mut to_codes = scratch.codes.chunks_exact_mut(UNIT_STEPS * STEP_BYTES);
             let mut to_scales = scratch.scales.chunks_exact_mut(TILE_ROWS);
-            for _ in 0..span.units / layout.block_units() {
+            for _ in 0..units / layout.block_units() {
                 let halves = Halves::load::<F, false>(&mut scales, half);
                 for _ in 0..layout.block_units() {
                     let Some(target) = to_codes.next() else {
@@ -451,41 +490,14 @@ unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch) {
 /// As for [`Kernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>) {
-    /// Rows that fit in registers with both halves of a tile.
-    const ROWS_AT_ONCE: usize = 4;
-    // SAFETY: the caller's promises.
-    unsafe {
-        let mut lanes = load::<ROWS>(place);
-        if ROWS > ROWS_AT_ONCE {
-            let (first, second) = lanes.split_at_mut(ROWS_AT_ONCE);
-            let (first, _) = first.as_chunks_mut::<ROWS_AT_ONCE>();
-            let (second, _) = second.as_chunks_mut::<ROWS_AT_ONCE>();
-            let inputs = span.inputs.add(ROWS_AT_ONCE * span.stride);
-            float_rows::<T, ROWS_AT_ONCE>(span, &mut first[0]);
-            float_rows::<T, ROWS_AT_ONCE>(FloatSpan { inputs, ..span }, &mut second[0]);
-        } else {
-            float_rows::<T, ROWS>(span, &mut lanes);
-        }
-        store::<ROWS>(place, &lanes);
-    }
-}
-
-/// As [`float_pass`], for rows that fit in registers.
-///
-/// # Safety
-/// As for [`Kernels`].
-#[target_feature(enable = "avx2,fma,f16c")]
-#[inline]
-unsafe fn float_rows<T: Float, const ROWS: usize>(
-    span: FloatSpan,
-    lanes: &mut [[f32; TILE_ROWS]; ROWS],
-) {
     /// Independent sums per half tile, so that one addition need not wait for the last.
     const CHAINS: usize = 4;
     let column_bytes = TILE_ROWS * T::TYPE.bytes();
     let unrolled = CHAINS / ROWS;
-    // SAFETY: the span has the weights and `ROWS` rows of inputs of as many columns.
+    // SAFETY: the span has the weights and `ROWS` rows of inputs of as many columns; the caller
+    // has the place to itself.
     unsafe {
+        let mut lanes = load::<ROWS>(place);
         let mut sums = [[[_mm256_setzero_ps(); 2]; ROWS]; CHAINS];
         unroll!(ROW in ROWS {
             sums[0][ROW] = [0, LANES].map(|at| _mm256_loadu_ps(lanes[ROW].as_ptr().add(at)));
@@ -496,7 +508,7 @@ unsafe fn float_rows<T: Float, const ROWS: usize>(
                 if CHAIN < unrolled {
                     let weights = floats::<T>(weights.add(CHAIN * column_bytes));
                     unroll!(ROW in ROWS {
-                        let input = _mm256_set1_ps(*inputs.add(ROW * span.stride + CHAIN));
+                        let input = _mm256_set1_ps(*inputs.add(CHAIN * span.step + ROW));
                         let sums = &mut sums[CHAIN][ROW];
                         sums[0] = _mm256_fmadd_ps(weights[0], input, sums[0]);
                         sums[1] = _mm256_fmadd_ps(weights[1], input, sums[1]);
@@ -504,18 +516,18 @@ unsafe fn float_rows<T: Float, const ROWS: usize>(
                 }
             });
             weights = weights.add(unrolled * column_bytes);
-            inputs = inputs.add(unrolled);
+            inputs = inputs.add(unrolled * span.step);
         }
         for _ in 0..span.columns % unrolled {
             let weights_here = floats::<T>(weights);
             unroll!(ROW in ROWS {
-                let input = _mm256_set1_ps(*inputs.add(ROW * span.stride));
+                let input = _mm256_set1_ps(*inputs.add(ROW));
                 let sums = &mut sums[0][ROW];
                 sums[0] = _mm256_fmadd_ps(weights_here[0], input, sums[0]);
                 sums[1] = _mm256_fmadd_ps(weights_here[1], input, sums[1]);
             });
             weights = weights.add(column_bytes);
-            inputs = inputs.add(1);
+            inputs = inputs.add(span.step);
         }
         unroll!(ROW in ROWS {
             for half in 0..2 {
@@ -526,6 +538,7 @@ unsafe fn float_rows<T: Float, const ROWS: usize>(
                 _mm256_storeu_ps(lanes[ROW].as_mut_ptr().add(half * LANES), sum);
             }
         });
+        store::<ROWS>(place, &lanes);
     }
 }
 

@@ -31,17 +31,42 @@ pub(super) enum Avx512 {}
 impl Kernels for Avx512 {
     const DIRECT_ROWS_MAX: usize = 8;
 
-    unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch) {
-        // SAFETY: the caller's promises.
-        unsafe { expand::<F>(span, scratch) }
-    }
-
-    unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
-        span: Span,
-        place: Place<'_>,
+    unsafe fn expand<F: Format>(
+        codes: *const u8,
+        scales: *const u8,
+        units: usize,
+        scratch: &mut Scratch,
     ) {
         // SAFETY: the caller's promises.
-        unsafe { pass::<F, EXPANDED, ROWS>(span, place) }
+        unsafe { expand::<F>(codes, scales, units, scratch) }
+    }
+
+    unsafe fn pass<F: Format, const EXPANDED: bool>(
+        span: Span,
+        place: Place<'_>,
+        rows: usize,
+    ) -> usize {
+        // SAFETY: the caller's promises; no more rows are taken than there are.
+        unsafe {
+            match rows {
+                8.. => {
+                    pass::<F, EXPANDED, 8>(span, place);
+                    8
+                }
+                4.. => {
+                    pass::<F, EXPANDED, 4>(span, place);
+                    4
+                }
+                2.. => {
+                    pass::<F, EXPANDED, 2>(span, place);
+                    2
+                }
+                _ => {
+                    pass::<F, EXPANDED, 1>(span, place);
+                    1
+                }
+            }
+        }
     }
 
     unsafe fn expand_floats<T: Float>(weights: *const u8, scratch: &mut [f32]) {
@@ -49,9 +74,28 @@ impl Kernels for Avx512 {
         unsafe { expand_floats::<T>(weights, scratch) }
     }
 
-    unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>) {
-        // SAFETY: the caller's promises.
-        unsafe { float_pass::<T, ROWS>(span, place) }
+    unsafe fn float_pass<T: Float>(span: FloatSpan, place: Place<'_>, rows: usize) -> usize {
+        // SAFETY: the caller's promises; no more rows are taken than there are.
+        unsafe {
+            match rows {
+                8.. => {
+                    float_pass::<T, 8>(span, place);
+                    8
+                }
+                4.. => {
+                    float_pass::<T, 4>(span, place);
+                    4
+                }
+                2.. => {
+                    float_pass::<T, 2>(span, place);
+                    2
+                }
+                _ => {
+                    float_pass::<T, 1>(span, place);
+                    1
+                }
+            }
+        }
     }
 }
 
@@ -80,14 +124,14 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
                         let (scale, min) = halves.group::<F, EXPANDED>(&mut scales);
                         let mut dots = [_mm512_setzero_si512(); ROWS];
                         unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW * span.stride);
+                            let unit = &*inputs.add(ROW);
                             dots[ROW] = _mm512_set1_epi32(unit.offset(layout, GROUP));
                         });
                         unroll!(STEP in 8 {
                             if STEP * layout.unit_groups() / UNIT_STEPS == GROUP {
                                 let weights = step::<F, EXPANDED, STEP>(codes);
                                 unroll!(ROW in ROWS {
-                                    let unit = inputs.add(ROW * span.stride);
+                                    let unit = inputs.add(ROW);
                                     let four = unit.cast::<i32>().add(STEP).read();
                                     let four = _mm512_set1_epi32(four);
                                     dots[ROW] = _mm512_dpbusd_epi32(dots[ROW], weights, four);
@@ -95,7 +139,7 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
                             }
                         });
                         unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW * span.stride);
+                            let unit = &*inputs.add(ROW);
                             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(unit.scale));
                             let dots = _mm512_cvtepi32_ps(dots[ROW]);
                             results[ROW] = _mm512_fmadd_ps(dots, scale, results[ROW]);
@@ -107,7 +151,7 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
                     }
                 });
                 codes = codes.add(unit_bytes);
-                inputs = inputs.add(1);
+                inputs = inputs.add(span.step);
             }
         }
         store::<ROWS>(place, &results);
@@ -250,15 +294,20 @@ fn to_fifth_bit(bytes: __m512i, bit: i32) -> __m512i {
 /// # Safety
 /// As for [`Kernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
-unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch) {
+unsafe fn expand<F: Format>(
+    codes: *const u8,
+    scales: *const u8,
+    units: usize,
+    scratch: &mut Scratch,
+) {
     let layout = F::LAYOUT;
-    let (mut codes, mut scales) = (span.codes, span.scales);
+    let (mut codes, mut scales) = (codes, scales);
     let mut to_codes = scratch.codes.chunks_exact_mut(UNIT_STEPS * STEP_BYTES);
     let mut to_scales = scratch.scales.chunks_exact_mut(TILE_ROWS);
-    // SAFETY: the span has the codes and scales of whole blocks. Targets are registers of their
+    // SAFETY: there are the codes and scales of whole blocks. Targets are registers of their
     // own, taken one by one.
     unsafe {
-        for _ in 0..span.units / layout.block_units() {
+        for _ in 0..units / layout.block_units() {
             let halves = Halves::load::<F, false>(&mut scales);
             for _ in 0..layout.block_units() {
                 let Some(target) = to_codes.next() else {
@@ -305,23 +354,23 @@ unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<
                 if CHAIN < unrolled {
                     let weights = floats::<T>(weights.add(CHAIN * column_bytes));
                     unroll!(ROW in ROWS {
-                        let input = _mm512_set1_ps(*inputs.add(ROW * span.stride + CHAIN));
+                        let input = _mm512_set1_ps(*inputs.add(CHAIN * span.step + ROW));
                         others[CHAIN][ROW] =
                             _mm512_fmadd_ps(weights, input, others[CHAIN][ROW]);
                     });
                 }
             });
             weights = weights.add(unrolled * column_bytes);
-            inputs = inputs.add(unrolled);
+            inputs = inputs.add(unrolled * span.step);
         }
         for _ in 0..span.columns % unrolled {
             let column = floats::<T>(weights);
             unroll!(ROW in ROWS {
-                let input = _mm512_set1_ps(*inputs.add(ROW * span.stride));
+                let input = _mm512_set1_ps(*inputs.add(ROW));
                 results[ROW] = _mm512_fmadd_ps(column, input, results[ROW]);
             });
             weights = weights.add(column_bytes);
-            inputs = inputs.add(1);
+            inputs = inputs.add(span.step);
         }
         unroll!(CHAIN in 8 {
             if CHAIN < unrolled {

@@ -2,7 +2,9 @@
 //!
 //! Codes do not depend on the layout of the matrix, so rows are quantized once for all matrices
 //! that they meet. A [`Unit`] is one cache line, which makes threads that fill neighbouring
-//! columns leave each other alone. Buffers are kept from one use to the next.
+//! columns leave each other alone. Up to [`PANEL_ROWS`] rows form a panel, in which the same
+//! columns of all rows lie side by side: a kernel reads a panel from front to back, and finds its
+//! rows at constant distances. Buffers are kept from one use to the next.
 
 #![expect(
     unsafe_code,
@@ -20,6 +22,10 @@ use crate::ops::packed::{
 
 /// Columns of the input that share a scale, as in ggml's `Q8_0`.
 pub const INPUT_GROUP: usize = UNIT_COLUMNS;
+
+/// Rows of a panel, at most: of that many, all codes of a unit are within reach of the shortest
+/// form of an instruction.
+pub(super) const PANEL_ROWS: usize = 8;
 
 /// [`INPUT_GROUP`] columns of one row.
 #[derive(Debug, Clone, Copy)]
@@ -85,9 +91,11 @@ pub(super) struct Quantized {
 
 /// Input rows for products with one or several matrices.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs {
+pub struct Inputs {
     rows: usize,
     columns: usize,
+    /// Rows of a panel: [`PANEL_ROWS`] unless there are fewer.
+    panel: usize,
     wants_codes: bool,
     wants_floats: bool,
     units: Vec<UnsafeCell<Unit>>,
@@ -104,9 +112,11 @@ impl Inputs {
     ///
     /// # Panics
     /// If the matrices differ in their number of columns, or there is none.
-    pub(crate) fn prepare(&mut self, rows: usize, matrices: &[&PackedMatrix]) {
+    pub fn prepare(&mut self, rows: usize, matrices: &[&PackedMatrix]) {
         self.columns = matrices[0].columns();
         self.rows = rows;
+        self.panel = rows.clamp(1, PANEL_ROWS);
+        let rows = rows.next_multiple_of(self.panel);
         (self.wants_codes, self.wants_floats) = (false, false);
         for matrix in matrices {
             assert_eq!(matrix.columns(), self.columns, "inputs are of one width");
@@ -129,12 +139,12 @@ impl Inputs {
     }
 
     /// Number of rows.
-    pub(crate) fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.rows
     }
 
     /// Number of columns.
-    pub(crate) fn columns(&self) -> usize {
+    pub fn columns(&self) -> usize {
         self.columns
     }
 
@@ -162,9 +172,8 @@ impl Inputs {
     ) {
         assert!(row < self.rows && first_column + values.len() <= self.columns);
         if self.wants_floats {
-            let start = row * self.columns + first_column;
-            let cells = &self.floats[start..start + values.len()];
-            for (cell, value) in cells.iter().zip(values) {
+            let cells = &self.floats[self.position(row, first_column, self.columns)..];
+            for (cell, value) in cells.iter().step_by(self.panel).zip(values) {
                 // SAFETY: nobody else touches these columns, says the caller.
                 unsafe { *cell.get() = *value };
             }
@@ -172,38 +181,52 @@ impl Inputs {
         if self.wants_codes {
             assert!(first_column.is_multiple_of(INPUT_GROUP));
             assert!(values.len().is_multiple_of(INPUT_GROUP));
-            let start = row * self.row_units() + first_column / INPUT_GROUP;
-            let cells = &self.units[start..start + values.len() / INPUT_GROUP];
-            let first = UnsafeCell::raw_get(cells.as_ptr());
-            // SAFETY: cells have the layout of what is in them, and nobody else touches these.
-            let units = unsafe { std::slice::from_raw_parts_mut(first, cells.len()) };
+            let unit = first_column / INPUT_GROUP;
+            let cells = &self.units[self.position(row, unit, self.row_units())..];
+            let cells = cells.iter().step_by(self.panel);
+            // SAFETY: nobody else touches these columns, says the caller, so the references that
+            // this gives out one by one are the only ones.
+            let units = cells.map(|cell| unsafe { &mut *cell.get() });
             quantize(set, values, units);
         }
     }
 
-    /// Where the units of a row begin.
+    /// Where an item of a row lies, if rows have `len` items.
+    fn position(&self, row: usize, item: usize, len: usize) -> usize {
+        let (panel, within) = (row / self.panel, row % self.panel);
+        (panel * len + item) * self.panel + within
+    }
+
+    /// From one unit, or float, of a row to the next.
+    pub(super) fn step(&self) -> usize {
+        self.panel
+    }
+
+    /// Where the units of a row begin, [`step`](Self::step) apart. Those of the panel's other rows
+    /// lie between them.
     ///
     /// # Panics
     /// If there is no such row, or no codes were wanted.
     pub(super) fn units(&self, row: usize) -> *const Unit {
         assert!(self.wants_codes && row < self.rows);
-        let cells = &self.units[row * self.row_units()..self.rows * self.row_units()];
-        cells.as_ptr().cast()
+        self.units[self.position(row, 0, self.row_units())..]
+            .as_ptr()
+            .cast()
     }
 
-    /// Where the floats of a row begin.
+    /// As [`units`](Self::units), for floats.
     ///
     /// # Panics
     /// If there is no such row, or no floats were wanted.
     pub(super) fn floats(&self, row: usize) -> *const f32 {
         assert!(self.wants_floats && row < self.rows);
-        self.floats[row * self.columns..self.rows * self.columns]
+        self.floats[self.position(row, 0, self.columns)..]
             .as_ptr()
             .cast()
     }
 }
 
-fn quantize(set: InstructionSet, values: &[f32], units: &mut [Unit]) {
+fn quantize<'a>(set: InstructionSet, values: &[f32], units: impl Iterator<Item = &'a mut Unit>) {
     match set {
         InstructionSet::Portable => {
             quantize_with(values, units, quantize_unit, |value| {
@@ -219,9 +242,9 @@ fn quantize(set: InstructionSet, values: &[f32], units: &mut [Unit]) {
 
 /// The plain loop. `quantize` turns values into codes, `round` rounds to 16 bits.
 #[inline(always)]
-pub(super) fn quantize_with(
+pub(super) fn quantize_with<'a>(
     values: &[f32],
-    units: &mut [Unit],
+    units: impl Iterator<Item = &'a mut Unit>,
     quantize: impl Fn(&[f32; INPUT_GROUP], &mut [i8; INPUT_GROUP]) -> Quantized,
     round: impl Fn(f32) -> f32,
 ) {

@@ -23,6 +23,7 @@ pub(super) unsafe fn run(
     tiles: Range<usize>,
     output: Output<'_>,
 ) {
+    let step = inputs.step();
     for index in tiles {
         let tile = matrix.tile(index);
         for row in 0..inputs.rows() {
@@ -30,12 +31,14 @@ pub(super) unsafe fn run(
             let products = unsafe {
                 match matrix.layout() {
                     Layout::Codes(layout) => {
-                        let (units, len) = (inputs.units(row), inputs.row_units());
-                        code_products(tile, layout, std::slice::from_raw_parts(units, len))
+                        let first = inputs.units(row);
+                        let units = (0..inputs.row_units()).map(|unit| first.add(unit * step));
+                        code_products(tile, layout, units.map(|unit| &*unit))
                     }
                     Layout::Floats(ty) => {
-                        let (floats, len) = (inputs.floats(row), inputs.columns());
-                        float_products(tile, ty, std::slice::from_raw_parts(floats, len))
+                        let first = inputs.floats(row);
+                        let columns = 0..inputs.columns();
+                        float_products(tile, ty, columns.map(|column| *first.add(column * step)))
                     }
                 }
             };
@@ -45,10 +48,14 @@ pub(super) unsafe fn run(
     }
 }
 
-fn code_products(tile: Tile<'_>, layout: CodeLayout, units: &[Unit]) -> [f32; TILE_ROWS] {
+fn code_products<'a>(
+    tile: Tile<'_>,
+    layout: CodeLayout,
+    units: impl Iterator<Item = &'a Unit> + Clone,
+) -> [f32; TILE_ROWS] {
     std::array::from_fn(|lane| {
         let mut result = 0.0f32;
-        for (index, unit) in units.iter().enumerate() {
+        for (index, unit) in units.clone().enumerate() {
             for group in 0..layout.unit_groups() {
                 let first = group * layout.group;
                 let mut dot = 0i32;
@@ -67,9 +74,13 @@ fn code_products(tile: Tile<'_>, layout: CodeLayout, units: &[Unit]) -> [f32; TI
     })
 }
 
-fn float_products(tile: Tile<'_>, ty: FloatType, inputs: &[f32]) -> [f32; TILE_ROWS] {
+fn float_products(
+    tile: Tile<'_>,
+    ty: FloatType,
+    inputs: impl Iterator<Item = f32> + Clone,
+) -> [f32; TILE_ROWS] {
     std::array::from_fn(|lane| {
-        let products = inputs.iter().enumerate();
+        let products = inputs.clone().enumerate();
         products
             .map(|(column, input)| tile.float(ty, lane, column) * input)
             .sum()

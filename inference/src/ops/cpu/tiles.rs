@@ -54,10 +54,10 @@ pub(super) struct Span {
     pub(super) codes: *const u8,
     pub(super) scales: *const u8,
     pub(super) units: usize,
-    /// The first row's.
+    /// The first row's; those of further rows follow.
     pub(super) inputs: *const Unit,
-    /// From one row's inputs to the next row's.
-    pub(super) stride: usize,
+    /// From one unit of a row to the next.
+    pub(super) step: usize,
 }
 
 /// As [`Span`], for floats.
@@ -66,7 +66,7 @@ pub(super) struct FloatSpan {
     pub(super) weights: *const u8,
     pub(super) columns: usize,
     pub(super) inputs: *const f32,
-    pub(super) stride: usize,
+    pub(super) step: usize,
 }
 
 /// Where the results of some rows with one tile go.
@@ -104,21 +104,28 @@ pub(super) trait Kernels {
     /// Most rows for which codes are unpacked on the way.
     const DIRECT_ROWS_MAX: usize;
 
-    /// Expands units into the scratch; `span.inputs` are not looked at.
+    /// Expands units into the scratch.
     ///
     /// # Safety
-    /// The CPU has the instructions; the span lies within its tile.
-    unsafe fn expand<F: Format>(span: Span, scratch: &mut Scratch);
+    /// The CPU has the instructions; there are the codes and scales of so many units.
+    unsafe fn expand<F: Format>(
+        codes: *const u8,
+        scales: *const u8,
+        units: usize,
+        scratch: &mut Scratch,
+    );
 
-    /// Multiplies a stretch with some rows. If `EXPANDED`, codes are bytes and scales 32 bits.
+    /// Multiplies a stretch with some of `rows` rows, and returns with how many. If `EXPANDED`,
+    /// codes are bytes and scales 32 bits.
     ///
     /// # Safety
     /// The CPU has the instructions; the span lies within its tile or scratch, and its inputs
-    /// are those of `ROWS` rows; nobody else writes the inputs or touches the place now.
-    unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
+    /// are those of `rows` rows of a panel; nobody else writes the inputs or touches the place now.
+    unsafe fn pass<F: Format, const EXPANDED: bool>(
         span: Span,
         place: Place<'_>,
-    );
+        rows: usize,
+    ) -> usize;
 
     /// Widens floats.
     ///
@@ -126,11 +133,11 @@ pub(super) trait Kernels {
     /// The CPU has the instructions; there are as many weights as places in the scratch.
     unsafe fn expand_floats<T: Float>(weights: *const u8, scratch: &mut [f32]);
 
-    /// Multiplies a stretch with some rows.
+    /// Multiplies a stretch with some of `rows` rows, and returns with how many.
     ///
     /// # Safety
     /// As for [`pass`](Self::pass).
-    unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>);
+    unsafe fn float_pass<T: Float>(span: FloatSpan, place: Place<'_>, rows: usize) -> usize;
 }
 
 /// Multiplies some tiles of a matrix with all rows of the inputs.
@@ -211,27 +218,18 @@ impl Job<'_> {
     /// As for [`run_tiles`].
     unsafe fn run_codes<K: Kernels, F: Format>(&self, tiles: Range<usize>) {
         debug_assert_eq!(self.matrix.layout(), Layout::Codes(F::LAYOUT));
-        if self.inputs.rows() == 0 {
-            return;
-        }
         let units = self.inputs.row_units();
-        let whole = |tile: usize| {
-            let place = self.place(tile);
-            let tile = self.matrix.tile(tile);
-            let span = Span {
-                codes: tile.codes.as_ptr(),
-                scales: tile.scales.as_ptr(),
-                units,
-                inputs: self.inputs.units(0),
-                stride: units,
-            };
-            (span, place)
-        };
         if self.inputs.rows() <= K::DIRECT_ROWS_MAX {
-            for tile in tiles {
-                let (span, place) = whole(tile);
-                // SAFETY: the span is the whole tile and the inputs of all rows.
-                unsafe { self.pass_rows::<K, F, false>(span, place) };
+            for index in tiles {
+                let tile = self.matrix.tile(index);
+                let stretch = Stretch {
+                    codes: tile.codes.as_ptr(),
+                    scales: tile.scales.as_ptr(),
+                    first: 0,
+                    len: units,
+                };
+                // SAFETY: the stretch is the whole tile.
+                unsafe { self.pass_rows::<K, F, false>(index, stretch) };
             }
             return;
         }
@@ -239,64 +237,52 @@ impl Job<'_> {
             codes: [0; CHUNK_CODE_BYTES],
             scales: [0.0; CHUNK_SCALES],
         };
-        for tile in tiles {
-            let (mut span, mut place) = whole(tile);
+        for index in tiles {
+            let tile = self.matrix.tile(index);
             for first in (0..units).step_by(CHUNK_UNITS) {
-                span.units = CHUNK_UNITS.min(units - first);
-                place.resume = first > 0;
-                // SAFETY: the stretch lies within tile and inputs; scratch has room for a chunk
-                // of any layout.
+                let len = CHUNK_UNITS.min(units - first);
+                let block = first / F::LAYOUT.block_units();
+                let codes = &tile.codes[first * F::LAYOUT.unit_bytes()..];
+                let scales = &tile.scales[block * F::LAYOUT.block_scale_bytes()..];
+                // SAFETY: the stretch begins at a block and lies within the tile; scratch has room
+                // for a chunk of any layout.
                 unsafe {
-                    K::expand::<F>(span, &mut scratch);
-                    let expanded = Span {
+                    K::expand::<F>(codes.as_ptr(), scales.as_ptr(), len, &mut scratch);
+                    let stretch = Stretch {
                         codes: scratch.codes.as_ptr(),
                         scales: scratch.scales.as_ptr().cast(),
-                        ..span
+                        first,
+                        len,
                     };
-                    self.pass_rows::<K, F, true>(expanded, place);
-                    let blocks = span.units / F::LAYOUT.block_units();
-                    span.codes = span.codes.add(span.units * F::LAYOUT.unit_bytes());
-                    span.scales = span.scales.add(blocks * F::LAYOUT.block_scale_bytes());
-                    span.inputs = span.inputs.add(span.units);
+                    self.pass_rows::<K, F, true>(index, stretch);
                 }
             }
         }
     }
 
-    /// Takes all rows through a stretch, as many at once as a kernel can.
+    /// Takes all rows through a stretch of units, as many at once as a kernel can.
     ///
     /// # Safety
-    /// As for [`Kernels`]; the span's inputs are those of all rows.
+    /// As for [`run_tiles`]; the stretch is within the tile, or a copy.
     unsafe fn pass_rows<K: Kernels, F: Format, const EXPANDED: bool>(
         &self,
-        mut span: Span,
-        mut place: Place<'_>,
+        tile: usize,
+        stretch: Stretch,
     ) {
-        let rows = self.inputs.rows();
-        while place.row < rows {
-            // SAFETY: there are as many rows left as each kernel takes.
-            let done = unsafe {
-                match rows - place.row {
-                    8.. => {
-                        K::pass::<F, EXPANDED, 8>(span, place);
-                        8
-                    }
-                    4.. => {
-                        K::pass::<F, EXPANDED, 4>(span, place);
-                        4
-                    }
-                    2.. => {
-                        K::pass::<F, EXPANDED, 2>(span, place);
-                        2
-                    }
-                    _ => {
-                        K::pass::<F, EXPANDED, 1>(span, place);
-                        1
-                    }
-                }
+        let (mut row, step) = (0, self.inputs.step());
+        while row < self.inputs.rows() {
+            let span = Span {
+                codes: stretch.codes,
+                scales: stretch.scales,
+                units: stretch.len,
+                inputs: self.inputs.units(row).wrapping_add(stretch.first * step),
+                step,
             };
-            place.row += done;
-            span.inputs = span.inputs.wrapping_add(done * span.stride);
+            // SAFETY: the caller's promises; passes take powers of two up to a panel, so that they
+            // stay within one.
+            row += unsafe {
+                K::pass::<F, EXPANDED>(span, self.place(tile, row, stretch), self.rows_left(row))
+            };
         }
     }
 
@@ -304,88 +290,81 @@ impl Job<'_> {
     /// As for [`run_tiles`].
     unsafe fn run_floats<K: Kernels, T: Float>(&self, tiles: Range<usize>) {
         debug_assert_eq!(self.matrix.layout(), Layout::Floats(T::TYPE));
-        if self.inputs.rows() == 0 {
-            return;
-        }
         let columns = self.matrix.columns();
-        let whole = |tile: usize| FloatSpan {
-            weights: self.matrix.tile(tile).codes.as_ptr(),
-            columns,
-            inputs: self.inputs.floats(0),
-            stride: columns,
-        };
-        if T::TYPE == FloatType::F32 || self.inputs.rows() <= K::DIRECT_ROWS_MAX {
-            for tile in tiles {
-                // SAFETY: the span is the whole tile and the inputs of all rows.
-                unsafe { self.float_pass_rows::<K, T>(whole(tile), self.place(tile)) };
-            }
-            return;
-        }
+        let direct = T::TYPE == FloatType::F32 || self.inputs.rows() <= K::DIRECT_ROWS_MAX;
         let mut scratch = FloatScratch([0.0; CHUNK_COLUMNS * TILE_ROWS]);
-        for tile in tiles {
-            let (mut span, mut place) = (whole(tile), self.place(tile));
+        for index in tiles {
+            let tile = self.matrix.tile(index);
+            if direct {
+                let stretch = Stretch {
+                    codes: tile.codes.as_ptr(),
+                    scales: tile.scales.as_ptr(),
+                    first: 0,
+                    len: columns,
+                };
+                // SAFETY: the stretch is the whole tile.
+                unsafe { self.float_pass_rows::<K, T>(index, stretch) };
+                continue;
+            }
             for first in (0..columns).step_by(CHUNK_COLUMNS) {
-                span.columns = CHUNK_COLUMNS.min(columns - first);
-                place.resume = first > 0;
-                let values = span.columns * TILE_ROWS;
-                // SAFETY: the stretch lies within tile and inputs, and scratch has room for it.
+                let len = CHUNK_COLUMNS.min(columns - first);
+                let weights = &tile.codes[first * TILE_ROWS * T::TYPE.bytes()..];
+                // SAFETY: the stretch lies within the tile, and scratch has room for it.
                 unsafe {
-                    K::expand_floats::<T>(span.weights, &mut scratch.0[..values]);
-                    let expanded = FloatSpan {
-                        weights: scratch.0.as_ptr().cast(),
-                        ..span
+                    K::expand_floats::<T>(weights.as_ptr(), &mut scratch.0[..len * TILE_ROWS]);
+                    let stretch = Stretch {
+                        codes: scratch.0.as_ptr().cast(),
+                        scales: std::ptr::null(),
+                        first,
+                        len,
                     };
-                    self.float_pass_rows::<K, F32>(expanded, place);
-                    span.weights = span.weights.add(values * T::TYPE.bytes());
-                    span.inputs = span.inputs.add(span.columns);
+                    self.float_pass_rows::<K, F32>(index, stretch);
                 }
             }
         }
     }
 
-    /// Takes all rows through a stretch, as many at once as a kernel can.
+    /// Takes all rows through a stretch of columns, as many at once as a kernel can.
     ///
     /// # Safety
-    /// As for [`Kernels`]; the span's inputs are those of all rows.
-    unsafe fn float_pass_rows<K: Kernels, T: Float>(
-        &self,
-        mut span: FloatSpan,
-        mut place: Place<'_>,
-    ) {
-        let rows = self.inputs.rows();
-        while place.row < rows {
-            // SAFETY: there are as many rows left as each kernel takes.
-            let done = unsafe {
-                match rows - place.row {
-                    8.. => {
-                        K::float_pass::<T, 8>(span, place);
-                        8
-                    }
-                    4.. => {
-                        K::float_pass::<T, 4>(span, place);
-                        4
-                    }
-                    2.. => {
-                        K::float_pass::<T, 2>(span, place);
-                        2
-                    }
-                    _ => {
-                        K::float_pass::<T, 1>(span, place);
-                        1
-                    }
-                }
+    /// As for [`run_tiles`]; the stretch is within the tile, or a copy.
+    unsafe fn float_pass_rows<K: Kernels, T: Float>(&self, tile: usize, stretch: Stretch) {
+        let (mut row, step) = (0, self.inputs.step());
+        while row < self.inputs.rows() {
+            let span = FloatSpan {
+                weights: stretch.codes,
+                columns: stretch.len,
+                inputs: self.inputs.floats(row).wrapping_add(stretch.first * step),
+                step,
             };
-            place.row += done;
-            span.inputs = span.inputs.wrapping_add(done * span.stride);
+            // SAFETY: as in `pass_rows`.
+            row += unsafe {
+                K::float_pass::<T>(span, self.place(tile, row, stretch), self.rows_left(row))
+            };
         }
     }
 
-    fn place(&self, tile: usize) -> Place<'_> {
+    /// Rows from one on that are in the same panel.
+    fn rows_left(&self, row: usize) -> usize {
+        let panel = self.inputs.step();
+        (self.inputs.rows() - row).min(panel - row % panel)
+    }
+
+    fn place(&self, tile: usize, row: usize, stretch: Stretch) -> Place<'_> {
         Place {
             output: self.output,
-            row: 0,
+            row,
             tile,
-            resume: false,
+            resume: stretch.first > 0,
         }
     }
+}
+
+/// Some units of a tile, or columns if it is of floats.
+#[derive(Clone, Copy)]
+struct Stretch {
+    codes: *const u8,
+    scales: *const u8,
+    first: usize,
+    len: usize,
 }
