@@ -13,11 +13,11 @@ use std::arch::x86_64::*;
 
 use super::{
     inputs::{INPUT_GROUP, Quantized, Unit, quantize_with},
-    tiles::{Float, FloatSpan, Kernels, Place, Scratch, Span},
+    tiles::{Float, FloatSpan, Kernels, PREFETCH_BYTES, Place, Scratch, Span},
 };
 use crate::ops::packed::{
     CodeWidth, FloatType, TILE_ROWS,
-    layout::{Format, STEP_BYTES, ScaleForm, UNIT_STEPS},
+    layout::{Format, NIBBLE_BYTES, STEP_BYTES, ScaleForm, UNIT_STEPS},
 };
 
 /// Rows of a tile in one register.
@@ -26,15 +26,12 @@ const LANES: usize = 8;
 /// Bytes of a register.
 const REGISTER_BYTES: usize = 4 * LANES;
 
-/// Bytes of a unit's nibbles, which further bits follow.
-const NIBBLE_BYTES: usize = STEP_BYTES * UNIT_STEPS / 2;
-
 /// The kernels of this module.
 pub(super) enum Avx2 {}
 
 // SAFETY: callers of the functions keep the trait's promises.
 impl Kernels for Avx2 {
-    const DIRECT_ROWS_MAX: usize = 8;
+    const DIRECT_ROWS_MAX: usize = 4;
 
     unsafe fn expand<F: Format>(
         codes: *const u8,
@@ -70,6 +67,7 @@ impl Kernels for Avx2 {
         }
     }
 
+    // SAFETY: as above.
     unsafe fn expand_floats<T: Float>(weights: *const u8, scratch: &mut [f32]) {
         // SAFETY: the caller's promises.
         unsafe { expand_floats::<T>(weights, scratch) }
@@ -171,6 +169,16 @@ fn quantize_unit(values: &[f32; INPUT_GROUP], codes: &mut [i8; INPUT_GROUP]) -> 
     Quantized { exact_scale, sums }
 }
 
+/// Fetches what will be read [`PREFETCH_BYTES`] later.
+#[inline(always)]
+fn prefetch(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        let at = at.wrapping_add(PREFETCH_BYTES + line);
+        // SAFETY: a prefetch reads nothing, so that any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+}
+
 /// Multiplies a stretch of units with `ROWS` rows.
 ///
 /// # Safety
@@ -180,70 +188,131 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
     // SAFETY: the caller's promises.
     unsafe {
         let mut lanes = load::<ROWS>(place);
-        for half in 0..2 {
-            half_pass::<F, EXPANDED, ROWS>(span, half, &mut lanes);
+        if ROWS <= 2 {
+            // Few rows wait for memory, which should not rest while the second half is done.
+            halves_pass::<F, EXPANDED, ROWS, 2>(span, 0, &mut lanes);
+        } else {
+            halves_pass::<F, EXPANDED, ROWS, 1>(span, 0, &mut lanes);
+            halves_pass::<F, EXPANDED, ROWS, 1>(span, 1, &mut lanes);
         }
         store::<ROWS>(place, &lanes);
     }
 }
 
-/// Multiplies half the rows of a tile.
+/// Multiplies one half of the rows of a tile, or both by turns.
 ///
 /// # Safety
 /// As for [`Kernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn half_pass<F: Format, const EXPANDED: bool, const ROWS: usize>(
+unsafe fn halves_pass<F: Format, const EXPANDED: bool, const ROWS: usize, const HALVES: usize>(
     span: Span,
-    half: usize,
+    first_half: usize,
     lanes: &mut [[f32; TILE_ROWS]; ROWS],
 ) {
     let layout = F::LAYOUT;
-    let (block_units, unit_bytes) = if EXPANDED {
-        (1, UNIT_STEPS * STEP_BYTES)
+    let (block_units, unit_bytes, block_scale_bytes) = if EXPANDED {
+        let scale_bytes = 4 * TILE_ROWS * layout.group_values() * layout.unit_groups();
+        (1, UNIT_STEPS * STEP_BYTES, scale_bytes)
     } else {
-        (layout.block_units(), layout.unit_bytes())
+        let scale_bytes = layout.block_scale_bytes();
+        (layout.block_units(), layout.unit_bytes(), scale_bytes)
     };
     // SAFETY: the span has the codes and scales of whole blocks and `ROWS` rows of as many units.
     unsafe {
-        let mut results = [_mm256_setzero_ps(); ROWS];
-        unroll!(ROW in ROWS {
-            results[ROW] = _mm256_loadu_ps(lanes[ROW].as_ptr().add(half * LANES));
+        let mut results = [[_mm256_setzero_ps(); ROWS]; HALVES];
+        unroll!(HALF in HALVES {
+            unroll!(ROW in ROWS {
+                let at = lanes[ROW].as_ptr().add((first_half + HALF) * LANES);
+                results[HALF][ROW] = _mm256_loadu_ps(at);
+            });
         });
-        let mut codes = span.codes.add(half * REGISTER_BYTES);
-        let (mut scales, mut inputs) = (span.scales, span.inputs);
+        let Span {
+            mut codes,
+            mut scales,
+            mut inputs,
+            ..
+        } = span;
         for _ in 0..span.units / block_units {
-            let halves = Halves::load::<F, EXPANDED>(&mut scales, half);
-            for _ in 0..block_units {
-                unroll!(GROUP in 2 {
-                    if GROUP < layout.unit_groups() {
-                        let (scale, min) = halves.group::<F, EXPANDED>(&mut scales, half);
-                        let dots = dots::<F, EXPANDED, ROWS, GROUP>(codes, inputs);
-                        unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW);
-                            let mut dots = dots[ROW];
-                            // Codes of 8 bits were made signed.
-                            if layout.zero_point != 0 && layout.width != CodeWidth::Eight {
-                                let offset = _mm256_set1_epi32(unit.offset(layout, GROUP));
-                                dots = _mm256_add_epi32(dots, offset);
-                            }
-                            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(unit.scale));
-                            let dots = _mm256_cvtepi32_ps(dots);
-                            results[ROW] = _mm256_fmadd_ps(dots, scale, results[ROW]);
-                            if layout.has_min {
-                                let sum = _mm256_set1_ps(unit.sum(layout, GROUP));
-                                results[ROW] = _mm256_fmadd_ps(min, sum, results[ROW]);
-                            }
-                        });
-                    }
-                });
-                codes = codes.add(unit_bytes);
-                inputs = inputs.add(span.step);
+            if !EXPANDED && first_half == 0 {
+                prefetch(codes, block_units * unit_bytes);
             }
+            unroll!(HALF in HALVES {
+                let half = first_half + HALF;
+                let block = Span {
+                    codes: codes.add(half * REGISTER_BYTES),
+                    scales,
+                    units: block_units,
+                    inputs,
+                    step: span.step,
+                };
+                half_block::<F, EXPANDED, ROWS>(block, half, &mut results[HALF]);
+            });
+            codes = codes.add(block_units * unit_bytes);
+            scales = scales.add(block_scale_bytes);
+            inputs = inputs.add(block_units * span.step);
         }
-        unroll!(ROW in ROWS {
-            _mm256_storeu_ps(lanes[ROW].as_mut_ptr().add(half * LANES), results[ROW]);
+        unroll!(HALF in HALVES {
+            unroll!(ROW in ROWS {
+                let at = lanes[ROW].as_mut_ptr().add((first_half + HALF) * LANES);
+                _mm256_storeu_ps(at, results[HALF][ROW]);
+            });
         });
+    }
+}
+
+/// Multiplies half the rows of a tile in one block of units.
+///
+/// # Safety
+/// As for [`Kernels`], where the span's codes begin at the half.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn half_block<F: Format, const EXPANDED: bool, const ROWS: usize>(
+    block: Span,
+    half: usize,
+    results: &mut [__m256; ROWS],
+) {
+    let layout = F::LAYOUT;
+    let unit_bytes = if EXPANDED {
+        UNIT_STEPS * STEP_BYTES
+    } else {
+        layout.unit_bytes()
+    };
+    let Span {
+        mut codes,
+        mut scales,
+        mut inputs,
+        ..
+    } = block;
+    // SAFETY: the caller's promises.
+    unsafe {
+        let halves = Halves::load::<F, EXPANDED>(&mut scales, half);
+        for _ in 0..block.units {
+            unroll!(GROUP in 2 {
+                if GROUP < layout.unit_groups() {
+                    let (scale, min) = halves.group::<F, EXPANDED>(&mut scales, half);
+                    let dots = dots::<F, EXPANDED, ROWS, GROUP>(codes, inputs);
+                    unroll!(ROW in ROWS {
+                        let unit = &*inputs.add(ROW);
+                        let mut dots = dots[ROW];
+                        // Codes of 8 bits were made signed.
+                        if layout.zero_point != 0 && layout.width != CodeWidth::Eight {
+                            let offset = _mm256_set1_epi32(unit.offset(layout, GROUP));
+                            dots = _mm256_add_epi32(dots, offset);
+                        }
+                        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(unit.scale));
+                        let dots = _mm256_cvtepi32_ps(dots);
+                        results[ROW] = _mm256_fmadd_ps(dots, scale, results[ROW]);
+                        if layout.has_min {
+                            let sum = _mm256_set1_ps(unit.sum(layout, GROUP));
+                            results[ROW] = _mm256_fmadd_ps(min, sum, results[ROW]);
+                        }
+                    });
+                }
+            });
+            codes = codes.add(unit_bytes);
+            inputs = inputs.add(block.step);
+        }
     }
 }
 
@@ -515,6 +584,9 @@ unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<
                     });
                 }
             });
+            if ROWS <= 4 {
+                prefetch(weights, unrolled * column_bytes);
+            }
             weights = weights.add(unrolled * column_bytes);
             inputs = inputs.add(unrolled * span.step);
         }

@@ -12,17 +12,17 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::{Float, FloatSpan, Kernels, Place, Scratch, Span};
+use super::{
+    inputs::Unit,
+    tiles::{Float, FloatSpan, Kernels, PREFETCH_BYTES, Place, Scratch, Span},
+};
 use crate::ops::packed::{
     CodeLayout, CodeWidth, FloatType, TILE_ROWS,
-    layout::{Format, STEP_BYTES, ScaleForm, UNIT_STEPS},
+    layout::{Format, NIBBLE_BYTES, STEP_BYTES, ScaleForm, UNIT_STEPS},
 };
 
 /// Bytes of a register of floats.
 const REGISTER_BYTES: usize = 4 * TILE_ROWS;
-
-/// Bytes of a unit's nibbles, which further bits follow.
-const NIBBLE_BYTES: usize = STEP_BYTES * UNIT_STEPS / 2;
 
 /// The kernels of this module.
 pub(super) enum Avx512 {}
@@ -69,6 +69,7 @@ impl Kernels for Avx512 {
         }
     }
 
+    // SAFETY: as above.
     unsafe fn expand_floats<T: Float>(weights: *const u8, scratch: &mut [f32]) {
         // SAFETY: the caller's promises.
         unsafe { expand_floats::<T>(weights, scratch) }
@@ -99,6 +100,16 @@ impl Kernels for Avx512 {
     }
 }
 
+/// Fetches what will be read [`PREFETCH_BYTES`] later.
+#[inline(always)]
+fn prefetch(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        let at = at.wrapping_add(PREFETCH_BYTES + line);
+        // SAFETY: a prefetch reads nothing, so that any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+}
+
 /// Multiplies a stretch of units with `ROWS` rows.
 ///
 /// # Safety
@@ -119,36 +130,32 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
         for _ in 0..span.units / block_units {
             let halves = Halves::load::<F, EXPANDED>(&mut scales);
             for _ in 0..block_units {
+                if !EXPANDED {
+                    prefetch(codes, unit_bytes);
+                }
+                // Scaled products of the unit, short of the input's scale.
+                let mut products = [_mm512_setzero_ps(); ROWS];
                 unroll!(GROUP in 2 {
                     if GROUP < layout.unit_groups() {
                         let (scale, min) = halves.group::<F, EXPANDED>(&mut scales);
-                        let mut dots = [_mm512_setzero_si512(); ROWS];
+                        let dots = dots::<F, EXPANDED, ROWS, GROUP>(codes, inputs);
                         unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW);
-                            dots[ROW] = _mm512_set1_epi32(unit.offset(layout, GROUP));
-                        });
-                        unroll!(STEP in 8 {
-                            if STEP * layout.unit_groups() / UNIT_STEPS == GROUP {
-                                let weights = step::<F, EXPANDED, STEP>(codes);
-                                unroll!(ROW in ROWS {
-                                    let unit = inputs.add(ROW);
-                                    let four = unit.cast::<i32>().add(STEP).read();
-                                    let four = _mm512_set1_epi32(four);
-                                    dots[ROW] = _mm512_dpbusd_epi32(dots[ROW], weights, four);
-                                });
-                            }
-                        });
-                        unroll!(ROW in ROWS {
-                            let unit = &*inputs.add(ROW);
-                            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(unit.scale));
                             let dots = _mm512_cvtepi32_ps(dots[ROW]);
-                            results[ROW] = _mm512_fmadd_ps(dots, scale, results[ROW]);
+                            products[ROW] = if GROUP == 0 {
+                                _mm512_mul_ps(dots, scale)
+                            } else {
+                                _mm512_fmadd_ps(dots, scale, products[ROW])
+                            };
                             if layout.has_min {
-                                let sum = _mm512_set1_ps(unit.sum(layout, GROUP));
+                                let sum = _mm512_set1_ps((*inputs.add(ROW)).sum(layout, GROUP));
                                 results[ROW] = _mm512_fmadd_ps(min, sum, results[ROW]);
                             }
                         });
                     }
+                });
+                unroll!(ROW in ROWS {
+                    let scale = _mm512_set1_ps((*inputs.add(ROW)).scale);
+                    results[ROW] = _mm512_fmadd_ps(products[ROW], scale, results[ROW]);
                 });
                 codes = codes.add(unit_bytes);
                 inputs = inputs.add(span.step);
@@ -156,6 +163,36 @@ unsafe fn pass<F: Format, const EXPANDED: bool, const ROWS: usize>(span: Span, p
         }
         store::<ROWS>(place, &results);
     }
+}
+
+/// Products of one group's codes, less the zero point.
+///
+/// # Safety
+/// `codes` points to a unit, `inputs` to a unit of each of `ROWS` rows of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
+#[inline]
+unsafe fn dots<F: Format, const EXPANDED: bool, const ROWS: usize, const GROUP: usize>(
+    codes: *const u8,
+    inputs: *const Unit,
+) -> [__m512i; ROWS] {
+    let layout = F::LAYOUT;
+    let mut dots = [_mm512_setzero_si512(); ROWS];
+    // SAFETY: the caller's promises; a unit of inputs begins with eight steps of four codes.
+    unsafe {
+        unroll!(ROW in ROWS {
+            dots[ROW] = _mm512_set1_epi32((*inputs.add(ROW)).offset(layout, GROUP));
+        });
+        unroll!(STEP in 8 {
+            if STEP * layout.unit_groups() / UNIT_STEPS == GROUP {
+                let weights = step::<F, EXPANDED, STEP>(codes);
+                unroll!(ROW in ROWS {
+                    let four = inputs.add(ROW).cast::<i32>().add(STEP).read();
+                    dots[ROW] = _mm512_dpbusd_epi32(dots[ROW], weights, _mm512_set1_epi32(four));
+                });
+            }
+        });
+    }
+    dots
 }
 
 /// The 16-bit scales and minimums of a block that has factors for its groups.
@@ -360,6 +397,9 @@ unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<
                     });
                 }
             });
+            if ROWS <= 4 {
+                prefetch(weights, unrolled * column_bytes);
+            }
             weights = weights.add(unrolled * column_bytes);
             inputs = inputs.add(unrolled * span.step);
         }

@@ -7,10 +7,13 @@
 use std::ops::Range;
 
 use super::{
-    inputs::{INPUT_GROUP, Inputs, Unit},
+    inputs::{Inputs, Unit},
     output::Output,
 };
-use crate::ops::packed::{CodeLayout, FloatType, Layout, PackedMatrix, TILE_ROWS, Tile};
+use crate::ops::packed::{
+    CodeLayout, FloatType, Layout, PackedMatrix, TILE_ROWS, Tile,
+    layout::{COLUMNS_PER_STEP, STEP_BYTES},
+};
 
 /// Multiplies some tiles with all rows.
 ///
@@ -23,66 +26,106 @@ pub(super) unsafe fn run(
     tiles: Range<usize>,
     output: Output<'_>,
 ) {
-    let step = inputs.step();
     for index in tiles {
         let tile = matrix.tile(index);
-        for row in 0..inputs.rows() {
-            // SAFETY: inputs have as many rows and columns; the caller keeps writers away.
-            let products = unsafe {
-                match matrix.layout() {
-                    Layout::Codes(layout) => {
-                        let first = inputs.units(row);
-                        let units = (0..inputs.row_units()).map(|unit| first.add(unit * step));
-                        code_products(tile, layout, units.map(|unit| &*unit))
-                    }
-                    Layout::Floats(ty) => {
-                        let first = inputs.floats(row);
-                        let columns = 0..inputs.columns();
-                        float_products(tile, ty, columns.map(|column| *first.add(column * step)))
-                    }
-                }
-            };
-            // SAFETY: the caller has this tile's columns to itself.
-            unsafe { output.store(row, index, &products) };
+        // SAFETY: the caller's promises.
+        unsafe {
+            match matrix.layout() {
+                Layout::Codes(layout) => run_codes(tile, layout, inputs, index, output),
+                Layout::Floats(ty) => run_floats(tile, ty, inputs, index, output),
+            }
         }
     }
 }
 
-fn code_products<'a>(
+/// Unpacks unit by unit, and takes all rows through each.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn run_codes(
     tile: Tile<'_>,
     layout: CodeLayout,
-    units: impl Iterator<Item = &'a Unit> + Clone,
-) -> [f32; TILE_ROWS] {
-    std::array::from_fn(|lane| {
-        let mut result = 0.0f32;
-        for (index, unit) in units.clone().enumerate() {
-            for group in 0..layout.unit_groups() {
-                let first = group * layout.group;
-                let mut dot = 0i32;
-                for (within, &input) in unit.codes[first..first + layout.group].iter().enumerate() {
-                    let column = index * INPUT_GROUP + first + within;
-                    dot += tile.code(layout, lane, column) * i32::from(input);
+    inputs: &Inputs,
+    index: usize,
+    output: Output<'_>,
+) {
+    for unit in 0..inputs.row_units() {
+        let codes = tile.unit_codes(layout, unit);
+        // Two groups at most; the second may be none.
+        let first_group = unit * layout.unit_groups();
+        let scales: [[_; TILE_ROWS]; 2] = std::array::from_fn(|within| {
+            let group = first_group + within % layout.unit_groups();
+            std::array::from_fn(|lane| tile.scale(layout, lane, group))
+        });
+        for row in 0..inputs.rows() {
+            // SAFETY: inputs have as many rows and columns; the caller keeps writers away, and has
+            // this tile's columns to itself.
+            unsafe {
+                let input = &*inputs.units(row).add(unit * inputs.step());
+                let mut results = if unit == 0 {
+                    [0.0; TILE_ROWS]
+                } else {
+                    output.load(row, index)
+                };
+                for (group, scales) in scales[..layout.unit_groups()].iter().enumerate() {
+                    add_group(layout, &codes, input, group, scales, &mut results);
                 }
-                let (scale, min) = tile.scale(layout, lane, index * layout.unit_groups() + group);
-                result += dot as f32 * (scale * unit.scale);
-                if layout.has_min {
-                    result += min * unit.sum(layout, group);
-                }
+                output.store(row, index, &results);
             }
         }
-        result
-    })
+    }
 }
 
-fn float_products(
+/// Adds one group's products.
+fn add_group(
+    layout: CodeLayout,
+    codes: &[u8],
+    input: &Unit,
+    group: usize,
+    scales: &[(f32, f32); TILE_ROWS],
+    results: &mut [f32; TILE_ROWS],
+) {
+    let columns = group * layout.group..(group + 1) * layout.group;
+    let codes = &codes[columns.start * TILE_ROWS..columns.end * TILE_ROWS];
+    let mut dots = [0i32; TILE_ROWS];
+    for (codes, input) in codes
+        .chunks_exact(STEP_BYTES)
+        .zip(input.codes[columns].chunks_exact(COLUMNS_PER_STEP))
+    {
+        for (dot, codes) in dots.iter_mut().zip(codes.chunks_exact(COLUMNS_PER_STEP)) {
+            for (&code, &input) in codes.iter().zip(input) {
+                *dot += i32::from(code) * i32::from(input);
+            }
+        }
+    }
+    for ((dot, result), (scale, min)) in dots.iter().zip(results).zip(scales) {
+        let dot = dot + input.offset(layout, group);
+        *result += dot as f32 * (scale * input.scale);
+        if layout.has_min {
+            *result += min * input.sum(layout, group);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+unsafe fn run_floats(
     tile: Tile<'_>,
     ty: FloatType,
-    inputs: impl Iterator<Item = f32> + Clone,
-) -> [f32; TILE_ROWS] {
-    std::array::from_fn(|lane| {
-        let products = inputs.clone().enumerate();
-        products
-            .map(|(column, input)| tile.float(ty, lane, column) * input)
-            .sum()
-    })
+    inputs: &Inputs,
+    index: usize,
+    output: Output<'_>,
+) {
+    for row in 0..inputs.rows() {
+        let mut results = [0.0f32; TILE_ROWS];
+        for column in 0..inputs.columns() {
+            // SAFETY: inputs have as many rows and columns; the caller keeps writers away.
+            let input = unsafe { *inputs.floats(row).add(column * inputs.step()) };
+            for (lane, result) in results.iter_mut().enumerate() {
+                *result += tile.float(ty, lane, column) * input;
+            }
+        }
+        // SAFETY: the caller has this tile's columns to itself.
+        unsafe { output.store(row, index, &results) };
+    }
 }

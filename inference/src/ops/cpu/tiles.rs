@@ -35,6 +35,10 @@ const CHUNK_CODE_BYTES: usize = CHUNK_UNITS * UNIT_STEPS * STEP_BYTES;
 /// Scales and minimums of an expanded chunk, with groups of 16 columns.
 const CHUNK_SCALES: usize = CHUNK_UNITS * 2 * 2 * TILE_ROWS;
 
+/// How far ahead of its use a tile is fetched from memory: a page, where the processor's own
+/// look-ahead stops.
+pub(super) const PREFETCH_BYTES: usize = 4096;
+
 /// A chunk of a tile, expanded.
 #[repr(C, align(64))]
 pub(super) struct Scratch {

@@ -20,6 +20,9 @@ pub const UNIT_STEPS: usize = UNIT_COLUMNS / COLUMNS_PER_STEP;
 /// Bytes of one step of 8-bit codes: a 512-bit register.
 pub const STEP_BYTES: usize = TILE_ROWS * COLUMNS_PER_STEP;
 
+/// Bytes of a unit's nibbles, which further bits follow.
+pub const NIBBLE_BYTES: usize = STEP_BYTES * UNIT_STEPS / 2;
+
 /// How many bits a code takes. Codes are unsigned.
 ///
 /// The low four bits of the first half of a unit's steps and those of the second half share bytes,
@@ -64,12 +67,11 @@ pub struct CodeLayout {
 impl CodeLayout {
     /// Bytes of one tile's codes in one unit.
     pub const fn unit_bytes(&self) -> usize {
-        let nibbles = STEP_BYTES * UNIT_STEPS / 2;
         match self.width {
-            CodeWidth::Four => nibbles,
-            CodeWidth::Five => nibbles + STEP_BYTES,
-            CodeWidth::Six => nibbles + 2 * STEP_BYTES,
-            CodeWidth::Eight => 2 * nibbles,
+            CodeWidth::Four => NIBBLE_BYTES,
+            CodeWidth::Five => NIBBLE_BYTES + STEP_BYTES,
+            CodeWidth::Six => NIBBLE_BYTES + 2 * STEP_BYTES,
+            CodeWidth::Eight => 2 * NIBBLE_BYTES,
         }
     }
 

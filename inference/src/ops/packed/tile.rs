@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use super::{
     blocks::Block,
     layout::{
-        COLUMNS_PER_STEP, CodeLayout, CodeWidth, FloatType, STEP_BYTES, ScaleForm, TILE_ROWS,
-        UNIT_COLUMNS, UNIT_STEPS,
+        COLUMNS_PER_STEP, CodeLayout, CodeWidth, FloatType, NIBBLE_BYTES, STEP_BYTES, ScaleForm,
+        TILE_ROWS, UNIT_COLUMNS,
     },
 };
 
@@ -26,6 +26,33 @@ impl Tile<'_> {
     pub fn code(&self, layout: CodeLayout, lane: usize, column: usize) -> i32 {
         let unit = &self.codes[column / UNIT_COLUMNS * layout.unit_bytes()..];
         i32::from(code_at(layout.width, unit, lane, column % UNIT_COLUMNS)) - layout.zero_point
+    }
+
+    /// Unpacks a unit: a byte for each code, step by step, zero point included.
+    pub fn unit_codes(&self, layout: CodeLayout, unit: usize) -> [u8; UNIT_COLUMNS * TILE_ROWS] {
+        let mut codes = [0; UNIT_COLUMNS * TILE_ROWS];
+        let unit = &self.codes[unit * layout.unit_bytes()..(unit + 1) * layout.unit_bytes()];
+        if layout.width == CodeWidth::Eight {
+            codes.copy_from_slice(unit);
+            return codes;
+        }
+        let (nibbles, high) = unit.split_at(NIBBLE_BYTES);
+        for (step, codes) in codes.chunks_exact_mut(STEP_BYTES).enumerate() {
+            let (half, within) = (step / 4, step % 4);
+            let nibbles = &nibbles[within * STEP_BYTES..(within + 1) * STEP_BYTES];
+            for (code, byte) in codes.iter_mut().zip(nibbles) {
+                *code = byte >> (4 * half) & 15;
+            }
+            let (high, shift, mask) = match layout.width {
+                CodeWidth::Five => (high, step, 1),
+                CodeWidth::Six => (&high[half * STEP_BYTES..], 2 * within, 3),
+                CodeWidth::Four | CodeWidth::Eight => continue,
+            };
+            for (code, byte) in codes.iter_mut().zip(high) {
+                *code |= (byte >> shift & mask) << 4;
+            }
+        }
+        codes
     }
 
     /// Reads scale and minimum of a group.
@@ -124,7 +151,6 @@ fn byte_of(lane: usize, column: usize) -> usize {
 
 /// Writes one row's codes of one unit.
 fn store_codes(width: CodeWidth, bytes: &mut [u8], lane: usize, codes: &[u8]) {
-    const NIBBLES: usize = STEP_BYTES * UNIT_STEPS / 2;
     for (column, &code) in codes.iter().enumerate() {
         let (step, byte) = (column / COLUMNS_PER_STEP, byte_of(lane, column));
         if width == CodeWidth::Eight {
@@ -135,8 +161,10 @@ fn store_codes(width: CodeWidth, bytes: &mut [u8], lane: usize, codes: &[u8]) {
         bytes[within * STEP_BYTES + byte] |= (code & 15) << (4 * half);
         let high = code >> 4;
         match width {
-            CodeWidth::Five => bytes[NIBBLES + byte] |= high << step,
-            CodeWidth::Six => bytes[NIBBLES + half * STEP_BYTES + byte] |= high << (2 * within),
+            CodeWidth::Five => bytes[NIBBLE_BYTES + byte] |= high << step,
+            CodeWidth::Six => {
+                bytes[NIBBLE_BYTES + half * STEP_BYTES + byte] |= high << (2 * within)
+            }
             CodeWidth::Four | CodeWidth::Eight => {}
         }
     }
@@ -144,7 +172,6 @@ fn store_codes(width: CodeWidth, bytes: &mut [u8], lane: usize, codes: &[u8]) {
 
 /// Reads one code of a unit.
 fn code_at(width: CodeWidth, bytes: &[u8], lane: usize, column: usize) -> u8 {
-    const NIBBLES: usize = STEP_BYTES * UNIT_STEPS / 2;
     let (step, byte) = (column / COLUMNS_PER_STEP, byte_of(lane, column));
     if width == CodeWidth::Eight {
         return bytes[step * STEP_BYTES + byte];
@@ -152,8 +179,8 @@ fn code_at(width: CodeWidth, bytes: &[u8], lane: usize, column: usize) -> u8 {
     let (half, within) = (step / 4, step % 4);
     let low = bytes[within * STEP_BYTES + byte] >> (4 * half) & 15;
     let high = match width {
-        CodeWidth::Five => bytes[NIBBLES + byte] >> step & 1,
-        CodeWidth::Six => bytes[NIBBLES + half * STEP_BYTES + byte] >> (2 * within) & 3,
+        CodeWidth::Five => bytes[NIBBLE_BYTES + byte] >> step & 1,
+        CodeWidth::Six => bytes[NIBBLE_BYTES + half * STEP_BYTES + byte] >> (2 * within) & 3,
         CodeWidth::Four | CodeWidth::Eight => 0,
     };
     low | high << 4
