@@ -26,6 +26,9 @@ use crate::{
 /// the inputs of some rows beside them. A multiple of the blocks of K-quants.
 pub(super) const CHUNK_UNITS: usize = 16;
 
+/// Most rows for which floats are widened on the way, which costs little.
+const FLOAT_DIRECT_ROWS_MAX: usize = 16;
+
 /// Columns of an expanded chunk of floats.
 const CHUNK_COLUMNS: usize = 256;
 
@@ -295,7 +298,7 @@ impl Job<'_> {
     unsafe fn run_floats<K: Kernels, T: Float>(&self, tiles: Range<usize>) {
         debug_assert_eq!(self.matrix.layout(), Layout::Floats(T::TYPE));
         let columns = self.matrix.columns();
-        let direct = T::TYPE == FloatType::F32 || self.inputs.rows() <= K::DIRECT_ROWS_MAX;
+        let direct = T::TYPE == FloatType::F32 || self.inputs.rows() <= FLOAT_DIRECT_ROWS_MAX;
         let mut scratch = FloatScratch([0.0; CHUNK_COLUMNS * TILE_ROWS]);
         for index in tiles {
             let tile = self.matrix.tile(index);
