@@ -24,7 +24,7 @@ use packed::PackedMatrix;
 /// The weight of a linear layer, `[out_features, in_features]`, where its backend wants it.
 #[derive(Debug, Clone, ExtensionType)]
 pub enum Weight<B: Backend> {
-    /// Quantized, in host memory, tiled for the CPU kernels.
+    /// In host memory and the file's precision, tiled for the CPU kernels.
     Packed(Arc<PackedMatrix>),
     /// Plain floats on the device.
     Dense(FloatTensor<B>),

@@ -14,7 +14,7 @@ use crate::{
     gguf::TensorView,
     ops::{
         self, Weight,
-        packed::{Layout, PackedMatrix, RowOrder},
+        packed::{PackedMatrix, RowOrder},
     },
 };
 
@@ -28,7 +28,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Loads a matrix: packed on the CPU if it is quantized, plain floats otherwise.
+    /// Loads a matrix: packed for the CPU's kernels, as plain floats for a GPU.
     ///
     /// # Errors
     /// The tensor is not a matrix, or its data does not match its shape.
@@ -41,7 +41,7 @@ impl Linear {
         let bias = bias
             .map(|bias| load_vector(bias, order, backend.device()))
             .transpose()?;
-        if !backend.is_gpu() && Layout::of(weight.ty).is_some() {
+        if !backend.is_gpu() {
             return Ok(Self::from_packed(
                 Arc::new(PackedMatrix::from_gguf(weight, order)?),
                 bias,
