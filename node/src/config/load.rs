@@ -31,6 +31,7 @@ const ENV_NO_KEYS: &[&str] = &[
     "node_bin",
     "software_gpu",
     "test_model",
+    "test_gemma",
 ];
 /// No configuration file is this large.
 const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
