@@ -406,6 +406,25 @@ async fn a_body_must_be_json_but_ollamas_clients_need_not_say_so() {
 }
 
 /// Posts each body and checks status, shape and words of the refusal.
+#[tokio::test]
+async fn a_body_that_is_no_object_is_refused_without_inventing_a_field() {
+    let api = api();
+    let headers = [("content-type", "application/json")];
+    for path in ["/v1/llm/generate", "/v1/chat/completions", "/api/generate"] {
+        for body in ["{", "[]", "[\"hi\"]", "\"hi\"", "7", "null"] {
+            let reply = api.send("POST", path, &headers, body).await;
+            assert!(reply.status.is_client_error(), "{path} {body}");
+            assert_shape(path, &reply);
+            assert!(!reply.text.contains('?'), "{path} {body}: {}", reply.text);
+            assert!(
+                !reply.text.contains("struct"),
+                "{path} {body}: {}",
+                reply.text
+            );
+        }
+    }
+}
+
 async fn assert_refused(path: &str, status: u16, rows: &[(Value, &str)]) {
     let api = api();
     for (body, expected) in rows {
