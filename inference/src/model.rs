@@ -36,6 +36,26 @@ pub struct Model {
     windowed_rotary: Option<RotaryEmbedding>,
 }
 
+/// Ids to append to one sequence of a batch.
+#[derive(Debug)]
+pub struct Span<'a> {
+    /// The ids, at least one.
+    pub ids: &'a [u32],
+    /// The sequence's past.
+    pub cache: &'a mut KvCache,
+    /// What is wanted.
+    pub logits: Logits,
+}
+
+/// After which ids of a span logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// The last.
+    Last,
+    /// Each.
+    All,
+}
+
 impl Model {
     /// Loads all weights of a file onto the backend's device.
     ///
@@ -97,11 +117,8 @@ impl Model {
     /// # Errors
     /// No ids, or an id outside the vocabulary; the cache is then unchanged.
     pub fn forward(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        self.backend.run(|| {
-            let hidden = self.hidden(ids, cache)?;
-            let last = hidden.narrow(0, ids.len() - 1, 1);
-            read(self.head.forward(self.norm.forward(last)))
-        })
+        let mut rows = self.forward_all_or_last(ids, cache, Logits::Last)?;
+        Ok(rows.pop().unwrap_or_default())
     }
 
     /// Like [`Self::forward`], but returns the logits after every id.
@@ -109,13 +126,34 @@ impl Model {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_all(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<Vec<f32>>> {
+        self.forward_all_or_last(ids, cache, Logits::All)
+    }
+
+    /// Appends ids to several sequences at once, and returns for each the logits it asks for.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], for any of them.
+    pub fn forward_batch(&self, spans: &mut [Span<'_>]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let spans = spans.iter_mut();
+        spans
+            .map(|span| self.forward_all_or_last(span.ids, span.cache, span.logits))
+            .collect()
+    }
+
+    fn forward_all_or_last(
+        &self,
+        ids: &[u32],
+        cache: &mut KvCache,
+        logits: Logits,
+    ) -> Result<Vec<Vec<f32>>> {
         self.backend.run(|| {
-            let hidden = self.hidden(ids, cache)?;
+            let mut hidden = self.hidden(ids, cache)?;
+            if logits == Logits::Last {
+                hidden = hidden.narrow(0, ids.len() - 1, 1);
+            }
             let logits = read(self.head.forward(self.norm.forward(hidden)))?;
-            Ok(logits
-                .chunks_exact(self.vocabulary_size())
-                .map(<[f32]>::to_vec)
-                .collect())
+            let rows = logits.chunks_exact(self.vocabulary_size());
+            Ok(rows.map(<[f32]>::to_vec).collect())
         })
     }
 
