@@ -18,6 +18,10 @@ test *arguments:
 run *arguments:
     scripts/run.sh "$@"
 
+# Measures inference beside llama.cpp; takes the script's flags.
+bench *arguments:
+    scripts/bench-inference.sh "$@"
+
 # The documentation of all crates.
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --open

@@ -1,0 +1,94 @@
+"""Sets up the other side: a virtual environment with llama.cpp built for this machine.
+
+llama.cpp comes as the source package of llama-cpp-python and is compiled here: its ready-made
+packages know AVX2 at most, which would flatter whoever is measured beside them.
+
+On x86 the instruction sets are named one by one, as the kernel lists them, and not left to
+`-march=native`. That takes from the processor's answer alone what exists, and so compiles in AMX,
+whose tiles a kernel or a hypervisor may still withhold: such a build dies of an illegal
+instruction, here and there only. `--llama-flags` adds whatever else is wanted, such as
+`-DGGML_NATIVE=ON` or `-DGGML_AMX_TILE=ON -DGGML_AMX_INT8=ON` where they work.
+"""
+
+import pathlib
+import platform
+import subprocess
+import sys
+import venv
+
+from models import Failure, run, say
+
+LLAMA_VERSION = "0.3.36"
+GGUF_VERSION = "0.19.0"
+
+# What ggml calls it, and the kernel's names for all that the compiler may then use.
+INSTRUCTION_SETS = {
+    "GGML_SSE42": ("sse4_2",),
+    "GGML_AVX": ("avx",),
+    "GGML_AVX2": ("avx2",),
+    "GGML_BMI2": ("bmi2",),
+    "GGML_FMA": ("fma",),
+    "GGML_F16C": ("f16c",),
+    "GGML_AVX_VNNI": ("avx_vnni",),
+    "GGML_AVX512": ("avx512f", "avx512bw", "avx512vl", "avx512cd", "avx512dq"),
+    "GGML_AVX512_VBMI": ("avx512vbmi",),
+    "GGML_AVX512_VNNI": ("avx512_vnni",),
+    "GGML_AVX512_BF16": ("avx512_bf16",),
+}
+
+
+def processor_flags() -> set:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
+def build_flags(flags: set, machine: str, more: str) -> str:
+    """Returns CMake's arguments for a processor with these flags."""
+    chosen = ["-DLLAVA_BUILD=OFF"]
+    if machine in ("x86_64", "AMD64") and flags:
+        chosen.append("-DGGML_NATIVE=OFF")
+        for name, needed in INSTRUCTION_SETS.items():
+            wide = name.startswith("GGML_AVX512_")
+            there = flags.issuperset(needed + (INSTRUCTION_SETS["GGML_AVX512"] if wide else ()))
+            chosen.append(f"-D{name}={'ON' if there else 'OFF'}")
+    else:
+        chosen.append("-DGGML_NATIVE=ON")
+    return " ".join([*chosen, *more.split()])
+
+
+def set_up(folder: pathlib.Path, more: str) -> pathlib.Path:
+    """Returns an interpreter that has llama.cpp, built with the flags that were asked for."""
+    flags = build_flags(processor_flags(), platform.machine(), more)
+    wanted = f"{LLAMA_VERSION} {GGUF_VERSION} {flags}\n"
+    home = folder / "venv"
+    python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    stamp = home / "built-with"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    sources = folder / "sources"
+    venv.create(home, clear=True, with_pip=True)
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    package = f"llama-cpp-python=={LLAMA_VERSION}"
+    if not list(sources.glob(f"*{LLAMA_VERSION}*.tar.gz")):
+        say(f"fetching the source of {package}")
+        download = ["download", "--no-deps", "--no-binary", "llama-cpp-python", package]
+        run([*pip, *download, "--dest", sources], f"fetching {package}")
+    archive = max(sources.glob(f"*{LLAMA_VERSION}*.tar.gz"))
+    say(f"building llama.cpp with {flags}\n(some ten minutes of processor time, once)")
+    # Without a cache: it would hand out what was built with other flags.
+    command = ["env", f"CMAKE_ARGS={flags}", *pip, "install", "--no-cache-dir"]
+    run([*command, archive, f"gguf=={GGUF_VERSION}"], "building llama.cpp")
+    stamp.write_text(wanted)
+    return python
+
+
+def worker_info(python: pathlib.Path, worker: pathlib.Path) -> str:
+    """Asks llama.cpp what it is, which also shows whether it runs here at all."""
+    done = subprocess.run([python, worker, "info"], capture_output=True, text=True)
+    if done.returncode != 0:
+        why = done.stderr.strip() or f"status {done.returncode}"
+        raise Failure(f"{python} cannot run llama.cpp: {why}")
+    return done.stdout
