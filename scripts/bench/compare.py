@@ -9,6 +9,7 @@ of the processor's time the hypervisor took away: a run with much of that says l
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -96,13 +97,22 @@ def measure_start(start, model: pathlib.Path, rounds: int) -> dict:
     }
 
 
+def measure_perplexity(engines: Engines, files: Files, path: pathlib.Path, options) -> dict:
+    """Perplexities of one file, the same weights unrounded among them."""
+    unrounded = files.unrounded(path)
+    try:
+        with engines.ours(path) as ours, engines.llama(path) as llama:
+            with engines.llama(unrounded) as exact:
+                found = perplexity.compare(ours, llama, exact, options)
+            return {"file": ours.about, "perplexity": found}
+    finally:
+        unrounded.unlink()
+
+
 def measure(engines: Engines, reader: Engine, path: pathlib.Path, options) -> dict:
-    """Everything about one file."""
+    """Speed, memory and start of one file."""
     with engines.ours(path) as ours, engines.llama(path) as llama:
         result = {"file": ours.about}
-        if options.perplexity:
-            result["perplexity"] = perplexity.compare(ours, llama, options)
-            return result
         result.update(measure_speed(ours, llama, reader, options.rounds))
     starts = min(options.rounds, 3)
     result["start"] = {
@@ -204,6 +214,7 @@ def parse() -> argparse.Namespace:
     add("--markdown", action="store_true", help="print one Markdown table")
     add("--work", type=pathlib.Path, help="where llama.cpp and the models are kept")
     add("--python", type=pathlib.Path, help="an interpreter that has llama-cpp-python and gguf")
+    add("--no-amx", action="store_true", help="build llama.cpp without AMX")
     add("--llama-flags", default="", help="more CMake arguments for llama.cpp")
     add("--smollm2", type=pathlib.Path, metavar="FILE", help="SmolLM2, not to be fetched")
     add("--gemma3", type=pathlib.Path, metavar="FILE", help="Gemma 3, not to be fetched")
@@ -216,7 +227,7 @@ def parse() -> argparse.Namespace:
 
 def compare(options) -> dict:
     options.work.mkdir(parents=True, exist_ok=True)
-    python = options.python or environment.set_up(options.work, options.llama_flags)
+    python = options.python or environment.set_up(options.work, options.no_amx, options.llama_flags)
     worker = HERE / "llama_worker.py"
     outcome = {
         "machine": machine(),
@@ -231,10 +242,15 @@ def compare(options) -> dict:
     paths = [(model, name, files.get(model, name)) for model, name in chosen(options)]
     engines = Engines(options.bench, python, worker, options)
     before = processor_times()
-    with engines.reader(READ_MEGABYTES) as reader:
+    with contextlib.ExitStack() as stack:
+        if not options.perplexity:
+            reader = stack.enter_context(engines.reader(READ_MEGABYTES))
         for model, name, path in paths:
             result = {"model": model.title, "format": name}
-            result.update(measure(engines, reader, path, options))
+            if options.perplexity:
+                result.update(measure_perplexity(engines, files, path, options))
+            else:
+                result.update(measure(engines, reader, path, options))
             outcome["results"].append(result)
             outcome["stolen_share"] = stolen_share(before)
             if not options.markdown:

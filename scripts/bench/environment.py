@@ -3,15 +3,15 @@
 llama.cpp comes as the source package of llama-cpp-python and is compiled here: its ready-made
 packages know AVX2 at most, which would flatter whoever is measured beside them.
 
-On x86 the instruction sets are named one by one, as the kernel lists them, and not left to
-`-march=native`. That takes from the processor's answer alone what exists, and so compiles in AMX,
-whose tiles a kernel or a hypervisor may still withhold: such a build dies of an illegal
-instruction, here and there only. `--llama-flags` adds whatever else is wanted, such as
-`-DGGML_NATIVE=ON` or `-DGGML_AMX_TILE=ON -DGGML_AMX_INT8=ON` where they work.
+`GGML_NATIVE=ON`, llama.cpp's own default, takes all that this processor has, AMX included: ggml
+asks the kernel for its tiles and does without them where it must. One header stands in for a fault
+of GCC that made such builds die of an illegal instruction (`amx_tile_config.h`). AMX multiplies
+several times as fast, so the figures with and without it are different things to know: `--no-amx`
+names the instruction sets one by one and leaves it out, and the report says what was built in.
 """
 
 import pathlib
-import platform
+import shlex
 import subprocess
 import sys
 import venv
@@ -36,6 +36,8 @@ INSTRUCTION_SETS = {
     "GGML_AVX512_BF16": ("avx512_bf16",),
 }
 
+HERE = pathlib.Path(__file__).resolve().parent
+
 
 def processor_flags() -> set:
     try:
@@ -45,25 +47,26 @@ def processor_flags() -> set:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
-def build_flags(flags: set, machine: str, more: str) -> str:
+def build_flags(flags: set, no_amx: bool, more: str) -> str:
     """Returns CMake's arguments for a processor with these flags."""
     chosen = ["-DLLAVA_BUILD=OFF"]
-    if machine in ("x86_64", "AMD64") and flags:
+    if "amx_tile" not in flags:
+        chosen.append("-DGGML_NATIVE=ON")
+    elif no_amx:
         chosen.append("-DGGML_NATIVE=OFF")
         for name, needed in INSTRUCTION_SETS.items():
-            wide = name.startswith("GGML_AVX512_")
-            there = flags.issuperset(needed + (INSTRUCTION_SETS["GGML_AVX512"] if wide else ()))
-            chosen.append(f"-D{name}={'ON' if there else 'OFF'}")
+            chosen.append(f"-D{name}={'ON' if flags.issuperset(needed) else 'OFF'}")
     else:
-        chosen.append("-DGGML_NATIVE=ON")
-    return " ".join([*chosen, *more.split()])
+        header = shlex.quote(str(HERE / "amx_tile_config.h"))
+        chosen += ["-DGGML_NATIVE=ON", f"-DCMAKE_CXX_FLAGS='-include {header}'"]
+    return " ".join([*chosen, more]).strip()
 
 
-def set_up(folder: pathlib.Path, more: str) -> pathlib.Path:
+def set_up(folder: pathlib.Path, no_amx: bool, more: str) -> pathlib.Path:
     """Returns an interpreter that has llama.cpp, built with the flags that were asked for."""
-    flags = build_flags(processor_flags(), platform.machine(), more)
+    flags = build_flags(processor_flags(), no_amx, more)
     wanted = f"{LLAMA_VERSION} {GGUF_VERSION} {flags}\n"
-    home = folder / "venv"
+    home = folder / ("llama-no-amx" if no_amx else "llama-native")
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     stamp = home / "built-with"
     if stamp.exists() and stamp.read_text() == wanted:

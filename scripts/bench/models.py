@@ -99,6 +99,14 @@ class Files:
             run(command, f"making {target.name}")
         return target
 
+    def unrounded(self, path: pathlib.Path) -> pathlib.Path:
+        """Stores a file's weights as 16-bit floats; it is the caller's to remove."""
+        target = self.folder / "unrounded.gguf"
+        target.unlink(missing_ok=True)
+        command = [self.python, HERE / "llama_worker.py", "quantize", path, target, "F16"]
+        run([*command, self.threads], f"unpacking {path.name}")
+        return target
+
     def padded(self) -> pathlib.Path:
         target = self.folder / "padded-F16.gguf"
         if not target.exists():

@@ -9,6 +9,10 @@ def share(value: "float | None", digits: int = 0) -> str:
     return "?" if value is None else f"{value * 100:.{digits}f} %"
 
 
+def percent(value: float) -> str:
+    return f"{value * 100:+.2f} %"
+
+
 def kinds(about: dict) -> str:
     """In which types the matrices are, by bytes."""
     sizes = about["bytes_by_type"]
@@ -33,7 +37,10 @@ def plain(result: dict) -> str:
         found = result["perplexity"]
         lines.append(
             f"  perplexity   ours {found['ours']:.4f}   llama.cpp {found['llama']:.4f}   "
-            f"difference {share(found['difference'], 3)} ± {share(found['standard_error'], 3)}   "
+            f"difference {percent(found['difference'])} ± {percent(found['standard_error'])[1:]}\n"
+            f"  activations unrounded {found['unrounded']:.4f}: "
+            f"ours {percent(found['ours_over_unrounded'])}, "
+            f"llama.cpp {percent(found['llama_over_unrounded'])}; "
             f"same choice {share(found['same_choice'], 1)}"
         )
         return "\n".join(lines)
@@ -105,7 +112,10 @@ def perplexity_row(result: dict) -> "list[str]":
         kinds(result["file"]),
         f"{found['ours']:.4f}",
         f"{found['llama']:.4f}",
-        f"{found['difference'] * 100:+.3f} ± {found['standard_error'] * 100:.3f} %",
+        f"{percent(found['difference'])} ± {percent(found['standard_error'])[1:]}",
+        f"{found['unrounded']:.4f}",
+        percent(found["ours_over_unrounded"]),
+        percent(found["llama_over_unrounded"]),
         share(found["same_choice"], 1),
     ]
 
@@ -114,7 +124,8 @@ def markdown(outcome: dict) -> str:
     results = outcome["results"]
     head = ["model", "format", "matrices"]
     if results and "perplexity" in results[0]:
-        head += ["ours", "llama.cpp", "difference", "same choice"]
+        head += ["ours", "llama.cpp", "difference"]
+        head += ["unrounded", "ours to that", "llama.cpp to that", "same choice"]
         rows = [head, *map(perplexity_row, results)]
     else:
         head += list(results[0]["positions_per_second"]) if results else []
@@ -123,13 +134,23 @@ def markdown(outcome: dict) -> str:
     return f"{conditions(outcome)}\n\n{table(rows)}"
 
 
+def built_in(system: str) -> str:
+    """What llama.cpp says it can use, of `CPU : AVX = 1 | AMX_INT8 = 1 | ...`."""
+    parts = [part.split(":")[-1].split("=") for part in system.split("|") if "=" in part]
+    return ", ".join(part[0].strip() for part in parts if part[1].strip() != "0")
+
+
 def conditions(outcome: dict) -> str:
     """Where and how, in a sentence or two."""
     machine = outcome["machine"]
+    kind = f"medians of {outcome['rounds']} rounds"
+    if outcome["results"] and "perplexity" in outcome["results"][0]:
+        found = outcome["results"][0]["perplexity"]
+        kind = f"{found['ids']} ids of the text {found['text']}"
     return (
         f"\n{machine['processor']}, {machine['cores']} cores, {machine['system']}; "
-        f"{outcome['threads']} threads, medians of {outcome['rounds']} rounds; "
+        f"{outcome['threads']} threads, {kind}; "
         f"stolen by the hypervisor: {share(outcome.get('stolen_share'), 1)}. "
         f"Commit {outcome['commit']}; llama.cpp of llama-cpp-python "
-        f"{outcome['llama']['version']}."
+        f"{outcome['llama']['version']} ({built_in(outcome['llama']['system'])})."
     )

@@ -1,6 +1,7 @@
 """What the comparison with llama.cpp derives from what it measured."""
 
 import pathlib
+import re
 import sys
 import unittest
 
@@ -8,9 +9,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench")
 
 import compare  # noqa: E402
 import environment  # noqa: E402
+import perplexity  # noqa: E402
 import report  # noqa: E402
-
-AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512cd", "avx512dq"}
 
 
 def result() -> dict:
@@ -33,22 +33,22 @@ def result() -> dict:
 
 
 class Bench(unittest.TestCase):
-    def test_only_sets_that_the_kernel_lists_are_built_in(self):
-        flags = environment.build_flags({"avx", "avx2", "fma", "f16c"}, "x86_64", "-DMORE=ON")
+    def test_llama_cpp_is_built_for_this_machine(self):
+        flags = environment.build_flags({"avx2"}, False, "-DMORE=ON")
+        self.assertIn("-DGGML_NATIVE=ON", flags)
+        self.assertNotIn("amx", flags)
+        self.assertTrue(flags.endswith("-DMORE=ON"))
+
+    def test_tiles_are_configured_by_a_header_that_is_there(self):
+        flags = environment.build_flags({"avx2", "amx_tile"}, False, "")
+        header = re.search(r"-include (\S+)'", flags).group(1)
+        self.assertTrue(pathlib.Path(header).is_file())
+
+    def test_without_amx_the_other_sets_are_named(self):
+        flags = environment.build_flags({"avx2", "amx_tile", "avx512f"}, True, "")
         self.assertIn("-DGGML_NATIVE=OFF", flags)
         self.assertIn("-DGGML_AVX2=ON", flags)
         self.assertIn("-DGGML_AVX512=OFF", flags)
-        self.assertTrue(flags.endswith("-DMORE=ON"))
-
-    def test_a_wide_set_needs_the_whole_of_its_base(self):
-        flags = environment.build_flags({"avx512f", "avx512_vnni"}, "x86_64", "")
-        self.assertIn("-DGGML_AVX512_VNNI=OFF", flags)
-        flags = environment.build_flags(AVX512 | {"avx512_vnni", "amx_int8"}, "x86_64", "")
-        self.assertIn("-DGGML_AVX512_VNNI=ON", flags)
-        self.assertNotIn("AMX", flags)
-
-    def test_other_processors_are_left_to_the_compiler(self):
-        self.assertIn("-DGGML_NATIVE=ON", environment.build_flags(set(), "aarch64", ""))
 
     def test_stolen_time_is_a_share_of_the_time_that_was_wanted(self):
         later = [130, 0, 20, 900, 50, 0, 0, 10]
@@ -69,7 +69,7 @@ class Bench(unittest.TestCase):
         outcome = {
             "machine": {"processor": "P", "cores": 2, "system": "Linux 6"},
             "commit": "abc",
-            "llama": {"version": "0.3.36"},
+            "llama": {"version": "0.3.36", "system": "CPU : AVX = 1 | AMX = 0 | REPACK = 1 |"},
             "threads": 2,
             "rounds": 3,
             "stolen_share": 0.012,
@@ -80,7 +80,12 @@ class Bench(unittest.TestCase):
         self.assertEqual(len(rows), 4)
         self.assertEqual(len({line.count("|") for line in rows}), 1)
         self.assertIn("200.0 / 50.0 = **4.00**", rows[2])
+        self.assertIn("0.3.36 (AVX, REPACK).", lines[1])
         self.assertIn("stolen by the hypervisor: 1.2 %", "\n".join(lines))
+
+    def test_an_error_by_chance_needs_windows_that_differ(self):
+        self.assertEqual(perplexity.standard_error([511.0, 1022.0], [0.0, 511.0]), 0.0)
+        self.assertAlmostEqual(perplexity.standard_error([511.0, 1533.0], [0.0, 0.0]), 1.0)
 
 
 if __name__ == "__main__":
