@@ -33,6 +33,9 @@ READ_MEGABYTES = 1024
 # Threads of either engine may spin for a while after their work: wait until they sleep.
 PAUSE_SECONDS = 0.05
 
+# Above this load average others are at work, and both engines' threads wait for each other.
+LOAD_MAX = 0.7
+
 WORKLOADS = {
     "prefill 128": "prefill 128",
     "prefill 512": "prefill 512",
@@ -227,6 +230,9 @@ def parse() -> argparse.Namespace:
 
 def compare(options) -> dict:
     options.work.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
+    if load > LOAD_MAX and not options.perplexity:
+        say(f"warning: this machine is busy (load {load:.1f}): the figures will say little")
     python = options.python or environment.set_up(options.work, options.no_amx, options.llama_flags)
     worker = HERE / "llama_worker.py"
     outcome = {
