@@ -18,6 +18,7 @@ use std::{
 use crate::{
     backend::Backend,
     error::{Error, Result},
+    generate::DRAFT_LEN_MAX,
     request::{GenerateRequest, GenerationEvent, GenerationStats},
 };
 
@@ -43,7 +44,10 @@ use self::{
 
 pub use self::{
     job::CancelFlag,
-    types::{BackendChoice, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel, ModelInfo},
+    types::{
+        BackendChoice, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel, ModelInfo,
+        Speculation,
+    },
 };
 
 /// Stands for a time that never comes.
@@ -83,6 +87,8 @@ struct Shared {
 struct Counters {
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
+    drafted_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     refused: AtomicU64,
     cancelled: AtomicU64,
 }
@@ -207,7 +213,7 @@ impl Engine {
         let registered = self.current(&request.model)?;
         let text = registered.text()?;
         let keep_alive = request.keep_alive;
-        let work = admission::prepare(request, &registered, &text)?;
+        let work = admission::prepare(request, &registered, &text, self.shared().draft_len_max())?;
         let positions = work.prompt_ids.len() + work.completion_max;
         let cache_bytes = registered.cache_bytes(positions, work.choices);
         self.check_memory(&registered, cache_bytes)?;
@@ -297,6 +303,8 @@ impl Engine {
             loaded,
             prompt_tokens_total: counters.prompt_tokens.load(Ordering::Relaxed),
             completion_tokens_total: counters.completion_tokens.load(Ordering::Relaxed),
+            drafted_tokens_total: counters.drafted_tokens.load(Ordering::Relaxed),
+            accepted_tokens_total: counters.accepted_tokens.load(Ordering::Relaxed),
             refused_total: counters.refused.load(Ordering::Relaxed),
             cancelled_total: counters.cancelled.load(Ordering::Relaxed),
         }
@@ -376,6 +384,15 @@ impl Shared {
         self.catalogue
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long drafts may be. None on a GPU: there a pass over several rows rounds differently
+    /// than passes over one, so the text could change.
+    fn draft_len_max(&self) -> usize {
+        match self.config.speculation {
+            Speculation::Auto if !self.is_gpu => DRAFT_LEN_MAX,
+            Speculation::Auto | Speculation::Off => 0,
+        }
     }
 
     /// Begins to stop; an earlier deadline stands.

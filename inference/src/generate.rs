@@ -4,9 +4,14 @@
 //! whoever drives it decides between steps what runs next and notices a receiver that has gone.
 //! Choices share the evaluated prompt and take turns.
 //!
+//! Where a choice repeats what was said before, a step also evaluates a short draft of what comes
+//! next ([`lookup`]), and the choice grows by as much of it as the sampler would have chosen
+//! anyway. The sampler sees the same logits in the same order as without, so the result is the
+//! same. [`draft_control`] keeps drafts to where they save time.
+//!
 //! The machine sees a model only as [`Sequence`], a vocabulary only as [`Vocabulary`].
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use crate::{
     engine::Flow,
@@ -15,11 +20,18 @@ use crate::{
     sampler::{Sampler, log_probabilities},
 };
 
+mod draft_control;
+mod lookup;
 mod stop;
 mod text;
 
+pub(crate) use self::draft_control::DRAFT_LEN_MAX;
 pub use self::stop::{Released, StopMatcher};
-use self::text::{ChoiceText, Shown};
+use self::{
+    draft_control::DraftControl,
+    lookup::Lookup,
+    text::{ChoiceText, Shown},
+};
 
 /// Prompt ids evaluated in one step. A longer chunk is no faster on a CPU and would make other
 /// requests wait longer.
@@ -29,6 +41,12 @@ pub(crate) const PREFILL_CHUNK_LEN: usize = 256;
 pub(crate) trait Sequence: Send + fmt::Debug {
     /// Appends ids and returns the logits that follow the last.
     fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+
+    /// Appends ids and returns the logits that follow each of them.
+    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>>;
+
+    /// Forgets the last so many ids.
+    fn forget_last(&mut self, count: usize);
 
     /// Returns a sequence with the same past and a future of its own.
     fn fork(&self) -> Box<dyn Sequence>;
@@ -58,10 +76,13 @@ pub(crate) struct Work {
     pub(crate) stop: Vec<String>,
     pub(crate) choices: usize,
     pub(crate) logprobs: Option<usize>,
+    /// Longest draft of what comes next; 0 evaluates one id at a time.
+    pub(crate) draft_len_max: usize,
 }
 
 impl Work {
-    /// Returns how many steps this takes at most: one per chunk of the prompt and per id.
+    /// Returns how many steps this takes at most: one per chunk of the prompt and per id. Drafts
+    /// make them fewer.
     pub(crate) fn steps_max(&self) -> u64 {
         let chunks = self.prompt_ids.len().div_ceil(PREFILL_CHUNK_LEN);
         (chunks + self.completion_max.saturating_mul(self.choices)) as u64
@@ -75,6 +96,19 @@ pub(crate) struct Generation {
     vocabulary: Arc<dyn Vocabulary>,
     phase: Phase,
     completion_tokens: usize,
+    control: DraftControl,
+    drafts: DraftCounts,
+    /// Rows of the last step's pass, if that was one over generated ids.
+    last_rows: Option<usize>,
+}
+
+/// How drafts fared, over all choices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct DraftCounts {
+    /// Ids evaluated before they were known to come.
+    pub(crate) drafted: usize,
+    /// Those of them that came.
+    pub(crate) accepted: usize,
 }
 
 /// What a step achieved.
@@ -107,6 +141,8 @@ struct Choice {
     /// Where the next id comes from.
     next: Next,
     sampler: Sampler,
+    /// Where drafts come from, if they are wanted.
+    lookup: Option<Lookup>,
     text: ChoiceText,
     generated: usize,
 }
@@ -117,6 +153,24 @@ enum Next {
     Logits(Vec<f32>),
     /// The last id, not yet evaluated.
     Evaluate(u32),
+}
+
+/// A guess at what follows a choice's last id.
+#[derive(Debug, Default)]
+struct Draft {
+    ids: Vec<u32>,
+    /// Length of the match that it follows.
+    matched: usize,
+}
+
+/// What came of letting a choice grow by one id.
+enum Grown {
+    /// It goes on after this id.
+    By(u32),
+    /// It is complete.
+    Ended(FinishReason),
+    /// The receiver wants no more.
+    Cancelled,
 }
 
 impl Generation {
@@ -131,10 +185,13 @@ impl Generation {
             evaluated: 0,
         };
         Self {
+            control: DraftControl::new(work.draft_len_max),
             work,
             vocabulary,
             phase,
             completion_tokens: 0,
+            drafts: DraftCounts::default(),
+            last_rows: None,
         }
     }
 
@@ -146,6 +203,18 @@ impl Generation {
     /// Ids generated so far, over all choices.
     pub(crate) fn completion_tokens(&self) -> usize {
         self.completion_tokens
+    }
+
+    /// How drafts fared so far.
+    pub(crate) fn drafts(&self) -> DraftCounts {
+        self.drafts
+    }
+
+    /// Takes in how long the last step took. It steers how much is drafted, never what is said.
+    pub(crate) fn note_duration(&mut self, duration: Duration) {
+        if let Some(rows) = self.last_rows.take() {
+            self.control.note_pass(rows, duration);
+        }
     }
 
     /// Does one piece of work and reports what came of it. Not to be called again after
@@ -182,8 +251,13 @@ impl Generation {
         if end < ids.len() {
             return Ok(Progress::Prefilling);
         }
+        let lookup = (self.work.draft_len_max > 0)
+            .then(|| Lookup::new(&self.work.prompt_ids, self.work.completion_max));
         let choices = (0..self.work.choices)
-            .map(|index| Choice::new(index, sequence.fork(), logits.clone(), &self.work))
+            .map(|index| Choice {
+                lookup: lookup.clone(),
+                ..Choice::new(index, sequence.fork(), logits.clone(), &self.work)
+            })
             .collect();
         self.phase = Phase::Decode(choices);
         let prompt_tokens = self.prompt_tokens();
@@ -193,17 +267,101 @@ impl Generation {
         })
     }
 
-    /// Lets one choice grow by one id.
+    /// Lets one choice grow: by one id, and by those of its draft that come next.
     fn decode(
         &mut self,
         mut choice: Choice,
         emit: &mut dyn FnMut(GenerationEvent) -> Flow,
     ) -> Result<Progress> {
-        let logits = choice.logits()?;
-        let id = choice.sampler.sample(&logits)?;
+        let draft = self.draft(&choice);
+        let rows = self.evaluate(&mut choice, &draft.ids)?;
+        let mut accepted = 0;
+        for logits in &rows {
+            let id = match self.grow(&mut choice, logits, emit)? {
+                Grown::By(id) => id,
+                Grown::Ended(reason) => return self.end_choice(choice.index, reason, emit),
+                Grown::Cancelled => return Ok(Progress::Cancelled),
+            };
+            choice.next = Next::Evaluate(id);
+            // Behind a wrong id, or the draft's last, no row says anything.
+            if draft.ids.get(accepted) != Some(&id) {
+                break;
+            }
+            accepted += 1;
+            self.drafts.accepted += 1;
+        }
+        let drafted = draft.ids.len();
+        if drafted > 0 {
+            choice.sequence.forget_last(drafted - accepted);
+            self.control.note_draft(draft.matched, drafted, accepted);
+        }
+        let Phase::Decode(choices) = &mut self.phase else {
+            return Err(defect("decoding before the prompt"));
+        };
+        choices.push_back(choice);
+        Ok(Progress::Decoding)
+    }
+
+    /// Guesses what follows a choice's last id, where that pays.
+    fn draft(&mut self, choice: &Choice) -> Draft {
+        let Next::Evaluate(_) = choice.next else {
+            return Draft::default();
+        };
+        let Some((lookup, found)) = choice
+            .lookup
+            .as_ref()
+            .and_then(|lookup| Some((lookup, lookup.found()?)))
+        else {
+            return Draft::default();
+        };
+        // The pass itself yields one id more than its draft has, and the last id of a choice is
+        // not evaluated: so the cache never grows beyond what was admitted.
+        let left = self.work.completion_max.saturating_sub(choice.generated);
+        let matched = found.matched;
+        let len = self.control.draft_len(matched, left.saturating_sub(1));
+        let ids = lookup.draft(found, len);
+        // Nothing comes after an end, and the end itself needs no row of its own.
+        let ids = ids.take_while(|id| !self.vocabulary.is_end_of_generation(*id));
+        Draft {
+            ids: ids.collect(),
+            matched,
+        }
+    }
+
+    /// Returns the logits of a choice's next id, then those behind each id of its draft.
+    fn evaluate(&mut self, choice: &mut Choice, draft: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let last = match &mut choice.next {
+            Next::Logits(logits) => return Ok(vec![std::mem::take(logits)]),
+            Next::Evaluate(id) => *id,
+        };
+        self.last_rows = Some(1 + draft.len());
+        if draft.is_empty() {
+            return Ok(vec![choice.sequence.extend(&[last])?]);
+        }
+        self.drafts.drafted += draft.len();
+        let ids: Vec<u32> = std::iter::once(last).chain(draft.iter().copied()).collect();
+        let rows = choice.sequence.extend_all(&ids)?;
+        if rows.len() == ids.len() {
+            Ok(rows)
+        } else {
+            Err(defect("a pass without logits for each of its ids"))
+        }
+    }
+
+    /// Lets a choice grow by the id that its sampler picks.
+    fn grow(
+        &mut self,
+        choice: &mut Choice,
+        logits: &[f32],
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<Grown> {
+        let id = choice.sampler.sample(logits)?;
         choice.generated += 1;
         self.completion_tokens += 1;
-        let (shown, finish_reason) = self.append(&mut choice, id, &logits);
+        if let Some(lookup) = &mut choice.lookup {
+            lookup.push(id);
+        }
+        let (shown, finish_reason) = self.append(choice, id, logits);
         if !(shown.text.is_empty() && shown.logprobs.is_empty()) {
             let piece = GenerationEvent::Piece {
                 choice: choice.index,
@@ -211,20 +369,25 @@ impl Generation {
                 logprobs: shown.logprobs,
             };
             if emit(piece) == Flow::Cancel {
-                return Ok(Progress::Cancelled);
+                return Ok(Grown::Cancelled);
             }
         }
-        let Phase::Decode(choices) = &mut self.phase else {
+        Ok(finish_reason.map_or(Grown::By(id), Grown::Ended))
+    }
+
+    /// Reports a choice, which is no longer among those that go on, as complete.
+    fn end_choice(
+        &mut self,
+        choice: usize,
+        finish_reason: FinishReason,
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<Progress> {
+        let Phase::Decode(choices) = &self.phase else {
             return Err(defect("decoding before the prompt"));
-        };
-        let Some(finish_reason) = finish_reason else {
-            choice.next = Next::Evaluate(id);
-            choices.push_back(choice);
-            return Ok(Progress::Decoding);
         };
         let is_last = choices.is_empty();
         let done = GenerationEvent::ChoiceDone {
-            choice: choice.index,
+            choice,
             finish_reason,
         };
         Ok(match emit(done) {
@@ -297,16 +460,9 @@ impl Choice {
             sequence,
             next: Next::Logits(logits),
             sampler: Sampler::new(sampling, work.seed, index as u64, &work.prompt_ids),
+            lookup: None,
             text: ChoiceText::new(&work.stop),
             generated: 0,
-        }
-    }
-
-    /// Returns the logits of the next id, evaluating the last one if that is still to do.
-    fn logits(&mut self) -> Result<Vec<f32>> {
-        match &mut self.next {
-            Next::Logits(logits) => Ok(std::mem::take(logits)),
-            Next::Evaluate(id) => self.sequence.extend(&[*id]),
         }
     }
 }

@@ -170,6 +170,10 @@ pub struct GenerationStats {
     pub prompt_tokens: usize,
     /// Generated tokens, over all choices; a final end-of-generation token counts.
     pub completion_tokens: usize,
+    /// Ids that were evaluated on the chance that they come next; no part of the above.
+    pub drafted_tokens: usize,
+    /// Those of them that came; part of `completion_tokens`.
+    pub accepted_tokens: usize,
     /// Waiting for a place.
     pub queue_time: Duration,
     /// Waiting for the model to load.

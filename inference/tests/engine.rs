@@ -20,7 +20,7 @@ use std::{
 use aither_inference::{
     CancelFlag, ChatMessage, Engine, EngineConfig, EngineStatus, Error, FinishReason,
     GenerateRequest, GenerationEvent, GenerationStats, Prompt, SamplingParams, TokenLogprob,
-    engine::{BackendChoice, EventSink, Flow},
+    engine::{BackendChoice, EventSink, Flow, Speculation},
 };
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
@@ -41,6 +41,7 @@ fn config() -> EngineConfig {
         memory_budget_bytes: 4 << 30,
         idle_unload: Duration::from_secs(3600),
         context_length_max: 1024,
+        speculation: Speculation::Auto,
     }
 }
 
@@ -235,6 +236,75 @@ fn choices_differ_and_the_first_is_that_of_a_single_request() {
     assert!(three.stats().completion_tokens > single.stats().completion_tokens);
 }
 
+/// Texts of which the model goes on with a repetition, and free ones.
+fn texts_to_draft() -> Vec<GenerateRequest> {
+    let text = "The lighthouse stands on a rock two miles from the harbour. It was built of grey \
+                stone when the first steamers came, and for ninety years a keeper climbed its \
+                stairs each evening to light the lamp.\n\n";
+    let repetitive = || GenerateRequest {
+        prompt: Prompt::Text(text.repeat(2)),
+        logprobs: Some(2),
+        ..greedy("", 40)
+    };
+    let penalized = SamplingParams {
+        repetition_penalty: 1.1,
+        frequency_penalty: 0.2,
+        top_k: 40,
+        top_p: 0.9,
+        ..sampled(11, 0).sampling
+    };
+    vec![
+        repetitive(),
+        GenerateRequest {
+            sampling: sampled(5, 0).sampling,
+            choices: 2,
+            ..repetitive()
+        },
+        GenerateRequest {
+            sampling: penalized,
+            ..repetitive()
+        },
+        GenerateRequest {
+            stop: vec!["steamers".into()],
+            ..repetitive()
+        },
+        greedy("Explain how a bicycle stays upright.", 64),
+        sampled(3, 48),
+    ]
+}
+
+#[test]
+fn drafts_save_passes_and_change_nothing_that_is_said() {
+    let with = |speculation| {
+        Fixture::new(EngineConfig {
+            speculation,
+            ..config()
+        })
+    };
+    let (off, auto) = (with(Speculation::Off), with(Speculation::Auto));
+    for (index, request) in texts_to_draft().into_iter().enumerate() {
+        let (plain, drafted) = (off.run(request.clone()), auto.run(request));
+        assert_eq!(drafted.text, plain.text, "text {index}");
+        let sorted = |answer: &Answer| {
+            let mut reasons: Vec<_> = answer.finish.iter().map(|why| format!("{why:?}")).collect();
+            reasons.sort();
+            reasons
+        };
+        assert_eq!(sorted(&drafted), sorted(&plain), "text {index}");
+        let count = |answer: &Answer| answer.stats().completion_tokens;
+        assert_eq!(count(&drafted), count(&plain), "text {index}");
+        if drafted.text.len() == 1 {
+            assert_eq!(drafted.logprobs, plain.logprobs, "text {index}");
+        }
+        assert_eq!(plain.stats().drafted_tokens, 0);
+        if index == 0 {
+            // How many depends on what passes cost on this machine at this moment.
+            let stats = drafted.stats();
+            assert!(stats.accepted_tokens > 0, "{stats:?}");
+        }
+    }
+}
+
 #[test]
 fn a_stop_string_across_tokens_ends_the_text_before_it() {
     let fixture = Fixture::new(config());
@@ -293,9 +363,9 @@ fn a_receiver_that_has_gone_frees_its_place_within_a_token() {
     fixture.wait_for("the place is free", |status| status.running == 0);
     let status = fixture.engine.status();
     assert_eq!(status.cancelled_total, 1);
-    // The step that was under way, the one that notices, and held-back text.
+    // The step that was under way with its draft, the one that notices, and held-back text.
     assert!(
-        status.completion_tokens_total - then <= 4,
+        status.completion_tokens_total - then <= 4 + 7,
         "{then} then, {status:?}"
     );
     fixture.run(greedy("Hello", 2)).stats();

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use figment::value::Value;
 
 use crate::{
-    config::{Backend, LogFormat, load::Overrides},
+    config::{Backend, LogFormat, Speculation, load::Overrides},
     error::NodeError,
 };
 
@@ -86,6 +86,9 @@ pub struct RunArgs {
     /// Compute threads; 0 takes one per core
     #[arg(long, value_name = "N")]
     pub threads: Option<u16>,
+    /// Whether to draft what comes next from what was said before; the text stays the same
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub speculation: Option<Speculation>,
     /// Stay alone (this build always does)
     #[arg(long)]
     pub no_federation: bool,
@@ -194,6 +197,7 @@ impl RunArgs {
         overrides.set("http.bind", self.http.map(|address| address.to_string()));
         overrides.set("inference.backend", self.backend.map(value_name));
         overrides.set("inference.threads", self.threads.map(u64::from));
+        overrides.set("inference.speculation", self.speculation.map(value_name));
         let models = (!self.model.is_empty()).then(|| {
             let models: Vec<Value> = self.model.iter().cloned().map(Value::from).collect();
             models

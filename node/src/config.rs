@@ -12,7 +12,10 @@ pub mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use aither_inference::{EngineConfig, engine::BackendChoice};
+use aither_inference::{
+    EngineConfig,
+    engine::{self, BackendChoice},
+};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -125,6 +128,9 @@ pub struct InferenceConfig {
     pub idle_unload: Duration,
     /// Longest context, in model tokens; a model's own may be shorter.
     pub context_length_max: usize,
+    /// Whether what comes next is drafted from what was said before: "auto" where that saves
+    /// time, "off". The text is the same either way.
+    pub speculation: Speculation,
 }
 
 /// Which device runs the models.
@@ -140,6 +146,19 @@ pub enum Backend {
     Cpu,
     /// A GPU, or an error.
     Gpu,
+}
+
+/// Whether the engine drafts what comes next.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Speculation {
+    /// On the CPU, for as long as drafts turn out right.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Model files.
@@ -224,6 +243,7 @@ impl Default for InferenceConfig {
             memory_budget: load::default_memory_budget(),
             idle_unload: Duration::from_secs(300),
             context_length_max: 8192,
+            speculation: Speculation::Auto,
         }
     }
 }
@@ -248,6 +268,15 @@ impl From<Backend> for BackendChoice {
     }
 }
 
+impl From<Speculation> for engine::Speculation {
+    fn from(speculation: Speculation) -> Self {
+        match speculation {
+            Speculation::Auto => Self::Auto,
+            Speculation::Off => Self::Off,
+        }
+    }
+}
+
 impl From<&InferenceConfig> for EngineConfig {
     fn from(config: &InferenceConfig) -> Self {
         Self {
@@ -258,6 +287,7 @@ impl From<&InferenceConfig> for EngineConfig {
             memory_budget_bytes: config.memory_budget,
             idle_unload: config.idle_unload,
             context_length_max: config.context_length_max,
+            speculation: config.speculation.into(),
         }
     }
 }

@@ -8,7 +8,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use aither_inference::{Engine, EngineConfig, engine::BackendChoice};
+use aither_inference::{
+    Engine, EngineConfig,
+    engine::{BackendChoice, Speculation},
+};
 use aither_node::{
     api::{self, ApiParts, ApiState},
     config::{Config, HttpConfig},
@@ -66,6 +69,7 @@ fn api_made_by(http: HttpConfig, make_router: impl FnOnce(ApiState) -> Router) -
         memory_budget_bytes: 1 << 20,
         idle_unload: Duration::from_secs(60),
         context_length_max: 128,
+        speculation: Speculation::Auto,
     })
     .unwrap();
     let data_dir = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ const PROMPT_BYTES_PER_POSITION_MAX: usize = 64;
 /// Bytes per token by which the length of such a prompt is estimated.
 const BYTES_PER_TOKEN_TYPICAL: usize = 4;
 
-/// Checks a request against its model and prepares it.
+/// Checks a request against its model and prepares it, drafts of that length allowed.
 ///
 /// # Errors
 /// A parameter is out of bounds, or the prompt is empty, cannot be rendered or does not fit.
@@ -25,6 +25,7 @@ pub(super) fn prepare(
     request: GenerateRequest,
     registered: &Registered,
     text: &TextSide,
+    draft_len_max: usize,
 ) -> Result<Work> {
     let context_length = registered.info.context_length;
     let prompt_ids = prompt_ids(&request.prompt, text, context_length)?;
@@ -65,6 +66,7 @@ pub(super) fn prepare(
         stop: request.stop,
         choices: request.choices,
         logprobs: request.logprobs,
+        draft_len_max,
     })
 }
 

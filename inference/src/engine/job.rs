@@ -143,9 +143,12 @@ impl Run {
 
     pub(super) fn stats(&self, now: Instant) -> GenerationStats {
         let prefilled = self.prefilled.unwrap_or(now);
+        let drafts = self.generation.drafts();
         GenerationStats {
             prompt_tokens: self.generation.prompt_tokens(),
             completion_tokens: self.generation.completion_tokens(),
+            drafted_tokens: drafts.drafted,
+            accepted_tokens: drafts.accepted,
             queue_time: self.waited.queue_time,
             load_time: self.waited.load_time,
             prefill_time: prefilled.saturating_duration_since(self.started),

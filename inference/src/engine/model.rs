@@ -71,6 +71,14 @@ impl Sequence for ModelSequence {
         self.model.forward(ids, &mut self.cache)
     }
 
+    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        self.model.forward_all(ids, &mut self.cache)
+    }
+
+    fn forget_last(&mut self, count: usize) {
+        self.cache.truncate(self.cache.len().saturating_sub(count));
+    }
+
     fn fork(&self) -> Box<dyn Sequence> {
         Box::new(Self {
             model: Arc::clone(&self.model),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    EventSink, Flow, Shared,
+    Counters, EventSink, Flow, Shared,
     catalogue::Registered,
     job::Run,
     model::LoadedParts,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    generate::Progress,
+    generate::{DraftCounts, Generation, Progress},
     request::GenerationEvent,
 };
 
@@ -146,18 +146,17 @@ impl Owner {
             return;
         };
         let begun = Instant::now();
-        let before = run.generation.completion_tokens();
+        let before = (run.generation.completion_tokens(), run.generation.drafts());
         let progress = if run.cancel.is_cancelled() {
             Ok(Progress::Cancelled)
         } else {
             step_caught(run)
         };
-        let generated = run.generation.completion_tokens() - before;
-        self.shared.lock().schedule.stepped(id, begun.elapsed());
+        let duration = begun.elapsed();
+        run.generation.note_duration(duration);
+        self.shared.lock().schedule.stepped(id, duration);
         let counters = &self.shared.counters;
-        counters
-            .completion_tokens
-            .fetch_add(generated as u64, Ordering::Relaxed);
+        counters.count_step(&run.generation, before);
         let end = match progress {
             Ok(progress) => {
                 let is_evaluated = progress != Progress::Cancelled;
@@ -212,6 +211,24 @@ impl Owner {
         let ids: Vec<RunId> = self.runs.keys().copied().collect();
         for id in ids {
             self.end(id, End::Failed(Error::ShuttingDown));
+        }
+    }
+}
+
+impl Counters {
+    /// Counts what a step added to a generation's own counts.
+    fn count_step(&self, generation: &Generation, before: (usize, DraftCounts)) {
+        let (completion_tokens, drafts) = before;
+        let now = generation.drafts();
+        for (counter, added) in [
+            (
+                &self.completion_tokens,
+                generation.completion_tokens() - completion_tokens,
+            ),
+            (&self.drafted_tokens, now.drafted - drafts.drafted),
+            (&self.accepted_tokens, now.accepted - drafts.accepted),
+        ] {
+            counter.fetch_add(added as u64, Ordering::Relaxed);
         }
     }
 }

@@ -100,6 +100,13 @@ impl Sequence for ScriptedSequence {
         Ok(logits)
     }
 
+    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let logits = self.extend(ids)?;
+        Ok(vec![logits; ids.len()])
+    }
+
+    fn forget_last(&mut self, _count: usize) {}
+
     fn fork(&self) -> Box<dyn Sequence> {
         Box::new(Self {
             controls: Arc::clone(&self.controls),
@@ -134,11 +141,17 @@ fn config() -> EngineConfig {
         memory_budget_bytes: 1 << 30,
         idle_unload: Duration::from_secs(3600),
         context_length_max: 128,
+        // Tests count steps, and the scripted text is easy to guess.
+        speculation: Speculation::Off,
     }
 }
 
 impl Fixture {
     fn new(config: EngineConfig) -> Self {
+        Self::on(config, false)
+    }
+
+    fn on(config: EngineConfig, is_gpu: bool) -> Self {
         static FOLDERS: AtomicUsize = AtomicUsize::new(0);
         let number = FOLDERS.fetch_add(1, Atomic::SeqCst);
         let name = format!("aither-engine-{}-{number}", std::process::id());
@@ -146,7 +159,7 @@ impl Fixture {
         fs::create_dir_all(&folder).unwrap();
         let controls = Arc::new(Controls::default());
         let loader = Box::new(ScriptedLoader(Arc::clone(&controls)));
-        let engine = Engine::start_with(config, loader, "scripted".into(), false).unwrap();
+        let engine = Engine::start_with(config, loader, "scripted".into(), is_gpu).unwrap();
         Self {
             engine,
             controls,
@@ -273,6 +286,35 @@ fn a_request_reports_in_order_and_is_counted() {
     assert_eq!(
         status.loaded[0].resident_bytes,
         fs::metadata(tiny_model()).unwrap().len()
+    );
+}
+
+#[test]
+fn a_text_that_is_easy_to_guess_is_drafted_and_counted() {
+    let drafted = |speculation, is_gpu| {
+        let config = EngineConfig {
+            speculation,
+            ..config()
+        };
+        let fixture = Fixture::on(config, is_gpu);
+        fixture.register("a");
+        let events = fixture.run(request("a", 40));
+        let stats = stats(&events);
+        let status = fixture.engine.status();
+        assert_eq!(stats.completion_tokens, 40);
+        assert_eq!(status.completion_tokens_total, 40);
+        let counted = [status.drafted_tokens_total, status.accepted_tokens_total];
+        let reported = [stats.drafted_tokens, stats.accepted_tokens];
+        assert_eq!(counted, reported.map(|count| count as u64));
+        reported
+    };
+    let [drafted_tokens, accepted_tokens] = drafted(Speculation::Auto, false);
+    assert!(drafted_tokens > 10 && accepted_tokens == drafted_tokens);
+    assert_eq!(drafted(Speculation::Off, false), [0, 0]);
+    assert_eq!(
+        drafted(Speculation::Auto, true),
+        [0, 0],
+        "rows differ on a GPU"
     );
 }
 

@@ -29,6 +29,16 @@ pub enum BackendChoice {
     Gpu,
 }
 
+/// Whether what comes next is drafted from what was said before. The text is the same either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speculation {
+    /// Where it saves time: on the CPU, for as long as drafts turn out right.
+    #[default]
+    Auto,
+    /// Never: one model token at a time.
+    Off,
+}
+
 /// Limits and choices of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -46,6 +56,8 @@ pub struct EngineConfig {
     pub idle_unload: Duration,
     /// Upper bound on the context, in model tokens; the model's own may be shorter.
     pub context_length_max: usize,
+    /// Whether to draft.
+    pub speculation: Speculation,
 }
 
 /// What a model file says of itself; read without loading its weights.
@@ -103,6 +115,10 @@ pub struct EngineStatus {
     pub prompt_tokens_total: u64,
     /// Tokens generated since the start.
     pub completion_tokens_total: u64,
+    /// Drafted model tokens that were evaluated on the chance that they come.
+    pub drafted_tokens_total: u64,
+    /// Those of them that came.
+    pub accepted_tokens_total: u64,
     /// Requests refused because the queue was full.
     pub refused_total: u64,
     /// Requests that ended because their receiver had gone.

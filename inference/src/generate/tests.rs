@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use super::*;
 
+mod speculation;
+
 /// Ends the text.
 pub(crate) const END: u32 = 256;
 /// Markup that is not shown.
@@ -49,6 +51,14 @@ impl Sequence for Scripted {
         Ok(logits)
     }
 
+    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+        ids.iter().map(|id| self.extend(&[*id])).collect()
+    }
+
+    fn forget_last(&mut self, count: usize) {
+        self.len -= count;
+    }
+
     fn fork(&self) -> Box<dyn Sequence> {
         Box::new(self.clone())
     }
@@ -63,6 +73,7 @@ fn work() -> Work {
         stop: Vec::new(),
         choices: 1,
         logprobs: None,
+        draft_len_max: 0,
     }
 }
 

@@ -202,6 +202,16 @@ fn write_engine(status: &EngineStatus, out: &mut String) {
             status.completion_tokens_total,
         ),
         (
+            "aither_inference_drafted_tokens_total",
+            "Tokens evaluated on the chance that they come next",
+            status.drafted_tokens_total,
+        ),
+        (
+            "aither_inference_accepted_tokens_total",
+            "Drafted tokens that came next",
+            status.accepted_tokens_total,
+        ),
+        (
             "aither_inference_refused_total",
             "Requests refused because the queue was full",
             status.refused_total,

@@ -384,6 +384,8 @@ fn sink_for(sender: &mpsc::Sender<GenerationEvent>, first_choice: usize) -> Even
 fn add_stats(sum: &mut GenerationStats, stats: &GenerationStats) {
     sum.prompt_tokens += stats.prompt_tokens;
     sum.completion_tokens += stats.completion_tokens;
+    sum.drafted_tokens += stats.drafted_tokens;
+    sum.accepted_tokens += stats.accepted_tokens;
     sum.queue_time = sum.queue_time.max(stats.queue_time);
     sum.load_time = sum.load_time.max(stats.load_time);
     sum.prefill_time += stats.prefill_time;

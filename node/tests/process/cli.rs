@@ -82,12 +82,15 @@ fn flags_of_run_reach_the_configuration() {
         "cpu",
         "--threads",
         "3",
+        "--speculation",
+        "off",
         "--log",
         "json",
         "--no-federation",
     ];
     assert_eq!(printed(&home, &args, &[], "backend"), "\"cpu\"");
     assert_eq!(printed(&home, &args, &[], "threads"), "3");
+    assert_eq!(printed(&home, &args, &[], "speculation"), "\"off\"");
     assert_eq!(printed(&home, &args, &[], "format"), "\"json\"");
     let models = ["--model", "a=b.gguf", "--model", "c"];
     assert_eq!(
