@@ -264,9 +264,27 @@ def check_unsafe(path: str, source: str, code: str) -> Iterator[Finding]:
             continue
         if re.match(r"unsafe\s+extern|unsafe\s+fn\s*\(", code[match.start() :]):
             continue
-        above = "\n".join(lines[max(0, number - 1 - SAFETY_LINES_ABOVE) : number])
+        places = [number]
+        if code[match.start() :].startswith("unsafe fn"):
+            # What a trait demands, or an implementation answers for, is said once for all of it.
+            places.append(block_start(lines, number))
+        above = "\n".join(
+            line
+            for place in places
+            for line in lines[max(0, place - 1 - SAFETY_LINES_ABOVE) : place]
+        )
         if "SAFETY:" not in above and "# Safety" not in above:
             yield Finding(path, number, "unsafe without a `SAFETY:` comment; say why it is sound")
+
+
+def block_start(lines: list[str], number: int) -> int:
+    """The line that opens the block around a line, both counted from 1."""
+    indentation = len(lines[number - 1]) - len(lines[number - 1].lstrip())
+    for above in range(number - 1, 0, -1):
+        line = lines[above - 1]
+        if line.strip() and len(line) - len(line.lstrip()) < indentation:
+            return above
+    return number
 
 
 def check_layering(path: str, code: str) -> Iterator[Finding]:
