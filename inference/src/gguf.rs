@@ -113,6 +113,35 @@ impl Gguf {
         &self.inner.path
     }
 
+    /// Gives back the memory that a tensor's data takes while it is read. Where the system can do
+    /// that; touched again, it comes from the file again.
+    pub fn release(&self, tensor: &TensorView<'_>) {
+        let (map, data) = (self.inner.map.as_ptr_range(), tensor.data.as_ptr_range());
+        if data.start < map.start || data.end > map.end {
+            return;
+        }
+        let offset = data.start as usize - map.start as usize;
+        #[cfg(unix)]
+        {
+            use memmap2::UncheckedAdvice::DontNeed;
+            #[expect(
+                unsafe_code,
+                reason = "dropping pages can lose data where there are changes"
+            )]
+            // SAFETY: a mapping of a file that is never written through holds nothing that the file
+            // does not: whoever still reads these pages gets the same bytes.
+            let advised = unsafe {
+                let map = &self.inner.map;
+                map.unchecked_advise_range(DontNeed, offset, tensor.data.len())
+            };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "a tensor's pages stay in memory");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = offset;
+    }
+
     /// Returns the file's size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.inner.map.len() as u64
