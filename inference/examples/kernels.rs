@@ -10,13 +10,16 @@
 //! With one thread on Linux, time is what the thread spent on a core, so that other programs on the
 //! machine disturb less; otherwise it is the clock's.
 
-use std::{io::Write, time::Instant};
+use std::{io::Write, sync::Arc, time::Instant};
 
 use aither_inference::{
     Result,
     gguf::{TensorType, TensorView},
     ops::{
-        cpu::{Inputs, InstructionSet, multiply_into},
+        cpu::{
+            Inputs, InstructionSet, multiply_into,
+            pool::{self, Pool},
+        },
         packed::{PackedMatrix, RowOrder},
     },
 };
@@ -49,9 +52,7 @@ fn main() -> std::process::ExitCode {
         );
         return std::process::ExitCode::from(2);
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build();
+    let pool = Pool::new(options.threads).map(Arc::new);
     let result = pool.map_err(|error| error.to_string()).and_then(|pool| {
         pool.install(|| run(&options))
             .map_err(|error| format!("{error:?}"))
@@ -230,17 +231,16 @@ fn bandwidth(
 
 /// Reads everything once, with all threads.
 fn read(values: &[u64]) {
-    use rayon::prelude::*;
-    let sums = values.par_chunks(1 << 20).map(|values| {
+    let parts: Vec<_> = values.chunks(1 << 20).collect();
+    pool::for_each(parts.len(), |part| {
         let mut sums = [0u64; 16];
-        for values in values.chunks_exact(16) {
+        for values in parts[part].chunks_exact(16) {
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum ^= value;
             }
         }
-        sums.into_iter().fold(0, |all, sum| all ^ sum)
+        std::hint::black_box(sums);
     });
-    std::hint::black_box(sums.reduce(|| 0, |a, b| a ^ b));
 }
 
 /// Billions of multiply-accumulates per second.
@@ -273,7 +273,7 @@ fn seconds(work: impl FnOnce()) -> f64 {
 
 /// Seconds that this thread has run, if it works alone and the system tells.
 fn on_core() -> Option<f64> {
-    if rayon::current_num_threads() > 1 {
+    if pool::current().threads() > 1 {
         return None;
     }
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;

@@ -4,14 +4,14 @@
 //! features, because they cost many minutes to build; [`Backend::choose`] says how to get
 //! one where a build lacks it, and falls back with a warning where `auto` finds none that works.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use burn::tensor::Device;
 
 use crate::{
     engine::BackendChoice,
     error::{Error, Result},
-    ops::cpu::InstructionSet,
+    ops::cpu::{InstructionSet, pool::Pool},
 };
 
 #[cfg(feature = "gpu")]
@@ -23,7 +23,7 @@ pub struct Backend {
     device: Device,
     is_gpu: bool,
     description: String,
-    pool: Arc<rayon::ThreadPool>,
+    pool: Arc<Pool>,
 }
 
 impl Backend {
@@ -67,7 +67,7 @@ impl Backend {
     fn cpu(threads: usize, why: &str) -> Result<Self> {
         let pool = pool(threads)?;
         let set = InstructionSet::detect().name();
-        let count = pool.current_num_threads();
+        let count = pool.threads();
         let description = format!("cpu ({count} threads, {set}): {why}");
         Ok(Self {
             device: Device::flex(),
@@ -92,17 +92,20 @@ impl Backend {
         &self.description
     }
 
-    /// Runs work on the backend's threads; rayon's operations inside use them and no others.
-    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+    /// Runs work whose operations on the CPU share the backend's threads. This thread is one of
+    /// them.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         self.pool.install(work)
     }
 }
 
-fn pool(threads: usize) -> Result<Arc<rayon::ThreadPool>> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("inference-{index}"))
-        .build()
+/// Starts threads; 0 means one per core.
+fn pool(threads: usize) -> Result<Arc<Pool>> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    };
+    Pool::new(threads)
         .map(Arc::new)
         .map_err(|error| Error::BackendUnavailable {
             backend: "cpu".into(),

@@ -157,7 +157,7 @@ impl Engine {
     /// # Errors
     /// The file cannot be read, is malformed, or is of a kind that this build cannot run.
     pub fn register(&self, name: &str, path: &Path) -> Result<ModelInfo> {
-        let make = Registered::read(name, path, self.shared().config.context_length_max)?;
+        let make = self.read(name, path)?;
         let (registered, replaced) = self.shared().lock_catalogue().insert(make);
         if let Some(replaced) = replaced {
             self.retire(replaced.id);
@@ -329,6 +329,13 @@ impl Engine {
         &self.handle.shared
     }
 
+    /// Reads a file's header for a registration.
+    fn read(&self, name: &str, path: &Path) -> Result<impl FnOnce(ModelId) -> Registered + use<>> {
+        let shared = self.shared();
+        let context_length_max = shared.config.context_length_max;
+        Registered::read(name, path, context_length_max, shared.is_gpu)
+    }
+
     /// Returns what a name means now: a file that was replaced, or came back, is registered anew.
     fn current(&self, name: &str) -> Result<Arc<Registered>> {
         let registered = self.shared().lock_catalogue().get(name)?;
@@ -336,7 +343,7 @@ impl Engine {
             return Ok(registered);
         }
         let path = &registered.info.path;
-        let make = Registered::read(name, path, self.shared().config.context_length_max)?;
+        let make = self.read(name, path)?;
         let renewed = self.shared().lock_catalogue().renew(&registered, make)?;
         self.retire(registered.id);
         Ok(renewed)

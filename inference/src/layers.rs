@@ -9,12 +9,18 @@ mod embedding;
 mod feed_forward;
 mod linear;
 mod norm;
+mod positions;
 mod rope;
+mod vector;
 
-pub use attention::{Attention, CausalMask, Positions};
+pub use attention::Attention;
 pub use block::Block;
 pub use embedding::Embedding;
-pub use feed_forward::{Activation, FeedForward};
+pub use feed_forward::FeedForward;
 pub use linear::Linear;
 pub use norm::RmsNorm;
+pub use positions::{CausalMask, Positions};
 pub use rope::{RopeScaling, RotaryEmbedding, RotaryTable};
+pub use vector::Vector;
+
+pub use crate::ops::cpu::Activation;

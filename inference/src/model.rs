@@ -9,10 +9,9 @@ use crate::{
     gguf::{Gguf, TensorView},
     kv_cache::KvCache,
     layers::{
-        Attention, Block, CausalMask, Embedding, FeedForward, Linear, Positions, RmsNorm,
-        RotaryEmbedding,
+        Attention, Block, Embedding, FeedForward, Linear, Positions, RmsNorm, RotaryEmbedding,
     },
-    ops::packed::RowOrder,
+    ops::{cpu::RowSpan, packed::RowOrder},
 };
 
 use burn::tensor::Tensor;
@@ -69,7 +68,9 @@ impl Model {
                 backend,
                 description: &description,
             };
-            let embedding = Embedding::load(&loader.tensor("token_embd.weight")?)?;
+            let table = loader.tensor("token_embd.weight")?;
+            let embedding = Embedding::load(&table)?;
+            gguf.release(&table);
             loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
             let blocks = (0..description.blocks).map(|index| loader.block(index));
             let blocks = blocks.collect::<Result<_>>()?;
@@ -109,7 +110,18 @@ impl Model {
 
     /// Returns an empty cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(self.blocks.len())
+        let shape = &self.description;
+        if self.backend.is_gpu() {
+            self.new_plain_cache()
+        } else {
+            KvCache::on_host(self.blocks.len(), shape.kv_heads, shape.head_length)
+        }
+    }
+
+    /// Returns an empty cache in burn's tensors, 32 bits a value. A sequence in it goes through
+    /// burn's operations also on the CPU: slower, and what the fused ones are held to.
+    pub fn new_plain_cache(&self) -> KvCache {
+        KvCache::on_device(self.blocks.len())
     }
 
     /// Appends ids to a sequence and returns the logits that follow the last of them.
@@ -117,7 +129,7 @@ impl Model {
     /// # Errors
     /// No ids, or an id outside the vocabulary; the cache is then unchanged.
     pub fn forward(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        let mut rows = self.forward_all_or_last(ids, cache, Logits::Last)?;
+        let mut rows = self.forward_one(ids, cache, Logits::Last)?;
         Ok(rows.pop().unwrap_or_default())
     }
 
@@ -126,80 +138,80 @@ impl Model {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_all(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<Vec<f32>>> {
-        self.forward_all_or_last(ids, cache, Logits::All)
+        self.forward_one(ids, cache, Logits::All)
     }
 
-    /// Appends ids to several sequences at once, and returns for each the logits it asks for.
-    ///
-    /// # Errors
-    /// As [`Self::forward`], for any of them.
-    pub fn forward_batch(&self, spans: &mut [Span<'_>]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let spans = spans.iter_mut();
-        spans
-            .map(|span| self.forward_all_or_last(span.ids, span.cache, span.logits))
-            .collect()
-    }
-
-    fn forward_all_or_last(
+    fn forward_one(
         &self,
         ids: &[u32],
         cache: &mut KvCache,
         logits: Logits,
     ) -> Result<Vec<Vec<f32>>> {
+        let mut results = self.forward_batch(&mut [Span { ids, cache, logits }])?;
+        Ok(results.pop().unwrap_or_default())
+    }
+
+    /// Appends ids to several sequences at once, and returns for each the logits it asks for. On
+    /// the CPU they are the same, to the bit, as for each sequence alone and each id alone.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], for any of them; all caches are then unchanged.
+    pub fn forward_batch(&self, spans: &mut [Span<'_>]) -> Result<Vec<Vec<Vec<f32>>>> {
+        if spans.is_empty() {
+            return Ok(Vec::new());
+        }
         self.backend.run(|| {
-            let mut hidden = self.hidden(ids, cache)?;
-            if logits == Logits::Last {
-                hidden = hidden.narrow(0, ids.len() - 1, 1);
-            }
+            let hidden = asked_for(self.hidden(spans)?, spans);
             let logits = read(self.head.forward(self.norm.forward(hidden)))?;
-            let rows = logits.chunks_exact(self.vocabulary_size());
-            Ok(rows.map(<[f32]>::to_vec).collect())
+            let mut rows = logits
+                .chunks_exact(self.vocabulary_size())
+                .map(<[f32]>::to_vec);
+            let spans = spans.iter();
+            Ok(spans
+                .map(|span| rows.by_ref().take(span.logits_len()).collect())
+                .collect())
         })
     }
 
-    /// Runs the blocks over new positions; the last cached state is the residual stream.
-    fn hidden(&self, ids: &[u32], cache: &mut KvCache) -> Result<Tensor<2>> {
-        if ids.is_empty() {
-            let message = "must have at least one token".into();
-            return Err(Error::InvalidRequest {
-                field: "prompt",
-                message,
-            });
+    /// Runs the blocks over new positions; the rows of all spans, one after another.
+    fn hidden(&self, spans: &mut [Span<'_>]) -> Result<Tensor<2>> {
+        let mut ids = Vec::new();
+        let mut row_spans = Vec::with_capacity(spans.len());
+        for span in spans.iter() {
+            if span.ids.is_empty() {
+                let message = "must have at least one token".into();
+                return Err(Error::InvalidRequest {
+                    field: "prompt",
+                    message,
+                });
+            }
+            let rows = ids.len()..ids.len() + span.ids.len();
+            let start = span.cache.len();
+            row_spans.push(RowSpan { rows, start });
+            ids.extend_from_slice(span.ids);
         }
-        let start = cache.len();
-        let mut hidden = self.embedding.forward(ids, &self.backend)?;
+        let mut hidden = self.embedding.forward(&ids, &self.backend)?;
         if let Some(scale) = self.description.embedding_scale {
             hidden = hidden * scale;
         }
-        let global = self.positions(start, ids.len(), &self.rotary, None);
+        let device = self.backend.device();
         let windowed = self.windowed_rotary.as_ref().map(|rotary| {
             let window = self.description.sliding_window.map(|window| window.length);
-            self.positions(start, ids.len(), rotary, window)
+            Positions::new(row_spans.clone(), rotary, window, device)
         });
+        let global = Positions::new(row_spans, &self.rotary, None, device);
         for (index, block) in self.blocks.iter().enumerate() {
             let new = match &windowed {
                 Some(windowed) if block.attention.window.is_some() => windowed,
                 _ => &global,
             };
-            hidden = block.forward(hidden, new, cache.layer(index));
+            let caches = spans.iter_mut().map(|span| span.cache.layer(index));
+            hidden = block.forward(hidden, new, &mut caches.collect::<Vec<_>>());
         }
-        cache.advance(ids.len());
+        for span in spans {
+            span.cache.advance(span.ids.len());
+        }
         Ok(hidden)
-    }
-
-    fn positions(
-        &self,
-        start: usize,
-        len: usize,
-        rotary: &RotaryEmbedding,
-        window: Option<usize>,
-    ) -> Positions {
-        let device = self.backend.device();
-        Positions {
-            start,
-            rotary: rotary.table(start, len, device),
-            mask: CausalMask::new(start, len, window, device),
-        }
     }
 
     /// Memory of all weights, in bytes.
@@ -215,8 +227,33 @@ impl Model {
 
     /// Memory that one position of one sequence takes in the cache, in bytes.
     pub fn cache_bytes_per_position(&self) -> u64 {
-        self.description.cache_bytes_per_position()
+        self.description
+            .cache_bytes_per_position(self.backend.is_gpu())
     }
+}
+
+impl Span<'_> {
+    /// How many logits vectors it gets.
+    fn logits_len(&self) -> usize {
+        match self.logits {
+            Logits::Last => 1,
+            Logits::All => self.ids.len(),
+        }
+    }
+}
+
+/// Keeps the rows after which logits are wanted.
+fn asked_for(hidden: Tensor<2>, spans: &[Span<'_>]) -> Tensor<2> {
+    if spans.iter().all(|span| span.logits_len() == span.ids.len()) {
+        return hidden;
+    }
+    let mut end = 0;
+    let parts = spans.iter().map(|span| {
+        end += span.ids.len();
+        let len = span.logits_len();
+        hidden.clone().narrow(0, end - len, len)
+    });
+    Tensor::cat(parts.collect(), 0)
 }
 
 /// Reads a result back from the device.
@@ -348,7 +385,10 @@ impl<'a> Loader<'a> {
             );
             return Err(Error::InvalidGguf { message });
         }
-        Linear::load(&weight, bias.as_ref(), order, self.backend)
+        let linear = Linear::load(&weight, bias.as_ref(), order, self.backend)?;
+        // Or the weights would be in memory twice.
+        self.gguf.release(&weight);
+        Ok(linear)
     }
 
     /// Loads the output head, or takes the embedding's table where the file ties them.
@@ -362,6 +402,7 @@ impl<'a> Loader<'a> {
             return Ok((head, true));
         }
         let head = Linear::load(&tensor, None, RowOrder::AsStored, self.backend)?;
+        self.gguf.release(&tensor);
         self.expect_shape(tensor.name, head.shape(), Some(embedding.shape()[0]))?;
         Ok((head, false))
     }

@@ -19,6 +19,7 @@ pub mod packed;
 #[cfg(test)]
 mod tests;
 
+use cpu::{BlockWeights, InstructionSet, LayerKeysValues, Rows};
 use packed::PackedMatrix;
 
 /// The weight of a linear layer, `[out_features, in_features]`, where its backend wants it.
@@ -56,6 +57,48 @@ impl LanguageModelOps for Flex {
 
 #[cfg(feature = "gpu")]
 impl LanguageModelOps for burn::backend::Cube {}
+
+/// Operations that replace several of burn's on the CPU. Their defaults are
+/// [`layers`](crate::layers), which says in burn's operations what they compute.
+#[backend_extension(Flex)]
+pub trait FusedOps: Backend {
+    /// Applies a transformer block to `[rows, features]` and adds the rows' keys and values to the
+    /// caches, one for each span, which have room.
+    fn transformer_block(
+        hidden: FloatTensor<Self>,
+        block: &BlockWeights<'_>,
+        rows: Rows<'_>,
+        caches: &[&LayerKeysValues],
+    ) -> FloatTensor<Self>;
+}
+
+impl FusedOps for Flex {
+    fn transformer_block(
+        mut hidden: FloatTensor<Self>,
+        block: &BlockWeights<'_>,
+        rows: Rows<'_>,
+        caches: &[&LayerKeysValues],
+    ) -> FloatTensor<Self> {
+        if !hidden.is_contiguous() {
+            hidden = hidden.to_contiguous();
+        }
+        let (set, pool) = (InstructionSet::detect(), cpu::pool::current());
+        let values = hidden.storage_mut::<f32>();
+        cpu::transformer_block(set, &pool, block, rows, caches, values);
+        hidden
+    }
+}
+
+/// Applies a transformer block on the CPU.
+pub fn transformer_block(
+    hidden: Tensor<2>,
+    block: &BlockWeights<'_>,
+    rows: Rows<'_>,
+    caches: &[&LayerKeysValues],
+) -> Tensor<2> {
+    let hidden = hidden.into_dispatch();
+    Tensor::from_dispatch(Dispatch::transformer_block(hidden, block, rows, caches))
+}
 
 /// Returns `input · weightᵀ` on any device.
 pub fn linear(input: Tensor<2>, weight: Weight<Dispatch>) -> Tensor<2> {

@@ -103,6 +103,7 @@ impl Registered {
         name: &str,
         path: &Path,
         context_length_max: usize,
+        is_gpu: bool,
     ) -> Result<impl FnOnce(ModelId) -> Self + use<>> {
         let stamp = FileStamp::of(path)?;
         let gguf = Gguf::open(path)?;
@@ -124,7 +125,7 @@ impl Registered {
             embedding_length: to_len(file.embedding_length),
             chat_template: file.chat_template,
         };
-        let cache_bytes_per_position = description.cache_bytes_per_position();
+        let cache_bytes_per_position = description.cache_bytes_per_position(is_gpu);
         Ok(move |id| Self {
             id,
             info,

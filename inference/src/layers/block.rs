@@ -3,7 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::{Attention, FeedForward, Positions, RmsNorm};
-use crate::kv_cache::LayerCache;
+use crate::{
+    kv_cache::LayerCache,
+    ops::{self, cpu::BlockWeights},
+};
 
 /// Weights of one block.
 #[derive(Debug, Clone)]
@@ -23,14 +26,64 @@ pub struct Block {
 }
 
 impl Block {
-    /// Applies the block to the rows of new positions, which it adds to the cache.
-    pub fn forward(&self, input: Tensor<2>, new: &Positions, cache: &mut LayerCache) -> Tensor<2> {
+    /// Applies the block to the rows of new positions, which it adds to the caches, one for each
+    /// span: on the CPU as one operation, elsewhere step by step.
+    pub fn forward(
+        &self,
+        input: Tensor<2>,
+        new: &Positions,
+        caches: &mut [&mut LayerCache],
+    ) -> Tensor<2> {
+        let spans = new.spans().iter().zip(&mut *caches);
+        let host_caches =
+            spans.map(|(span, cache)| cache.reserve_on_host(span.start + span.rows.len()));
+        if let (Some(weights), Some(caches)) =
+            (self.on_host(), host_caches.collect::<Option<Vec<_>>>())
+        {
+            return ops::transformer_block(input, &weights, new.on_host(), &caches);
+        }
+        self.forward_by_steps(input, new, caches)
+    }
+
+    /// The block in burn's operations: what the architecture is.
+    pub(crate) fn forward_by_steps(
+        &self,
+        input: Tensor<2>,
+        new: &Positions,
+        caches: &mut [&mut LayerCache],
+    ) -> Tensor<2> {
         let normed = self.attention_norm.forward(input.clone());
-        let attended = self.attention.forward(normed, new, cache);
+        let attended = self.attention.forward(normed, new, caches);
         let hidden = input + post(attended, self.attention_post_norm.as_ref());
         let normed = self.feed_forward_norm.forward(hidden.clone());
         let fed = self.feed_forward.forward(normed);
         hidden + post(fed, self.feed_forward_post_norm.as_ref())
+    }
+
+    /// What kernels on the host read, if the weights are theirs.
+    pub(crate) fn on_host(&self) -> Option<BlockWeights<'_>> {
+        let (attention, feed_forward) = (&self.attention, &self.feed_forward);
+        Some(BlockWeights {
+            attention_norm: self.attention_norm.on_host(),
+            query: attention.query.on_host()?,
+            key: attention.key.on_host()?,
+            value: attention.value.on_host()?,
+            query_norm: attention.query_norm.as_ref().map(RmsNorm::on_host),
+            key_norm: attention.key_norm.as_ref().map(RmsNorm::on_host),
+            output: attention.output.on_host()?,
+            attention_post_norm: self.attention_post_norm.as_ref().map(RmsNorm::on_host),
+            feed_forward_norm: self.feed_forward_norm.on_host(),
+            gate: feed_forward.gate.on_host()?,
+            up: feed_forward.up.on_host()?,
+            down: feed_forward.down.on_host()?,
+            feed_forward_post_norm: self.feed_forward_post_norm.as_ref().map(RmsNorm::on_host),
+            activation: feed_forward.activation,
+            heads: attention.heads,
+            kv_heads: attention.kv_heads,
+            head_length: attention.head_length,
+            query_scale: attention.query_scale,
+            window: attention.window,
+        })
     }
 
     /// Memory of the matrices, in bytes.

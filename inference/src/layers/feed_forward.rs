@@ -6,16 +6,7 @@ use burn::tensor::{
 };
 
 use super::Linear;
-
-/// What bends the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x · sigmoid(x)`.
-    Silu,
-    /// The normal distribution's, approximated by a hyperbolic tangent: gemma was trained with the
-    /// approximation.
-    GeluTanh,
-}
+use crate::ops::cpu::Activation;
 
 /// `down(activation(gate(x)) · up(x))`.
 #[derive(Debug, Clone)]
@@ -30,19 +21,14 @@ pub struct FeedForward {
     pub activation: Activation,
 }
 
-impl Activation {
-    fn forward(self, input: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Silu => silu(input),
-            Self::GeluTanh => gelu_approximate(input),
-        }
-    }
-}
-
 impl FeedForward {
     /// Applies the network to rows.
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        let gate = self.activation.forward(self.gate.forward(input.clone()));
+        let gate = self.gate.forward(input.clone());
+        let gate = match self.activation {
+            Activation::Silu => silu(gate),
+            Activation::GeluTanh => gelu_approximate(gate),
+        };
         self.down.forward(gate * self.up.forward(input))
     }
 

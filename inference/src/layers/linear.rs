@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use burn::{
     backend::Dispatch,
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Tensor, TensorData},
 };
 
+use super::Vector;
 use crate::{
     backend::Backend,
     dequantize::dequantize,
@@ -14,6 +15,7 @@ use crate::{
     gguf::TensorView,
     ops::{
         self, Weight,
+        cpu::Projection,
         packed::{PackedMatrix, RowOrder},
     },
 };
@@ -22,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight<Dispatch>,
-    bias: Option<Tensor<1>>,
+    bias: Option<Vector>,
     shape: [usize; 2],
     size_bytes: u64,
 }
@@ -39,7 +41,7 @@ impl Linear {
         backend: &Backend,
     ) -> Result<Self> {
         let bias = bias
-            .map(|bias| load_vector(bias, order, backend.device()))
+            .map(|bias| Vector::load(bias, order, backend))
             .transpose()?;
         if !backend.is_gpu() {
             return Ok(Self::from_packed(
@@ -64,7 +66,7 @@ impl Linear {
     }
 
     /// Shares a matrix that something else holds too (tied embeddings).
-    pub fn from_packed(matrix: Arc<PackedMatrix>, bias: Option<Tensor<1>>) -> Self {
+    pub fn from_packed(matrix: Arc<PackedMatrix>, bias: Option<Vector>) -> Self {
         let shape = [matrix.rows(), matrix.columns()];
         let size_bytes = matrix.size_bytes();
         Self {
@@ -89,21 +91,21 @@ impl Linear {
     pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         let output = ops::linear(input, self.weight.clone());
         match &self.bias {
-            Some(bias) => output + bias.clone().unsqueeze(),
+            Some(bias) => output + bias.tensor().unsqueeze(),
             None => output,
         }
     }
-}
 
-/// Loads a vector of floats, its elements in the given order.
-pub(super) fn load_vector(
-    tensor: &TensorView<'_>,
-    order: RowOrder,
-    device: &Device,
-) -> Result<Tensor<1>> {
-    let values = load_values(tensor, order, 1)?;
-    let len = values.len();
-    Ok(Tensor::from_data(TensorData::new(values, [len]), device))
+    /// What kernels on the host read, if the weight is theirs.
+    pub(super) fn on_host(&self) -> Option<Projection<'_>> {
+        match &self.weight {
+            Weight::Packed(matrix) => Some(Projection {
+                matrix,
+                bias: self.bias.as_ref().map(Vector::host),
+            }),
+            Weight::Dense(_) => None,
+        }
+    }
 }
 
 /// Dequantizes a tensor whose rows have `columns` elements, its rows in the given order.

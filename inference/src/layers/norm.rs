@@ -1,17 +1,19 @@
 //! Root-mean-square normalisation.
 
-use std::sync::Arc;
+use burn::tensor::Tensor;
 
-use burn::tensor::{Tensor, TensorData};
-
-use super::linear::load_values;
-use crate::{backend::Backend, error::Result, gguf::TensorView, ops::packed::RowOrder};
+use super::Vector;
+use crate::{
+    backend::Backend,
+    error::Result,
+    gguf::TensorView,
+    ops::{cpu::Norm, packed::RowOrder},
+};
 
 /// `x / rms(x) · gain`.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
-    gain: Tensor<1>,
-    host_gain: Arc<[f32]>,
+    gain: Vector,
     epsilon: f32,
 }
 
@@ -21,30 +23,26 @@ impl RmsNorm {
     /// # Errors
     /// The tensor's data does not match its shape.
     pub fn load(gain: &TensorView<'_>, epsilon: f32, backend: &Backend) -> Result<Self> {
-        let values = load_values(gain, RowOrder::AsStored, 1)?;
-        let host_gain = Arc::from(values.as_slice());
-        let len = values.len();
-        let gain = Tensor::from_data(TensorData::new(values, [len]), backend.device());
-        Ok(Self {
-            gain,
-            host_gain,
-            epsilon,
-        })
+        let gain = Vector::load(gain, RowOrder::AsStored, backend)?;
+        Ok(Self::new(gain, epsilon))
     }
 
-    /// The gain, for kernels that run on the host.
-    pub fn gain(&self) -> &[f32] {
-        &self.host_gain
-    }
-
-    /// Added to the mean square.
-    pub fn epsilon(&self) -> f32 {
-        self.epsilon
+    /// Takes the gain, and what is added to the mean square.
+    pub fn new(gain: Vector, epsilon: f32) -> Self {
+        Self { gain, epsilon }
     }
 
     /// Normalises along the last dimension.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let mean_square = input.clone().square().mean_dim(D - 1);
-        input * (mean_square + self.epsilon).sqrt().recip() * self.gain.clone().unsqueeze()
+        input * (mean_square + self.epsilon).sqrt().recip() * self.gain.tensor().unsqueeze()
+    }
+
+    /// What kernels on the host read.
+    pub(super) fn on_host(&self) -> Norm<'_> {
+        Norm {
+            gain: self.gain.host(),
+            epsilon: self.epsilon,
+        }
     }
 }

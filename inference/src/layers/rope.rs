@@ -4,6 +4,8 @@
 //! projections' rows reordered at load ([`RowOrder`](crate::ops::packed::RowOrder)), which leaves
 //! every query–key product as it was.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// How frequencies are stretched beyond the trained context.
@@ -24,11 +26,15 @@ pub struct RotaryEmbedding {
     frequencies: Vec<f64>,
 }
 
-/// Cosines and sines of some positions, `[positions, 1, rotary / 2]` each.
-#[derive(Debug, Clone)]
+/// Cosines and sines of some positions, `[positions, rotary / 2]` each.
+#[derive(Debug)]
 pub struct RotaryTable {
-    cos: Tensor<3>,
-    sin: Tensor<3>,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    pairs: usize,
+    device: Device,
+    /// The same for burn's operations, `[positions, 1, rotary / 2]`.
+    tensors: OnceCell<[Tensor<3>; 2]>,
 }
 
 impl RotaryEmbedding {
@@ -47,33 +53,45 @@ impl RotaryEmbedding {
         Self { frequencies }
     }
 
-    /// Returns the table for `positions` from `start` on.
-    pub fn table(&self, start: usize, positions: usize, device: &Device) -> RotaryTable {
+    /// Returns the table for some positions.
+    pub fn table(&self, positions: impl Iterator<Item = usize>, device: &Device) -> RotaryTable {
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for position in start..start + positions {
+        for position in positions {
             for frequency in &self.frequencies {
                 let angle = position as f64 * frequency;
                 cos.push(angle.cos() as f32);
                 sin.push(angle.sin() as f32);
             }
         }
-        let shape = [positions, 1, self.frequencies.len()];
-        let tensor = |values| Tensor::from_data(TensorData::new(values, shape), device);
         RotaryTable {
-            cos: tensor(cos),
-            sin: tensor(sin),
+            cos,
+            sin,
+            pairs: self.frequencies.len(),
+            device: device.clone(),
+            tensors: OnceCell::new(),
         }
     }
 }
 
 impl RotaryTable {
+    /// Cosines and sines in host memory.
+    pub(super) fn on_host(&self) -> [&[f32]; 2] {
+        [&self.cos, &self.sin]
+    }
+
     /// Rotates `[positions, heads, head_length]`; what lies past the rotary part stays.
     pub fn rotate(&self, input: Tensor<3>) -> Tensor<3> {
-        let half = self.cos.dims()[2];
+        let half = self.pairs;
+        let [cos, sin] = self.tensors.get_or_init(|| {
+            [&self.cos, &self.sin].map(|values| {
+                let shape = [values.len() / half, 1, half];
+                Tensor::from_data(TensorData::new(values.clone(), shape), &self.device)
+            })
+        });
         let length = input.dims()[2];
         let first = input.clone().narrow(2, 0, half);
         let second = input.clone().narrow(2, half, half);
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let (cos, sin) = (cos.clone(), sin.clone());
         let mut parts = vec![
             first.clone() * cos.clone() - second.clone() * sin.clone(),
             second * cos + first * sin,

@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     gguf::Gguf,
     layers::{Activation, RopeScaling, RotaryEmbedding},
+    ops::cpu::LayerKeysValues,
 };
 
 /// The architectures that this crate runs, by their GGUF names.
@@ -242,10 +243,15 @@ impl Description {
         (!(block + 1).is_multiple_of(window.period)).then_some(window.length)
     }
 
-    /// Memory that one position of one sequence takes in the cache: a 32-bit key and value per
-    /// element.
-    pub fn cache_bytes_per_position(&self) -> u64 {
-        (self.blocks * self.kv_heads * self.head_length * 2 * size_of::<f32>()) as u64
+    /// Memory that one position of one sequence takes in the cache, in bytes: keys and values in 16
+    /// bits on the CPU, where rows of values are padded, in 32 on a GPU.
+    pub fn cache_bytes_per_position(&self, is_gpu: bool) -> u64 {
+        let block_bytes = if is_gpu {
+            self.kv_heads * self.head_length * 2 * size_of::<f32>()
+        } else {
+            LayerKeysValues::new(self.kv_heads, self.head_length).position_bytes()
+        };
+        (self.blocks * block_bytes) as u64
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! A product runs in two steps: the input rows are put in the form that kernels read ([`Inputs`]),
 //! then tiles of the matrix meet all rows ([`run_tiles`]). Several threads may share either step;
-//! [`multiply`] does so with rayon's. Which instructions kernels are written in is chosen once per
-//! process ([`InstructionSet::detect`]).
+//! [`multiply`] does so with the current team's ([`pool`]), [`transformer_block`] with all that
+//! comes between products too. Which instructions kernels are written in is chosen once per process
+//! ([`InstructionSet::detect`]).
 
 use std::sync::OnceLock;
 
 use burn::tensor::{DType, TensorData};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use super::packed::PackedMatrix;
 
@@ -32,9 +32,14 @@ macro_rules! unroll {
     };
 }
 
+mod attention;
+mod block;
+mod elementwise;
 mod inputs;
-mod output;
+mod lanes;
+pub mod pool;
 mod portable;
+mod shared;
 mod tiles;
 
 #[cfg(target_arch = "x86_64")]
@@ -42,19 +47,20 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+pub use attention::LayerKeysValues;
+pub use block::{BlockWeights, Norm, Projection, RowSpan, Rows, transformer_block};
+pub use elementwise::Activation;
 pub use inputs::{INPUT_GROUP, Inputs};
-pub(crate) use output::Output;
+pub(crate) use shared::SharedMatrix;
 pub(crate) use tiles::run_tiles;
 
 /// Multiply-accumulates below which a product is not worth waking another thread for: about
 /// the 5 µs that the wake-up takes.
 const PARALLEL_WORK_MIN: usize = 1 << 18;
 
-/// Input values below which they are quantized on the calling thread.
-const PARALLEL_VALUES_MIN: usize = 1 << 15;
-
-/// Tasks per thread: more even out unequal cores, fewer cost less to hand out.
-const TASKS_PER_THREAD: usize = 3;
+/// Pieces per thread that a product is cut into: more even out unequal cores, fewer cost less to
+/// hand out.
+const PIECES_PER_THREAD: usize = 8;
 
 /// The instructions that a kernel is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +101,16 @@ impl InstructionSet {
             }
         }
         sets
+    }
+
+    /// # Panics
+    /// If this CPU lacks the instructions.
+    fn assert_available(self) {
+        assert!(
+            self == Self::detect() || Self::available().contains(&self),
+            "this CPU has no {}",
+            self.name()
+        );
     }
 
     /// The name that a person knows it by.
@@ -140,37 +156,35 @@ pub fn multiply_into(
     inputs: &mut Inputs,
     results: &mut [f32],
 ) {
-    assert!(set == InstructionSet::detect() || InstructionSet::available().contains(&set));
+    set.assert_available();
     let columns = matrix.columns();
     assert!(values.len().is_multiple_of(columns));
     let rows = values.len() / columns;
     inputs.prepare(rows, &[matrix]);
     let inputs = &*inputs;
-    let fill = |(row, values): (usize, &[f32])| {
+    let fill = |row: usize| {
+        let values = &values[row * columns..(row + 1) * columns];
         // SAFETY: the CPU has the instructions, as checked above; each row is filled once, and
         // read only afterwards.
         unsafe { inputs.fill(set, row, 0, values) };
     };
-    if values.len() < PARALLEL_VALUES_MIN {
-        values.chunks_exact(columns).enumerate().for_each(fill);
-    } else {
-        let rows = values.par_chunks_exact(columns).enumerate();
-        rows.with_min_len(8).for_each(fill);
-    }
-    let output = Output::new(results, rows, matrix.rows());
+    let output = SharedMatrix::new(results, rows, matrix.rows());
     let run = |range: std::ops::Range<usize>| {
-        // SAFETY: as above; inputs are complete, and each tile belongs to one task.
+        // SAFETY: as above; inputs are complete, and each tile belongs to one piece.
         unsafe { run_tiles(set, matrix, inputs, range, output) };
     };
     let (tiles, work) = (matrix.tiles(), rows * matrix.rows() * columns);
-    let threads = rayon::current_num_threads();
-    if threads == 1 || work < PARALLEL_WORK_MIN {
+    let pool = pool::current();
+    if pool.threads() == 1 || work < PARALLEL_WORK_MIN {
+        (0..rows).for_each(fill);
         run(0..tiles);
-    } else {
-        let tasks = (threads * TASKS_PER_THREAD).min(tiles);
-        (0..tasks)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|task| run(task * tiles / tasks..(task + 1) * tiles / tasks));
+        return;
     }
+    let pieces = (pool.threads() * PIECES_PER_THREAD).min(tiles);
+    pool.run(|team| {
+        team.for_each(rows, fill);
+        team.for_each(pieces, |piece| {
+            run(piece * tiles / pieces..(piece + 1) * tiles / pieces);
+        });
+    });
 }

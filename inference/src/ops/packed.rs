@@ -9,12 +9,14 @@
 //! K-quants stay the small integers that they are in the file ([`layout`]). Floats keep their 16 or
 //! 32 bits, column by column.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::TensorData;
-use rayon::prelude::*;
 
 use crate::{
     error::{Error, Result},
     gguf::{TensorType, TensorView},
+    ops::cpu::pool,
 };
 
 mod blocks;
@@ -118,20 +120,22 @@ impl PackedMatrix {
         matrix.scales = lines(tiles * scale_bytes);
         let codes: &mut [u8] = bytemuck::cast_slice_mut(&mut matrix.codes);
         let mut scales: &mut [u8] = bytemuck::cast_slice_mut(&mut matrix.scales);
+        // A lock per tile, never contended: it hands the tile to the thread that fills it.
         let mut parts = Vec::with_capacity(tiles);
         for codes in codes.chunks_exact_mut(code_bytes).take(tiles) {
             let (scales_of_tile, rest) = scales.split_at_mut(scale_bytes);
             scales = rest;
-            parts.push(TileMut {
+            parts.push(Mutex::new(TileMut {
                 codes,
                 scales: scales_of_tile,
-            });
+            }));
         }
-        parts.into_par_iter().enumerate().for_each(|(tile, part)| {
+        pool::for_each(tiles, |tile| {
+            let mut part = parts[tile].lock().unwrap_or_else(PoisonError::into_inner);
             let lanes = TILE_ROWS.min(rows - tile * TILE_ROWS);
             let sources = (0..lanes).map(|lane| order.source(tile * TILE_ROWS + lane));
             fill_tile(
-                part,
+                &mut part,
                 tensor.ty,
                 sources.map(|row| &tensor.data[row * row_bytes..(row + 1) * row_bytes]),
             );
@@ -223,16 +227,15 @@ impl PackedMatrix {
     /// Returns the whole matrix as floats.
     pub fn to_tensor_data(&self) -> TensorData {
         let mut values = vec![0.0f32; self.rows * self.columns];
-        values
-            .par_chunks_exact_mut(self.columns)
-            .enumerate()
-            .for_each(|(row, out)| self.dequantize_row(row, out));
+        for (row, out) in values.chunks_exact_mut(self.columns).enumerate() {
+            self.dequantize_row(row, out);
+        }
         TensorData::new(values, [self.rows, self.columns])
     }
 }
 
 /// Fills a tile with its rows, as the file has them.
-fn fill_tile<'a>(mut tile: TileMut<'_>, ty: TensorType, rows: impl Iterator<Item = &'a [u8]>) {
+fn fill_tile<'a>(tile: &mut TileMut<'_>, ty: TensorType, rows: impl Iterator<Item = &'a [u8]>) {
     let mut block = Block::new();
     for (lane, row) in rows.enumerate() {
         match Layout::of(ty) {

@@ -1,5 +1,6 @@
 //! The operations' bodies against each other; kernels by themselves below.
 
+mod block;
 mod kernels;
 mod packing;
 mod stored;

@@ -553,62 +553,37 @@ unsafe fn expand<F: Format>(
     }
 }
 
-/// Multiplies a stretch of columns with `ROWS` rows.
+/// Multiplies a stretch of columns with `ROWS` rows. Each result is one chain of additions, so that
+/// it does not depend on how many rows there are; few rows wait for memory rather than for them.
 ///
 /// # Safety
 /// As for [`Kernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>) {
-    /// Independent sums per half tile, so that one addition need not wait for the last.
-    const CHAINS: usize = 4;
     let column_bytes = TILE_ROWS * T::TYPE.bytes();
-    let unrolled = CHAINS / ROWS;
     // SAFETY: the span has the weights and `ROWS` rows of inputs of as many columns; the caller
     // has the place to itself.
     unsafe {
         let mut lanes = load::<ROWS>(place);
-        let mut sums = [[[_mm256_setzero_ps(); 2]; ROWS]; CHAINS];
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
         unroll!(ROW in ROWS {
-            sums[0][ROW] = [0, LANES].map(|at| _mm256_loadu_ps(lanes[ROW].as_ptr().add(at)));
+            sums[ROW] = [0, LANES].map(|at| _mm256_loadu_ps(lanes[ROW].as_ptr().add(at)));
         });
         let (mut weights, mut inputs) = (span.weights, span.inputs);
-        for _ in 0..span.columns / unrolled {
-            unroll!(CHAIN in 4 {
-                if CHAIN < unrolled {
-                    let weights = floats::<T>(weights.add(CHAIN * column_bytes));
-                    unroll!(ROW in ROWS {
-                        let input = _mm256_set1_ps(*inputs.add(CHAIN * span.step + ROW));
-                        let sums = &mut sums[CHAIN][ROW];
-                        sums[0] = _mm256_fmadd_ps(weights[0], input, sums[0]);
-                        sums[1] = _mm256_fmadd_ps(weights[1], input, sums[1]);
-                    });
-                }
-            });
-            if ROWS <= 4 {
-                prefetch(weights, unrolled * column_bytes);
-            }
-            weights = weights.add(unrolled * column_bytes);
-            inputs = inputs.add(unrolled * span.step);
-        }
-        for _ in 0..span.columns % unrolled {
-            let weights_here = floats::<T>(weights);
+        for _ in 0..span.columns {
+            let column = floats::<T>(weights);
+            prefetch(weights, column_bytes);
             unroll!(ROW in ROWS {
                 let input = _mm256_set1_ps(*inputs.add(ROW));
-                let sums = &mut sums[0][ROW];
-                sums[0] = _mm256_fmadd_ps(weights_here[0], input, sums[0]);
-                sums[1] = _mm256_fmadd_ps(weights_here[1], input, sums[1]);
+                sums[ROW][0] = _mm256_fmadd_ps(column[0], input, sums[ROW][0]);
+                sums[ROW][1] = _mm256_fmadd_ps(column[1], input, sums[ROW][1]);
             });
             weights = weights.add(column_bytes);
             inputs = inputs.add(span.step);
         }
         unroll!(ROW in ROWS {
-            for half in 0..2 {
-                let mut sum = sums[0][ROW][half];
-                for sums in &sums[1..unrolled] {
-                    sum = _mm256_add_ps(sum, sums[ROW][half]);
-                }
-                _mm256_storeu_ps(lanes[ROW].as_mut_ptr().add(half * LANES), sum);
-            }
+            _mm256_storeu_ps(lanes[ROW].as_mut_ptr(), sums[ROW][0]);
+            _mm256_storeu_ps(lanes[ROW].as_mut_ptr().add(LANES), sums[ROW][1]);
         });
         store::<ROWS>(place, &lanes);
     }

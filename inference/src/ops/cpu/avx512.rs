@@ -369,42 +369,24 @@ unsafe fn expand<F: Format>(
     }
 }
 
-/// Multiplies a stretch of columns with `ROWS` rows.
+/// Multiplies a stretch of columns with `ROWS` rows. Each result is one chain of additions, so that
+/// it does not depend on how many rows there are; few rows wait for memory rather than for them.
 ///
 /// # Safety
 /// As for [`Kernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c")]
 unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<'_>) {
-    /// Independent sums, so that one addition need not wait for the last.
-    const CHAINS: usize = 8;
     let column_bytes = TILE_ROWS * T::TYPE.bytes();
     // SAFETY: the span has the weights and `ROWS` rows of inputs of as many columns; the caller
     // has the place to itself.
     unsafe {
         let mut results = load::<ROWS>(place);
         let (mut weights, mut inputs) = (span.weights, span.inputs);
-        // With eight rows, each row is a chain.
-        let unrolled = CHAINS / ROWS;
-        let mut others = [[_mm512_setzero_ps(); ROWS]; CHAINS];
-        for _ in 0..span.columns / unrolled {
-            unroll!(CHAIN in 8 {
-                if CHAIN < unrolled {
-                    let weights = floats::<T>(weights.add(CHAIN * column_bytes));
-                    unroll!(ROW in ROWS {
-                        let input = _mm512_set1_ps(*inputs.add(CHAIN * span.step + ROW));
-                        others[CHAIN][ROW] =
-                            _mm512_fmadd_ps(weights, input, others[CHAIN][ROW]);
-                    });
-                }
-            });
-            if ROWS <= 4 {
-                prefetch(weights, unrolled * column_bytes);
-            }
-            weights = weights.add(unrolled * column_bytes);
-            inputs = inputs.add(unrolled * span.step);
-        }
-        for _ in 0..span.columns % unrolled {
+        for _ in 0..span.columns {
             let column = floats::<T>(weights);
+            if ROWS <= 4 {
+                prefetch(weights, column_bytes);
+            }
             unroll!(ROW in ROWS {
                 let input = _mm512_set1_ps(*inputs.add(ROW));
                 results[ROW] = _mm512_fmadd_ps(column, input, results[ROW]);
@@ -412,13 +394,6 @@ unsafe fn float_pass<T: Float, const ROWS: usize>(span: FloatSpan, place: Place<
             weights = weights.add(column_bytes);
             inputs = inputs.add(span.step);
         }
-        unroll!(CHAIN in 8 {
-            if CHAIN < unrolled {
-                unroll!(ROW in ROWS {
-                    results[ROW] = _mm512_add_ps(results[ROW], others[CHAIN][ROW]);
-                });
-            }
-        });
         store::<ROWS>(place, &results);
     }
 }

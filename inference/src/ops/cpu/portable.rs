@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{
     inputs::{Inputs, Unit},
-    output::Output,
+    shared::SharedMatrix,
 };
 use crate::ops::packed::{
     CodeLayout, FloatType, Layout, PackedMatrix, TILE_ROWS, Tile,
@@ -24,7 +24,7 @@ pub(super) unsafe fn run(
     matrix: &PackedMatrix,
     inputs: &Inputs,
     tiles: Range<usize>,
-    output: Output<'_>,
+    output: SharedMatrix<'_>,
 ) {
     for index in tiles {
         let tile = matrix.tile(index);
@@ -47,7 +47,7 @@ unsafe fn run_codes(
     layout: CodeLayout,
     inputs: &Inputs,
     index: usize,
-    output: Output<'_>,
+    output: SharedMatrix<'_>,
 ) {
     for unit in 0..inputs.row_units() {
         let codes = tile.unit_codes(layout, unit);
@@ -114,7 +114,7 @@ unsafe fn run_floats(
     ty: FloatType,
     inputs: &Inputs,
     index: usize,
-    output: Output<'_>,
+    output: SharedMatrix<'_>,
 ) {
     for row in 0..inputs.rows() {
         let mut results = [0.0f32; TILE_ROWS];

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::{InstructionSet, inputs::Inputs, inputs::Unit, output::Output, portable};
+use super::{InstructionSet, inputs::Inputs, inputs::Unit, portable, shared::SharedMatrix};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
 use crate::{
@@ -79,7 +79,7 @@ pub(super) struct FloatSpan {
 /// Where the results of some rows with one tile go.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub(super) output: Output<'a>,
+    pub(super) output: SharedMatrix<'a>,
     pub(super) row: usize,
     pub(super) tile: usize,
     /// Whether to add to what is there.
@@ -160,7 +160,7 @@ pub(crate) unsafe fn run_tiles(
     matrix: &PackedMatrix,
     inputs: &Inputs,
     tiles: Range<usize>,
-    output: Output<'_>,
+    output: SharedMatrix<'_>,
 ) {
     assert_eq!(
         inputs.columns(),
@@ -195,7 +195,7 @@ pub(crate) unsafe fn run_tiles(
 struct Job<'a> {
     matrix: &'a PackedMatrix,
     inputs: &'a Inputs,
-    output: Output<'a>,
+    output: SharedMatrix<'a>,
 }
 
 impl Job<'_> {

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::stored::{QUANTIZED, Stored, exact_input, exact_product, half_offsets};
 use crate::{
     gguf::TensorType,
-    ops::cpu::{Inputs, InstructionSet, Output, multiply, run_tiles},
+    ops::cpu::{Inputs, InstructionSet, SharedMatrix, multiply, run_tiles},
 };
 
 fn check_product(set: InstructionSet, stored: &Stored, input: &[f32]) {
@@ -248,7 +248,7 @@ fn several_matrices_share_inputs_and_output_between_threads() {
                     });
                 }
             });
-            let output = Output::new(&mut results, rows, width);
+            let output = SharedMatrix::new(&mut results, rows, width);
             std::thread::scope(|scope| {
                 for tile in 0..3 {
                     let matrices = &matrices;
