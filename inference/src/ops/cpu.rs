@@ -39,6 +39,7 @@ mod inputs;
 mod lanes;
 pub mod pool;
 mod portable;
+mod scratch;
 mod shared;
 mod tiles;
 

@@ -19,12 +19,11 @@ use super::{
     InstructionSet,
     elementwise::load,
     lanes::{Kernel, LANES, Lanes, dispatch, exp},
+    scratch::with_scratch,
 };
 
 /// Positions whose scores are held at once.
 const BLOCK: usize = 64;
-/// Longest head.
-pub(super) const HEAD_LENGTH_MAX: usize = 512;
 /// Score of a position that a row does not see.
 const HIDDEN: f32 = f32::MIN;
 /// Positions of the first buffer of a sequence.
@@ -175,7 +174,7 @@ pub(super) unsafe fn attend(
 ) {
     let length = cache.head_length;
     assert_eq!(queries.len(), outputs.len());
-    assert!(head < cache.kv_heads && length <= HEAD_LENGTH_MAX);
+    assert!(head < cache.kv_heads);
     for (query, output) in queries.iter().zip(&*outputs) {
         assert!(query.values.len() == length && output.len() == length);
         assert!(query.position < cache.capacity);
@@ -185,17 +184,16 @@ pub(super) unsafe fn attend(
         head,
         window: window.unwrap_or(usize::MAX),
     };
-    // SAFETY: the CPU has the instructions, says the caller; the sizes were just checked.
-    unsafe {
-        dispatch(
-            set,
-            Attend {
-                call,
-                queries,
-                outputs,
-            },
-        );
-    };
+    with_scratch(call.scratch_len(), |scratch| {
+        let attend = Attend {
+            call,
+            queries,
+            outputs,
+            scratch,
+        };
+        // SAFETY: the CPU has the instructions, says the caller; the sizes were just checked.
+        unsafe { dispatch(set, attend) };
+    });
 }
 
 /// A key and a value to be stored.
@@ -234,6 +232,7 @@ struct Attend<'a, 'b> {
     call: Call<'a>,
     queries: &'a [Query<'a>],
     outputs: &'a mut [&'b mut [f32]],
+    scratch: &'a mut [f32],
 }
 
 // SAFETY: `dispatch` is called with instructions that the CPU has.
@@ -241,7 +240,10 @@ impl Kernel for Attend<'_, '_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the caller's promises, and `attend` has checked the sizes.
-        unsafe { self.call.by_rows::<L>(self.queries, self.outputs) }
+        unsafe {
+            self.call
+                .by_rows::<L>(self.queries, self.outputs, self.scratch);
+        }
     }
 }
 
@@ -252,13 +254,16 @@ struct Call<'a> {
     window: usize,
 }
 
+/// Most query rows that any instruction set takes at once.
+const ROWS_MAX: usize = 8;
+
 /// What rows have gathered so far.
-#[repr(C, align(64))]
-struct State<const ROWS: usize> {
+struct State<'a, const ROWS: usize> {
     /// Queries, element by element: `[head_length, ROWS]`.
-    queries: [[f32; ROWS]; HEAD_LENGTH_MAX],
+    queries: &'a mut [[f32; ROWS]],
     scores: [[f32; BLOCK]; ROWS],
-    outputs: [[f32; HEAD_LENGTH_MAX]; ROWS],
+    /// Sums of values: `[ROWS, padded head length]`.
+    outputs: &'a mut [f32],
     /// First and last position that a row sees.
     seen: [(usize, usize); ROWS],
     largest: [f32; ROWS],
@@ -266,23 +271,33 @@ struct State<const ROWS: usize> {
 }
 
 impl Call<'_> {
+    /// Values that a pass keeps: queries and what they gather.
+    fn scratch_len(&self) -> usize {
+        (self.cache.head_length + self.cache.padded_length()) * ROWS_MAX
+    }
+
     /// Cuts rows into passes that fit the registers.
     ///
     /// # Safety
     /// As for [`attend`], whose checks were made.
     #[inline(always)]
-    unsafe fn by_rows<L: Lanes>(&self, queries: &[Query<'_>], outputs: &mut [&mut [f32]]) {
+    unsafe fn by_rows<L: Lanes>(
+        &self,
+        queries: &[Query<'_>],
+        outputs: &mut [&mut [f32]],
+        scratch: &mut [f32],
+    ) {
         let queries = queries.chunks(L::ROWS_MAX);
         for (queries, outputs) in queries.zip(outputs.chunks_mut(L::ROWS_MAX)) {
             // SAFETY: the caller's promises.
             unsafe {
                 match queries.len() {
-                    1 => self.pass::<L, 1>(queries, outputs),
-                    2 => self.pass::<L, 2>(queries, outputs),
-                    3 => self.pass::<L, 3>(queries, outputs),
-                    4 => self.pass::<L, 4>(queries, outputs),
-                    5 | 6 => self.pass::<L, 6>(queries, outputs),
-                    _ => self.pass::<L, 8>(queries, outputs),
+                    1 => self.pass::<L, 1>(queries, outputs, scratch),
+                    2 => self.pass::<L, 2>(queries, outputs, scratch),
+                    3 => self.pass::<L, 3>(queries, outputs, scratch),
+                    4 => self.pass::<L, 4>(queries, outputs, scratch),
+                    5 | 6 => self.pass::<L, 6>(queries, outputs, scratch),
+                    _ => self.pass::<L, 8>(queries, outputs, scratch),
                 }
             }
         }
@@ -295,12 +310,16 @@ impl Call<'_> {
         &self,
         queries: &[Query<'_>],
         outputs: &mut [&mut [f32]],
+        scratch: &mut [f32],
     ) {
-        let length = self.cache.head_length;
+        let (length, padded) = (self.cache.head_length, self.cache.padded_length());
+        let (transposed, gathered) = scratch.split_at_mut(length * ROWS);
+        let gathered = &mut gathered[..padded * ROWS];
+        gathered.fill(0.0);
         let mut state = State::<ROWS> {
-            queries: [[0.0; ROWS]; HEAD_LENGTH_MAX],
+            queries: transposed.as_chunks_mut().0,
             scores: [[0.0; BLOCK]; ROWS],
-            outputs: [[0.0; HEAD_LENGTH_MAX]; ROWS],
+            outputs: gathered,
             seen: [(0, 0); ROWS],
             largest: [HIDDEN; ROWS],
             sums: [0.0; ROWS],
@@ -332,7 +351,7 @@ impl Call<'_> {
         }
         for (row, output) in outputs.iter_mut().enumerate() {
             let inverse = 1.0 / state.sums[row];
-            for (output, value) in output.iter_mut().zip(&state.outputs[row][..length]) {
+            for (output, value) in output.iter_mut().zip(&state.outputs[row * padded..]) {
                 *output = value * inverse;
             }
         }
@@ -345,7 +364,7 @@ impl Call<'_> {
     #[inline(always)]
     unsafe fn score<L: Lanes, const ROWS: usize>(
         &self,
-        state: &mut State<ROWS>,
+        state: &mut State<'_, ROWS>,
         start: usize,
         end: usize,
     ) {
@@ -356,7 +375,7 @@ impl Call<'_> {
             unsafe {
                 let mut key = keys.add((self.head * cache.capacity + tile) * length);
                 let mut sums = [L::splat(0.0); ROWS];
-                for query in &state.queries[..length] {
+                for query in &*state.queries {
                     let lanes = L::load_half(key);
                     key = key.add(LANES);
                     for (sum, query) in sums.iter_mut().zip(query) {
@@ -378,7 +397,7 @@ impl Call<'_> {
     #[inline(always)]
     unsafe fn weigh<L: Lanes, const ROWS: usize>(
         &self,
-        state: &mut State<ROWS>,
+        state: &mut State<'_, ROWS>,
         start: usize,
         end: usize,
     ) {
@@ -405,7 +424,7 @@ impl Call<'_> {
                 if largest > state.largest[row] {
                     let factor = (state.largest[row] - largest).exp();
                     state.sums[row] *= factor;
-                    for value in &mut state.outputs[row][..padded] {
+                    for value in &mut state.outputs[row * padded..][..padded] {
                         *value *= factor;
                     }
                     state.largest[row] = largest;
@@ -432,7 +451,7 @@ impl Call<'_> {
     #[inline(always)]
     unsafe fn gather<L: Lanes, const ROWS: usize>(
         &self,
-        state: &mut State<ROWS>,
+        state: &mut State<'_, ROWS>,
         start: usize,
         end: usize,
     ) {
@@ -443,8 +462,8 @@ impl Call<'_> {
             unsafe {
                 let mut value = values.add((self.head * cache.capacity + start) * padded + element);
                 let mut sums = [L::splat(0.0); ROWS];
-                for (sum, outputs) in sums.iter_mut().zip(&state.outputs) {
-                    *sum = L::load(outputs.as_ptr().add(element));
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(state.outputs.as_ptr().add(row * padded + element));
                 }
                 for position in 0..end - start {
                     let lanes = L::load_half(value);
@@ -453,8 +472,8 @@ impl Call<'_> {
                         *sum = lanes.mul_add(L::splat(scores[position]), *sum);
                     }
                 }
-                for (sum, outputs) in sums.iter().zip(&mut state.outputs) {
-                    sum.store(outputs.as_mut_ptr().add(element));
+                for (row, sum) in sums.iter().enumerate() {
+                    sum.store(state.outputs.as_mut_ptr().add(row * padded + element));
                 }
             }
         }

@@ -448,10 +448,12 @@ fn mask(lanes: usize) -> __mmask16 {
 unsafe fn load<const ROWS: usize>(place: Place<'_>) -> [__m512; ROWS] {
     let mut results = [_mm512_setzero_ps(); ROWS];
     if place.resume {
+        let places = place.output.lanes_of_rows(place.row, ROWS, place.tile);
+        let mask = mask(places.lanes);
         unroll!(ROW in ROWS {
-            let (at, lanes) = place.output.lanes(place.row + ROW, place.tile);
+            let at = places.first.wrapping_add(ROW * places.stride);
             // SAFETY: masked lanes are not touched, the others are the caller's.
-            results[ROW] = unsafe { _mm512_maskz_loadu_ps(mask(lanes), at) };
+            results[ROW] = unsafe { _mm512_maskz_loadu_ps(mask, at) };
         });
     }
     results
@@ -464,9 +466,11 @@ unsafe fn load<const ROWS: usize>(place: Place<'_>) -> [__m512; ROWS] {
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn store<const ROWS: usize>(place: Place<'_>, results: &[__m512; ROWS]) {
+    let places = place.output.lanes_of_rows(place.row, ROWS, place.tile);
+    let mask = mask(places.lanes);
     unroll!(ROW in ROWS {
-        let (at, lanes) = place.output.lanes(place.row + ROW, place.tile);
+        let at = places.first.wrapping_add(ROW * places.stride);
         // SAFETY: masked lanes are not touched, the others are the caller's.
-        unsafe { _mm512_mask_storeu_ps(at, mask(lanes), results[ROW]) };
+        unsafe { _mm512_mask_storeu_ps(at, mask, results[ROW]) };
     });
 }

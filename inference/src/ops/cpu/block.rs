@@ -20,6 +20,7 @@ use super::{
     elementwise::{Activation, add, apply_gate, rms_norm, rotate},
     pool::{Pool, Team},
     run_tiles,
+    scratch::with_scratch,
     shared::SharedMatrix,
 };
 use crate::ops::packed::{PackedMatrix, TILE_ROWS};
@@ -109,8 +110,6 @@ struct Workspace {
 thread_local! {
     /// Of the thread that asks for passes.
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
-    /// Of each thread of a team, within a piece.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Applies a block to `hidden`, `[rows, features]`, in place. Keys and values of the rows are added
@@ -482,16 +481,6 @@ fn for_each_range(team: &Team<'_>, len: usize, work: impl Fn(Range<usize>)) {
     team.for_each(pieces, |piece| {
         work(piece * len / pieces..(piece + 1) * len / pieces);
     });
-}
-
-/// Lends memory that belongs to this thread. Its contents are arbitrary.
-fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
-    let mut scratch = SCRATCH.take();
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
-    }
-    work(&mut scratch[..len]);
-    SCRATCH.set(scratch);
 }
 
 fn add_bias(values: &mut [f32], bias: Option<&[f32]>) {

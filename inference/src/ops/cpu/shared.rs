@@ -27,6 +27,17 @@ unsafe impl Send for SharedMatrix<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedMatrix<'_> {}
 
+/// Where the results of one tile with some rows go.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    /// The first row's.
+    pub(super) first: *mut f32,
+    /// From one row's to the next.
+    pub(super) stride: usize,
+    /// How many results each row has.
+    pub(super) lanes: usize,
+}
+
 impl<'a> SharedMatrix<'a> {
     /// Takes a row-major buffer.
     ///
@@ -120,6 +131,18 @@ impl<'a> SharedMatrix<'a> {
             .values
             .wrapping_add(row * self.stride + (start - first));
         (at, len)
+    }
+
+    /// The same for `count` rows from one on: the first one's place, and from one to the next.
+    #[inline(always)]
+    pub(super) fn lanes_of_rows(self, row: usize, count: usize, tile: usize) -> Places {
+        let (_, _) = self.lanes(row + count - 1, tile);
+        let (first, lanes) = self.lanes(row, tile);
+        Places {
+            first,
+            stride: self.stride,
+            lanes,
+        }
     }
 
     /// Writes one row's results of one tile; lanes past the last column are dropped.

@@ -24,7 +24,7 @@ use crate::{
 
 /// Units of an expanded chunk: as many as fit in half of a first-level cache with their scales,
 /// the inputs of some rows beside them. A multiple of the blocks of K-quants.
-pub(super) const CHUNK_UNITS: usize = 16;
+pub(super) const CHUNK_UNITS: usize = 24;
 
 /// Most rows for which floats are widened on the way, which costs little.
 const FLOAT_DIRECT_ROWS_MAX: usize = 16;
