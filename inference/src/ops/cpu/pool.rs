@@ -6,6 +6,9 @@
 //! waits for all of them. A thread that waits spins for a moment, then yields, then sleeps, so a
 //! team that is idle or has lost its core costs nothing.
 //!
+//! Where the cores are so busy that waiting costs more than the team gains, the caller works alone
+//! for a while ([`pacing`]).
+//!
 //! Pieces are claimed one by one, and a helper that comes late, or never, finds its share done by
 //! the others: on busy cores the caller alone makes progress. All threads must ask for the same
 //! steps in the same order. A late one runs through the steps that are over while the others write
@@ -26,8 +29,15 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
+mod pacing;
+
+use pacing::Pacing;
+
+/// Turns of a waiting loop before it looks at the clock: shorter waits are a step's usual end.
+const SPINS_UNTIMED: u32 = 50;
 /// Turns of a waiting loop before the core is offered to others. A turn is a pause instruction, of
 /// 20 to 70 ns; a step's pieces take a microsecond or a few.
 const SPINS_IN_STEP: u32 = 1_000;
@@ -41,7 +51,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
     /// Held by whoever runs a region.
-    busy: Mutex<()>,
+    pacing: Mutex<Pacing>,
 }
 
 /// One thread's view of a region.
@@ -50,6 +60,8 @@ pub struct Team<'a> {
     threads: usize,
     /// Steps that this thread has been through.
     step: Cell<u32>,
+    /// How long it has waited for others.
+    waited: Cell<Duration>,
 }
 
 struct Shared {
@@ -100,6 +112,7 @@ impl Pool {
                 .spawn(move || help(&shared, threads))?;
             pool.helpers.push(helper);
         }
+        pool.pacing = Mutex::new(Pacing::new(pool.threads()));
         Ok(pool)
     }
 
@@ -120,7 +133,7 @@ impl Pool {
         Self {
             shared,
             helpers: Vec::new(),
-            busy: Mutex::new(()),
+            pacing: Mutex::new(Pacing::new(1)),
         }
     }
 
@@ -135,17 +148,23 @@ impl Pool {
     /// # Panics
     /// If `body` panics on any thread.
     pub fn run(&self, body: impl Fn(&Team<'_>) + Sync) {
-        let team = Team {
-            shared: &self.shared,
-            threads: self.threads(),
-            step: Cell::new(0),
-        };
         // A region within a region, or from a second thread, would mix their steps.
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pacing = self.pacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = Instant::now();
+        if !pacing.wants_team() {
+            body(&Team::new(&self.shared, 1));
+            pacing.ran_alone(started.elapsed());
+            return;
+        }
+        let team = Team::new(&self.shared, self.threads());
         let region = Region::open(&self.shared, &body);
         body(&team);
+        let closing = Instant::now();
         drop(region);
-        drop(busy);
+        let ended = Instant::now();
+        let waited = team.waited.get() + (ended - closing);
+        pacing.ran_together(ended - started, waited);
+        drop(pacing);
         if self.shared.has_panicked.load(Ordering::Relaxed) {
             resume_unwind(Box::new("a compute thread panicked"));
         }
@@ -184,7 +203,16 @@ pub fn for_each(pieces: usize, work: impl Fn(usize) + Sync) {
     }
 }
 
-impl Team<'_> {
+impl<'a> Team<'a> {
+    fn new(shared: &'a Shared, threads: usize) -> Self {
+        Self {
+            shared,
+            threads,
+            step: Cell::new(0),
+            waited: Cell::new(Duration::ZERO),
+        }
+    }
+
     /// Threads that may take part.
     pub fn threads(&self) -> usize {
         self.threads
@@ -193,6 +221,10 @@ impl Team<'_> {
     /// Shares `0..pieces` out among the team and returns when all are done; what they wrote is then
     /// seen by every thread.
     pub fn for_each(&self, pieces: usize, work: impl Fn(usize)) {
+        if self.threads == 1 {
+            (0..pieces).for_each(work);
+            return;
+        }
         let step = self.step.get();
         self.step.set(step.wrapping_add(1));
         let pieces = u32::try_from(pieces).expect("a step has fewer than 2^32 pieces");
@@ -210,9 +242,10 @@ impl Team<'_> {
             work(piece as usize);
             drop(finish);
         }
-        self.shared.wait(SPINS_IN_STEP, || {
+        let waited = self.shared.wait(SPINS_IN_STEP, || {
             step_of(self.shared.claim.load(Ordering::Acquire)) != step
         });
+        self.waited.set(self.waited.get() + waited);
     }
 
     /// Takes the next piece of a step, unless that is over.
@@ -292,8 +325,21 @@ impl Drop for Region<'_> {
 }
 
 impl Shared {
-    /// Waits until something another thread announces with [`wake`](Self::wake) is so.
-    fn wait(&self, spins: u32, is_so: impl Fn() -> bool) {
+    /// Waits until something another thread announces with [`wake`](Self::wake) is so. Returns for
+    /// how long, but for the first moment.
+    fn wait(&self, spins: u32, is_so: impl Fn() -> bool) -> Duration {
+        for _ in 0..SPINS_UNTIMED {
+            if is_so() {
+                return Duration::ZERO;
+            }
+            spin_loop();
+        }
+        let started = Instant::now();
+        self.wait_long(spins, is_so);
+        started.elapsed()
+    }
+
+    fn wait_long(&self, spins: u32, is_so: impl Fn() -> bool) {
         for _ in 0..spins {
             if is_so() {
                 return;
@@ -365,11 +411,7 @@ fn help(shared: &Shared, threads: usize) {
         }
         let body = *shared.body.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(body) = body {
-            let team = Team {
-                shared,
-                threads,
-                step: Cell::new(0),
-            };
+            let team = Team::new(shared, threads);
             // SAFETY: the region is open and cannot be closed before `leave` below.
             let body = unsafe { &*body.0 };
             if catch_unwind(AssertUnwindSafe(|| body(&team))).is_err() {
@@ -412,10 +454,17 @@ impl fmt::Debug for Pool {
 mod tests {
     use super::*;
 
+    /// A team that is never left, however busy the machine.
+    fn patient(threads: usize) -> Pool {
+        let pool = Pool::new(threads).unwrap();
+        *pool.pacing.lock().unwrap() = Pacing::patient(threads);
+        pool
+    }
+
     #[test]
     fn every_piece_is_done_once_and_no_thread_passes_a_step_before_it_is_done() {
         for threads in [1, 2, 3, 8] {
-            let pool = Pool::new(threads).unwrap();
+            let pool = patient(threads);
             for round in 0..200 {
                 let sizes = [1, 2, 3, 17, 0, 64];
                 let steps: Vec<Vec<AtomicU32>> = (0..1 + round % 7)
@@ -439,7 +488,7 @@ mod tests {
 
     #[test]
     fn writes_of_a_step_are_seen_in_the_next() {
-        let pool = Pool::new(4).unwrap();
+        let pool = patient(4);
         let cells: Vec<AtomicU32> = (0..64).map(|_| AtomicU32::new(0)).collect();
         pool.run(|team| {
             for step in 0..500 {
@@ -455,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let pool = Pool::new(3).unwrap();
+        let pool = patient(3);
         for bad in 0..30 {
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 pool.run(|team| {
@@ -476,7 +525,7 @@ mod tests {
 
     #[test]
     fn helpers_sleep_when_there_is_nothing_to_do() {
-        let pool = Pool::new(4).unwrap();
+        let pool = patient(4);
         pool.run(|team| team.for_each(10, |_| {}));
         while pool.shared.sleepers.load(Ordering::SeqCst) < 3 {
             thread::yield_now();
