@@ -17,7 +17,8 @@
 #   --markdown        print one Markdown table, for a document
 #   --work DIR        where llama.cpp and the models are made and kept (default: target/bench)
 #   --python PATH     an interpreter that has llama-cpp-python and gguf; nothing is built then
-#   --no-amx          build llama.cpp without Intel's AMX, which it uses where it can
+#   --instructions I  what both engines may use at most: native, avx512 (native without Intel's AMX,
+#                     which llama.cpp uses where it can) or avx2 (default: native)
 #   --llama-flags F   more CMake arguments for llama.cpp
 #   --smollm2 FILE, --gemma3 FILE   published model files of your own, instead of fetching them
 #   --help            this text

@@ -1,6 +1,6 @@
 //! Measures one model: does what lines on its input ask for and answers each with a JSON line.
 //!
-//! Usage: bench MODEL.gguf [--threads N]
+//! Usage: bench MODEL.gguf [--threads N] [--instructions portable|avx2|avx512-vnni]
 //!        bench --bandwidth MEGABYTES [--threads N]
 //!
 //! | line | what is timed |
@@ -29,6 +29,7 @@ use aither_inference::{
     gguf::Gguf,
     kv_cache::KvCache,
     model::{Logits, Model, Span},
+    ops::cpu::InstructionSet,
 };
 use serde_json::{Value, json};
 
@@ -52,9 +53,17 @@ struct Options {
 
 fn main() -> std::process::ExitCode {
     let Some(options) = parse(std::env::args().skip(1)) else {
-        let usage = "usage: bench MODEL.gguf [--threads N]\n       \
-                     bench --bandwidth MEGABYTES [--threads N]";
-        let _ = writeln!(std::io::stderr(), "{usage}");
+        let usage = "usage: bench MODEL.gguf [--threads N] [--instructions SET]\n       \
+                     bench --bandwidth MEGABYTES [--threads N]\n\
+                     SET is one of those that this processor has:";
+        let sets = InstructionSet::available()
+            .into_iter()
+            .map(InstructionSet::name);
+        let _ = writeln!(
+            std::io::stderr(),
+            "{usage} {}",
+            sets.collect::<Vec<_>>().join(", ")
+        );
         return std::process::ExitCode::from(2);
     };
     let outcome = match &options.model {
@@ -79,6 +88,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--threads" => options.threads = arguments.next()?.parse().ok().filter(|&n| n > 0)?,
+            "--instructions" => {
+                let set = InstructionSet::available_by_name(&arguments.next()?)?;
+                set.limit().then_some(())?;
+            }
             "--bandwidth" => {
                 let megabytes: usize = arguments.next()?.parse().ok()?;
                 options.bandwidth_bytes = megabytes.checked_mul(1 << 20)?;

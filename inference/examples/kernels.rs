@@ -86,7 +86,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
                 options.shape = [rows.parse().ok()?, columns.parse().ok()?];
             }
             "--types" => options.types = parts.map(type_named).collect::<Option<_>>()?,
-            "--sets" => options.sets = parts.map(set_named).collect::<Option<_>>()?,
+            "--sets" => {
+                options.sets = parts
+                    .map(InstructionSet::available_by_name)
+                    .collect::<Option<_>>()?
+            }
             "--inputs" => {
                 options.inputs = parts.map(|n| n.parse().ok()).collect::<Option<_>>()?;
             }
@@ -98,11 +102,6 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
 
 fn type_named(name: &str) -> Option<TensorType> {
     TensorType::ALL.into_iter().find(|ty| ty.name() == name)
-}
-
-fn set_named(name: &str) -> Option<InstructionSet> {
-    let mut sets = InstructionSet::available().into_iter();
-    sets.find(|set| set.name() == name)
 }
 
 fn run(options: &Options) -> Result<()> {

@@ -23,6 +23,7 @@ import environment
 import perplexity
 import report
 from engines import Engine, Engines
+from environment import INSTRUCTIONS
 from models import FORMATS, MODELS, PUBLISHED, Failure, Files, Model, say
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -217,7 +218,7 @@ def parse() -> argparse.Namespace:
     add("--markdown", action="store_true", help="print one Markdown table")
     add("--work", type=pathlib.Path, help="where llama.cpp and the models are kept")
     add("--python", type=pathlib.Path, help="an interpreter that has llama-cpp-python and gguf")
-    add("--no-amx", action="store_true", help="build llama.cpp without AMX")
+    add("--instructions", choices=INSTRUCTIONS, default="native", help="what both may use at most")
     add("--llama-flags", default="", help="more CMake arguments for llama.cpp")
     add("--smollm2", type=pathlib.Path, metavar="FILE", help="SmolLM2, not to be fetched")
     add("--gemma3", type=pathlib.Path, metavar="FILE", help="Gemma 3, not to be fetched")
@@ -233,7 +234,9 @@ def compare(options) -> dict:
     load = os.getloadavg()[0]
     if load > LOAD_MAX and not options.perplexity:
         say(f"warning: this machine is busy (load {load:.1f}): the figures will say little")
-    python = options.python or environment.set_up(options.work, options.no_amx, options.llama_flags)
+    python = options.python or environment.set_up(
+        options.work, options.instructions, options.llama_flags
+    )
     worker = HERE / "llama_worker.py"
     outcome = {
         "machine": machine(),

@@ -69,13 +69,15 @@ class Engines:
     def __init__(self, bench: pathlib.Path, python: pathlib.Path, worker: pathlib.Path, options):
         self.bench, self.python, self.worker = bench, python, worker
         self.threads = options.threads
+        # What it has at most; AMX it never uses.
+        self.limit = ["--instructions", "avx2"] if options.instructions == "avx2" else []
         self.environment = dict(os.environ)
         if options.perplexity:
             # Nothing is timed then, and threads that spin would only be in each other's way.
             self.environment["OMP_WAIT_POLICY"] = "passive"
 
     def ours(self, model: pathlib.Path) -> Engine:
-        return Engine([self.bench, model, "--threads", self.threads])
+        return Engine([self.bench, model, "--threads", self.threads, *self.limit])
 
     def llama(self, model: pathlib.Path) -> Engine:
         command = [self.python, self.worker, "serve", model, self.threads]

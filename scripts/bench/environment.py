@@ -6,8 +6,9 @@ packages know AVX2 at most, which would flatter whoever is measured beside them.
 `GGML_NATIVE=ON`, llama.cpp's own default, takes all that this processor has, AMX included: ggml
 asks the kernel for its tiles and does without them where it must. One header stands in for a fault
 of GCC that made such builds die of an illegal instruction (`amx_tile_config.h`). AMX multiplies
-several times as fast, so the figures with and without it are different things to know: `--no-amx`
-names the instruction sets one by one and leaves it out, and the report says what was built in.
+several times as fast, and most processors have neither it nor AVX-512, so the figures with less are
+different things to know: `--instructions` bounds both engines, and the report says what was built
+in.
 """
 
 import pathlib
@@ -22,19 +23,24 @@ LLAMA_VERSION = "0.3.36"
 GGUF_VERSION = "0.19.0"
 
 # What ggml calls it, and the kernel's names for all that the compiler may then use.
-INSTRUCTION_SETS = {
+AVX2 = {
     "GGML_SSE42": ("sse4_2",),
     "GGML_AVX": ("avx",),
     "GGML_AVX2": ("avx2",),
     "GGML_BMI2": ("bmi2",),
     "GGML_FMA": ("fma",),
     "GGML_F16C": ("f16c",),
+}
+AVX512 = {
     "GGML_AVX_VNNI": ("avx_vnni",),
     "GGML_AVX512": ("avx512f", "avx512bw", "avx512vl", "avx512cd", "avx512dq"),
     "GGML_AVX512_VBMI": ("avx512vbmi",),
     "GGML_AVX512_VNNI": ("avx512_vnni",),
     "GGML_AVX512_BF16": ("avx512_bf16",),
 }
+
+# What either engine may use, from all to little.
+INSTRUCTIONS = {"native": None, "avx512": {**AVX2, **AVX512}, "avx2": AVX2}
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -47,26 +53,28 @@ def processor_flags() -> set:
     return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
-def build_flags(flags: set, no_amx: bool, more: str) -> str:
+def build_flags(flags: set, instructions: str, more: str) -> str:
     """Returns CMake's arguments for a processor with these flags."""
     chosen = ["-DLLAVA_BUILD=OFF"]
-    if "amx_tile" not in flags:
-        chosen.append("-DGGML_NATIVE=ON")
-    elif no_amx:
+    allowed = INSTRUCTIONS[instructions]
+    if allowed is not None:
         chosen.append("-DGGML_NATIVE=OFF")
-        for name, needed in INSTRUCTION_SETS.items():
-            chosen.append(f"-D{name}={'ON' if flags.issuperset(needed) else 'OFF'}")
+        for name, needed in {**AVX2, **AVX512}.items():
+            usable = name in allowed and flags.issuperset(needed)
+            chosen.append(f"-D{name}={'ON' if usable else 'OFF'}")
     else:
-        header = shlex.quote(str(HERE / "amx_tile_config.h"))
-        chosen += ["-DGGML_NATIVE=ON", f"-DCMAKE_CXX_FLAGS='-include {header}'"]
+        chosen.append("-DGGML_NATIVE=ON")
+        if "amx_tile" in flags:
+            header = shlex.quote(str(HERE / "amx_tile_config.h"))
+            chosen.append(f"-DCMAKE_CXX_FLAGS='-include {header}'")
     return " ".join([*chosen, more]).strip()
 
 
-def set_up(folder: pathlib.Path, no_amx: bool, more: str) -> pathlib.Path:
+def set_up(folder: pathlib.Path, instructions: str, more: str) -> pathlib.Path:
     """Returns an interpreter that has llama.cpp, built with the flags that were asked for."""
-    flags = build_flags(processor_flags(), no_amx, more)
+    flags = build_flags(processor_flags(), instructions, more)
     wanted = f"{LLAMA_VERSION} {GGUF_VERSION} {flags}\n"
-    home = folder / ("llama-no-amx" if no_amx else "llama-native")
+    home = folder / f"llama-{instructions}"
     python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     stamp = home / "built-with"
     if stamp.exists() and stamp.read_text() == wanted:

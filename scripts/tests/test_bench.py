@@ -34,21 +34,26 @@ def result() -> dict:
 
 class Bench(unittest.TestCase):
     def test_llama_cpp_is_built_for_this_machine(self):
-        flags = environment.build_flags({"avx2"}, False, "-DMORE=ON")
+        flags = environment.build_flags({"avx2"}, "native", "-DMORE=ON")
         self.assertIn("-DGGML_NATIVE=ON", flags)
         self.assertNotIn("amx", flags)
         self.assertTrue(flags.endswith("-DMORE=ON"))
 
     def test_tiles_are_configured_by_a_header_that_is_there(self):
-        flags = environment.build_flags({"avx2", "amx_tile"}, False, "")
+        flags = environment.build_flags({"avx2", "amx_tile"}, "native", "")
         header = re.search(r"-include (\S+)'", flags).group(1)
         self.assertTrue(pathlib.Path(header).is_file())
 
     def test_without_amx_the_other_sets_are_named(self):
-        flags = environment.build_flags({"avx2", "amx_tile", "avx512f"}, True, "")
+        flags = environment.build_flags({"avx2", "amx_tile", "avx512f"}, "avx512", "")
         self.assertIn("-DGGML_NATIVE=OFF", flags)
         self.assertIn("-DGGML_AVX2=ON", flags)
         self.assertIn("-DGGML_AVX512=OFF", flags)
+
+    def test_avx2_is_all_that_may_be_used_where_that_is_asked(self):
+        flags = environment.build_flags({"avx2", "avx512_vnni"}, "avx2", "")
+        self.assertIn("-DGGML_AVX2=ON", flags)
+        self.assertIn("-DGGML_AVX512_VNNI=OFF", flags)
 
     def test_stolen_time_is_a_share_of_the_time_that_was_wanted(self):
         later = [130, 0, 20, 900, 50, 0, 0, 10]

@@ -63,6 +63,9 @@ const PARALLEL_WORK_MIN: usize = 1 << 18;
 /// hand out.
 const PIECES_PER_THREAD: usize = 8;
 
+/// What this process uses.
+static CHOSEN: OnceLock<InstructionSet> = OnceLock::new();
+
 /// The instructions that a kernel is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
@@ -75,10 +78,21 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// Returns the best set that this CPU has.
+    /// Returns the best set that this CPU has, or that [`limit`](Self::limit) left it.
     pub fn detect() -> Self {
-        static DETECTED: OnceLock<InstructionSet> = OnceLock::new();
-        *DETECTED.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Portable))
+        *CHOSEN.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Portable))
+    }
+
+    /// Has this process do with `self` though this CPU may have better, as measurements want it.
+    /// Returns whether it does: not where the set was chosen already, or this CPU lacks it.
+    pub fn limit(self) -> bool {
+        Self::available().contains(&self) && *CHOSEN.get_or_init(|| self) == self
+    }
+
+    /// Returns the set of a [`name`](Self::name), if this CPU has it.
+    pub fn available_by_name(name: &str) -> Option<Self> {
+        let mut sets = Self::available().into_iter();
+        sets.find(|set| set.name() == name)
     }
 
     /// Returns every set that this CPU has, worst first.
@@ -108,7 +122,7 @@ impl InstructionSet {
     /// If this CPU lacks the instructions.
     fn assert_available(self) {
         assert!(
-            self == Self::detect() || Self::available().contains(&self),
+            CHOSEN.get() == Some(&self) || Self::available().contains(&self),
             "this CPU has no {}",
             self.name()
         );
