@@ -13,6 +13,7 @@ pub mod error;
 pub mod import;
 pub mod manifest;
 pub mod package;
+mod packages;
 pub mod pull;
 pub mod serve;
 pub mod source;

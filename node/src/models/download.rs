@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     ModelStoreError, PullProgress,
-    import::{hash_file, hex},
+    import::{hash_file, hex, sha256_of_file},
     source::{is_allowed, is_loopback},
 };
 use crate::files::{self, FileError};
@@ -168,10 +168,7 @@ impl Download<'_> {
 
     /// Removes what is left of the download.
     pub fn clear(&self) {
-        for path in [self.part_path(), self.note_path()] {
-            // What cannot be removed is found again and overwritten by the next pull.
-            let _ = fs::remove_file(path);
-        }
+        clear(self.directory, &self.key);
     }
 
     async fn attempt(
@@ -436,15 +433,15 @@ impl Download<'_> {
     }
 
     fn part_path(&self) -> PathBuf {
-        self.directory.join(format!("{}.part", self.key))
+        part_path(self.directory, &self.key)
     }
 
     fn note_path(&self) -> PathBuf {
-        self.directory.join(format!("{}.json", self.key))
+        note_path(self.directory, &self.key)
     }
 
     fn part_len(&self) -> u64 {
-        fs::metadata(self.part_path()).map_or(0, |metadata| metadata.len())
+        part_len(self.directory, &self.key)
     }
 
     fn failed(&self, message: String) -> ModelStoreError {
@@ -466,6 +463,49 @@ impl Download<'_> {
             message: message.to_owned(),
         }
     }
+}
+
+/// Removes what is left of a download.
+pub(super) fn clear(directory: &Path, key: &str) {
+    for path in [part_path(directory, key), note_path(directory, key)] {
+        // What cannot be removed is found again and overwritten by the next pull.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Returns how many bytes of a download have arrived.
+pub(super) fn part_len(directory: &Path, key: &str) -> u64 {
+    fs::metadata(part_path(directory, key)).map_or(0, |metadata| metadata.len())
+}
+
+/// Returns where a download lies that arrived whole, as its checksum proves, and was not used.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub(super) async fn find_whole(
+    directory: &Path,
+    key: &str,
+    sha256: &str,
+    size_bytes: Option<u64>,
+) -> Result<Option<PathBuf>, ModelStoreError> {
+    let len = part_len(directory, key);
+    if len == 0 || size_bytes.is_some_and(|expected| expected != len) {
+        return Ok(None);
+    }
+    let path = part_path(directory, key);
+    let hashed = path.clone();
+    let found = tokio::task::spawn_blocking(move || sha256_of_file(&hashed, |_| {}))
+        .await
+        .map_err(ModelStoreError::joined)??;
+    Ok((found == sha256).then_some(path))
+}
+
+fn part_path(directory: &Path, key: &str) -> PathBuf {
+    directory.join(format!("{key}.part"))
+}
+
+fn note_path(directory: &Path, key: &str) -> PathBuf {
+    directory.join(format!("{key}.json"))
 }
 
 /// Refuses to begin what the disk has no room for.

@@ -33,17 +33,21 @@ pub struct ResolvedPackage {
     pub sha256: Option<String>,
 }
 
-/// Asks for the URL of one version of a package.
+/// Asks for the URL of one version of a package; of `index`, or else of pip's configured one.
 ///
 /// # Errors
 /// There is no pip, it fails, or its report cannot be read.
-pub async fn resolve(package: &str, version: &str) -> Result<ResolvedPackage, ModelStoreError> {
+pub async fn resolve(
+    package: &str,
+    version: &str,
+    index: Option<&Url>,
+) -> Result<ResolvedPackage, ModelStoreError> {
     let requirement = format!("{package}=={version}");
     let failed = |message: String| ModelStoreError::Package {
         package: requirement.clone(),
         message,
     };
-    let child = start(&requirement).map_err(|error| match error.kind() {
+    let child = start(&requirement, index).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => failed(format!("python3 is not installed; {REMEDY}")),
         _ => failed(format!("python3 cannot be started: {error}")),
     })?;
@@ -91,8 +95,12 @@ struct Running {
     asked: Arc<()>,
 }
 
-fn start(requirement: &str) -> io::Result<Running> {
-    let child = Command::new("python3")
+fn start(requirement: &str, index: Option<&Url>) -> io::Result<Running> {
+    let mut command = Command::new("python3");
+    if let Some(index) = index {
+        command.env("PIP_INDEX_URL", index.as_str());
+    }
+    let child = command
         .args([
             "-m",
             "pip",

