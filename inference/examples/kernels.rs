@@ -153,12 +153,8 @@ fn matrix(ty: TensorType, rows: usize, columns: usize) -> Result<PackedMatrix> {
             block[offset..offset + 2].copy_from_slice(&half);
         }
     }
-    let tensor = TensorView {
-        name: "weights",
-        shape: &[columns as u64, rows as u64],
-        ty,
-        data: &data,
-    };
+    let shape = [columns as u64, rows as u64];
+    let tensor = TensorView::new("weights", &shape, ty, &data);
     PackedMatrix::from_gguf(&tensor, RowOrder::AsStored)
 }
 

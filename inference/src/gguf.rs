@@ -18,6 +18,7 @@ mod tensor;
 use std::{
     collections::HashMap,
     fs::{self, File},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -68,8 +69,10 @@ pub struct TensorView<'a> {
     pub shape: &'a [u64],
     /// How its numbers are stored.
     pub ty: TensorType,
-    /// Its blocks. Invariant: the length is exactly that of `shape` in `ty`.
+    /// Its blocks. Invariant of an open file's: the length is exactly that of `shape` in `ty`.
     pub data: &'a [u8],
+    /// What `data` is a part of, where that is a file.
+    map: Option<&'a Mmap>,
 }
 
 impl Gguf {
@@ -113,35 +116,6 @@ impl Gguf {
         &self.inner.path
     }
 
-    /// Gives back the memory that a tensor's data takes while it is read. Where the system can do
-    /// that; touched again, it comes from the file again.
-    pub fn release(&self, tensor: &TensorView<'_>) {
-        let (map, data) = (self.inner.map.as_ptr_range(), tensor.data.as_ptr_range());
-        if data.start < map.start || data.end > map.end {
-            return;
-        }
-        let offset = data.start as usize - map.start as usize;
-        #[cfg(unix)]
-        {
-            use memmap2::UncheckedAdvice::DontNeed;
-            #[expect(
-                unsafe_code,
-                reason = "dropping pages can lose data where there are changes"
-            )]
-            // SAFETY: a mapping of a file that is never written through holds nothing that the file
-            // does not: whoever still reads these pages gets the same bytes.
-            let advised = unsafe {
-                let map = &self.inner.map;
-                map.unchecked_advise_range(DontNeed, offset, tensor.data.len())
-            };
-            if let Err(error) = advised {
-                tracing::debug!(%error, "a tensor's pages stay in memory");
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = offset;
-    }
-
     /// Returns the file's size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.inner.map.len() as u64
@@ -182,6 +156,7 @@ impl Gguf {
             shape: &info.shape,
             ty: info.ty,
             data: &self.inner.map[info.start..info.end],
+            map: Some(&self.inner.map),
         }
     }
 }
@@ -196,7 +171,44 @@ impl std::fmt::Debug for Gguf {
     }
 }
 
-impl TensorView<'_> {
+impl<'a> TensorView<'a> {
+    /// A tensor that is in memory, not in a file.
+    pub fn new(name: &'a str, shape: &'a [u64], ty: TensorType, data: &'a [u8]) -> Self {
+        Self {
+            name,
+            shape,
+            ty,
+            data,
+            map: None,
+        }
+    }
+
+    /// Gives back the memory that a part of `data` takes while it is read, if it is a file's and
+    /// the system can do that. Touched again, it comes from the file again.
+    ///
+    /// # Panics
+    /// If the part reaches past the end.
+    pub fn release(&self, part: Range<usize>) {
+        let data = &self.data[part];
+        #[cfg(unix)]
+        if let Some(map) = self.map {
+            use memmap2::UncheckedAdvice::DontNeed;
+            let offset = data.as_ptr() as usize - map.as_ptr() as usize;
+            #[expect(
+                unsafe_code,
+                reason = "dropping pages can lose data where there are changes"
+            )]
+            // SAFETY: a mapping of a file that is never written through holds nothing that the file
+            // does not: whoever still reads these pages gets the same bytes.
+            let advised = unsafe { map.unchecked_advise_range(DontNeed, offset, data.len()) };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "a tensor's pages stay in memory");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (data, self.map);
+    }
+
     /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.data.len() / self.ty.block_bytes() * self.ty.block_len()

@@ -70,7 +70,6 @@ impl Model {
             };
             let table = loader.tensor("token_embd.weight")?;
             let embedding = Embedding::load(&table)?;
-            gguf.release(&table);
             loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
             let blocks = (0..description.blocks).map(|index| loader.block(index));
             let blocks = blocks.collect::<Result<_>>()?;
@@ -385,10 +384,7 @@ impl<'a> Loader<'a> {
             );
             return Err(Error::InvalidGguf { message });
         }
-        let linear = Linear::load(&weight, bias.as_ref(), order, self.backend)?;
-        // Or the weights would be in memory twice.
-        self.gguf.release(&weight);
-        Ok(linear)
+        Linear::load(&weight, bias.as_ref(), order, self.backend)
     }
 
     /// Loads the output head, or takes the embedding's table where the file ties them.
@@ -402,7 +398,6 @@ impl<'a> Loader<'a> {
             return Ok((head, true));
         }
         let head = Linear::load(&tensor, None, RowOrder::AsStored, self.backend)?;
-        self.gguf.release(&tensor);
         self.expect_shape(tensor.name, head.shape(), Some(embedding.shape()[0]))?;
         Ok((head, false))
     }

@@ -117,6 +117,7 @@ pub(super) fn load_values(
     let len: u64 = tensor.shape.iter().product();
     let mut stored = vec![0.0f32; len as usize];
     dequantize(tensor.ty, tensor.data, &mut stored)?;
+    tensor.release(0..tensor.data.len());
     if order == RowOrder::AsStored {
         return Ok(stored);
     }

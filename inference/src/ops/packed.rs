@@ -35,9 +35,13 @@ use tile::TileMut;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Zeros on cache lines of their own.
+/// Bytes of a file that are packed before their pages are given back. Enough that threads rarely
+/// wait for each other, and little beside a model.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Zeros on cache lines of their own, which take no memory before they are written.
 fn lines(bytes: usize) -> Vec<Line> {
-    vec![Line([0; 64]); bytes.div_ceil(size_of::<Line>())]
+    bytemuck::zeroed_vec(bytes.div_ceil(size_of::<Line>()))
 }
 
 /// A matrix `[rows, columns]` in tiles.
@@ -88,7 +92,8 @@ impl RowOrder {
 }
 
 impl PackedMatrix {
-    /// Repacks a two-dimensional tensor.
+    /// Repacks a two-dimensional tensor. The file's pages are given back on the way, so that no
+    /// weights are in memory twice.
     ///
     /// # Errors
     /// The tensor is not a matrix, or its data does not match its shape.
@@ -130,7 +135,7 @@ impl PackedMatrix {
                 scales: scales_of_tile,
             }));
         }
-        pool::for_each(tiles, |tile| {
+        let fill = |tile: usize| {
             let mut part = parts[tile].lock().unwrap_or_else(PoisonError::into_inner);
             let lanes = TILE_ROWS.min(rows - tile * TILE_ROWS);
             let sources = (0..lanes).map(|lane| order.source(tile * TILE_ROWS + lane));
@@ -139,7 +144,17 @@ impl PackedMatrix {
                 tensor.ty,
                 sources.map(|row| &tensor.data[row * row_bytes..(row + 1) * row_bytes]),
             );
-        });
+        };
+        let chunk = match order {
+            RowOrder::AsStored => (CHUNK_BYTES / (TILE_ROWS * row_bytes)).max(1),
+            RowOrder::DeinterleavePairs { .. } => tiles,
+        };
+        for start in (0..tiles).step_by(chunk) {
+            let end = (start + chunk).min(tiles);
+            pool::for_each(end - start, |tile| fill(start + tile));
+            let row_end = (end * TILE_ROWS).min(rows);
+            tensor.release(start * TILE_ROWS * row_bytes..row_end * row_bytes);
+        }
         Ok(matrix)
     }
 

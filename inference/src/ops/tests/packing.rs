@@ -1,5 +1,8 @@
 //! Nothing is lost in packing, and next to nothing added.
 
+#[cfg(target_os = "linux")]
+use std::{io::Write, path::Path};
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -69,4 +72,53 @@ fn rejects_matrices_whose_data_does_not_fit() {
         data: Vec::new(),
     };
     assert!(pack(&empty).is_err());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_matrix_and_its_file_are_not_in_memory_together() {
+    let (columns, rows) = (1024_u64, 8192_u64);
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3_u32.to_le_bytes());
+    let (tensors, metadata, name_len) = (1_u64, 0_u64, 1_u64);
+    bytes.extend(
+        [tensors, metadata, name_len]
+            .map(u64::to_le_bytes)
+            .as_flattened(),
+    );
+    bytes.push(b't');
+    bytes.extend(2_u32.to_le_bytes());
+    bytes.extend([columns, rows].map(u64::to_le_bytes).as_flattened());
+    let f32_and_offset = [0; 12];
+    bytes.extend(f32_and_offset);
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    let size_bytes = columns * rows * 4;
+    file.as_file()
+        .set_len(bytes.len() as u64 + size_bytes)
+        .unwrap();
+
+    let gguf = crate::gguf::Gguf::open(file.path()).unwrap();
+    let tensor = gguf.tensor("t").unwrap();
+    std::hint::black_box(tensor.data.iter().fold(0, |sum: u8, byte| sum ^ byte));
+    assert!(mapped_bytes(file.path()) >= size_bytes);
+    let packed = PackedMatrix::from_gguf(&tensor, RowOrder::AsStored).unwrap();
+    assert!(mapped_bytes(file.path()) < size_bytes / 100);
+    let row = &mut [1.0; 1024];
+    packed.dequantize_row(8191, row);
+    assert_eq!(row, &[0.0; 1024]);
+}
+
+/// How much of a mapped file is in this process's memory.
+#[cfg(target_os = "linux")]
+fn mapped_bytes(path: &Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let of_file = maps.split_once(path.to_str().unwrap()).unwrap().1;
+    let resident = of_file
+        .lines()
+        .find(|line| line.starts_with("Rss:"))
+        .unwrap();
+    let kibibytes: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes << 10
 }

@@ -79,12 +79,7 @@ impl Stored {
     }
 
     pub(super) fn view(&self) -> TensorView<'_> {
-        TensorView {
-            name: "test",
-            shape: &self.shape,
-            ty: self.ty,
-            data: &self.data,
-        }
+        TensorView::new("test", &self.shape, self.ty, &self.data)
     }
 
     pub(super) fn packed(&self) -> PackedMatrix {
