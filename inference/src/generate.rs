@@ -16,6 +16,7 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 use crate::{
     engine::Flow,
     error::{Error, Result},
+    logits::LogitRows,
     request::{FinishReason, GenerationEvent, SamplingParams, TokenLogprob},
     sampler::{Sampler, log_probabilities},
 };
@@ -43,7 +44,7 @@ pub(crate) trait Sequence: Send + fmt::Debug {
     fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
 
     /// Appends ids and returns the logits that follow each of them.
-    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>>;
+    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows>;
 
     /// Forgets the last so many ids.
     fn forget_last(&mut self, count: usize);
@@ -329,14 +330,14 @@ impl Generation {
     }
 
     /// Returns the logits of a choice's next id, then those behind each id of its draft.
-    fn evaluate(&mut self, choice: &mut Choice, draft: &[u32]) -> Result<Vec<Vec<f32>>> {
+    fn evaluate(&mut self, choice: &mut Choice, draft: &[u32]) -> Result<LogitRows> {
         let last = match &mut choice.next {
-            Next::Logits(logits) => return Ok(vec![std::mem::take(logits)]),
+            Next::Logits(logits) => return Ok(LogitRows::one(std::mem::take(logits))),
             Next::Evaluate(id) => *id,
         };
         self.last_rows = Some(1 + draft.len());
         if draft.is_empty() {
-            return Ok(vec![choice.sequence.extend(&[last])?]);
+            return Ok(LogitRows::one(choice.sequence.extend(&[last])?));
         }
         self.drafts.drafted += draft.len();
         let ids: Vec<u32> = std::iter::once(last).chain(draft.iter().copied()).collect();

@@ -19,6 +19,7 @@ pub mod tokenizer;
 pub mod backend;
 pub mod kv_cache;
 pub mod layers;
+pub mod logits;
 pub mod model;
 pub mod ops;
 

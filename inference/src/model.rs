@@ -11,6 +11,7 @@ use crate::{
     layers::{
         Attention, Block, Embedding, FeedForward, Linear, Positions, RmsNorm, RotaryEmbedding,
     },
+    logits::LogitRows,
     ops::{cpu::RowSpan, packed::RowOrder},
 };
 
@@ -128,47 +129,34 @@ impl Model {
     /// # Errors
     /// No ids, or an id outside the vocabulary; the cache is then unchanged.
     pub fn forward(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
-        let mut rows = self.forward_one(ids, cache, Logits::Last)?;
-        Ok(rows.pop().unwrap_or_default())
+        let logits = Logits::Last;
+        let rows = self.forward_batch(&mut [Span { ids, cache, logits }])?;
+        Ok(rows.into_values())
     }
 
     /// Like [`Self::forward`], but returns the logits after every id.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_all(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<Vec<f32>>> {
-        self.forward_one(ids, cache, Logits::All)
+    pub fn forward_all(&self, ids: &[u32], cache: &mut KvCache) -> Result<LogitRows> {
+        let logits = Logits::All;
+        self.forward_batch(&mut [Span { ids, cache, logits }])
     }
 
-    fn forward_one(
-        &self,
-        ids: &[u32],
-        cache: &mut KvCache,
-        logits: Logits,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut results = self.forward_batch(&mut [Span { ids, cache, logits }])?;
-        Ok(results.pop().unwrap_or_default())
-    }
-
-    /// Appends ids to several sequences at once, and returns for each the logits it asks for. On
-    /// the CPU they are the same, to the bit, as for each sequence alone and each id alone.
+    /// Appends ids to several sequences at once, and returns the logits that each asks for, in
+    /// their order. On the CPU they are the same, to the bit, as for each sequence alone and each
+    /// id alone.
     ///
     /// # Errors
     /// As [`Self::forward`], for any of them; all caches are then unchanged.
-    pub fn forward_batch(&self, spans: &mut [Span<'_>]) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub fn forward_batch(&self, spans: &mut [Span<'_>]) -> Result<LogitRows> {
         if spans.is_empty() {
-            return Ok(Vec::new());
+            return Ok(LogitRows::default());
         }
         self.backend.run(|| {
             let hidden = asked_for(self.hidden(spans)?, spans);
             let logits = read(self.head.forward(self.norm.forward(hidden)))?;
-            let mut rows = logits
-                .chunks_exact(self.vocabulary_size())
-                .map(<[f32]>::to_vec);
-            let spans = spans.iter();
-            Ok(spans
-                .map(|span| rows.by_ref().take(span.logits_len()).collect())
-                .collect())
+            Ok(LogitRows::new(logits, self.vocabulary_size()))
         })
     }
 
@@ -259,7 +247,7 @@ fn asked_for(hidden: Tensor<2>, spans: &[Span<'_>]) -> Tensor<2> {
 fn read(logits: Tensor<2>) -> Result<Vec<f32>> {
     logits
         .into_data()
-        .try_to_vec::<f32>()
+        .try_into_vec::<f32>()
         .map_err(|error| Error::Internal {
             message: format!("reading logits back failed: {error:?}"),
         })

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use super::text_side::TextSide;
 use crate::{
     backend::Backend, error::Result, generate::Sequence, gguf::Gguf, kv_cache::KvCache,
-    model::Model,
+    logits::LogitRows, model::Model,
 };
 
 /// A loaded model.
@@ -71,7 +71,7 @@ impl Sequence for ModelSequence {
         self.model.forward(ids, &mut self.cache)
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
         self.model.forward_all(ids, &mut self.cache)
     }
 

@@ -15,6 +15,7 @@ use crate::{
     engine::model::Decoder,
     generate::Sequence,
     gguf::Gguf,
+    logits::LogitRows,
     request::{FinishReason, Prompt, SamplingParams},
 };
 
@@ -100,9 +101,9 @@ impl Sequence for ScriptedSequence {
         Ok(logits)
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
         let logits = self.extend(ids)?;
-        Ok(vec![logits; ids.len()])
+        Ok(ids.iter().map(|_| logits.clone()).collect())
     }
 
     fn forget_last(&mut self, _count: usize) {}

@@ -51,7 +51,7 @@ impl Sequence for Scripted {
         Ok(logits)
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
         ids.iter().map(|id| self.extend(&[*id])).collect()
     }
 

@@ -75,10 +75,11 @@ fn noise(seed: u64, state: u64, salt: u64) -> f32 {
 
 impl Sequence for Chain {
     fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        Ok(self.extend_all(ids)?.pop().unwrap())
+        let rows = self.extend_all(ids)?;
+        Ok(rows[rows.len() - 1].to_vec())
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
+    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
         if !self.ids.is_empty() {
             let rows = &mut self.record.lock().unwrap().rows;
             if self.fails_at == Some(rows.len()) {
