@@ -19,6 +19,7 @@ use crate::{
     backend::Backend,
     error::{Error, Result},
     generate::DRAFT_LEN_MAX,
+    kv_cache::PAGE_LEN,
     request::{GenerateRequest, GenerationEvent, GenerationStats},
 };
 
@@ -27,28 +28,36 @@ mod catalogue;
 mod job;
 mod model;
 mod owner;
+mod pass_cost;
 mod residency;
 mod schedule;
+mod sequences;
 mod state;
 mod text_side;
 mod types;
+mod waits;
 
 use self::{
     catalogue::{Catalogue, Registered},
     job::{Job, Preload},
     model::{Loader, ModelLoader},
     residency::{ModelId, Residency},
-    schedule::Schedule,
+    schedule::{Limits, PROMPT_ROWS_MAX, Refusal, Schedule, Terms},
     state::{Phase, State},
+    waits::WaitsByClass,
 };
 
 pub use self::{
     job::CancelFlag,
     types::{
-        BackendChoice, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel, ModelInfo,
-        Speculation,
+        BackendChoice, CacheCounts, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel,
+        ModelInfo, Speculation,
     },
+    waits::{WAIT_BOUNDS, Waits},
 };
+
+/// Rows of answers in one pass: as many as kernels are measured with.
+const ANSWER_ROWS_MAX: usize = 64;
 
 /// Stands for a time that never comes.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -81,16 +90,25 @@ struct Shared {
     stopped: Condvar,
     owner: OnceLock<ThreadId>,
     counters: Counters,
+    clock: Clock,
 }
+
+/// Tells the time.
+type Clock = Box<dyn Fn() -> Instant + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Counters {
     prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
     completion_tokens: AtomicU64,
     drafted_tokens: AtomicU64,
     accepted_tokens: AtomicU64,
     refused: AtomicU64,
     cancelled: AtomicU64,
+    suspended: AtomicU64,
+    passes: AtomicU64,
+    rows: AtomicU64,
+    pass_nanos: AtomicU64,
 }
 
 impl Engine {
@@ -117,13 +135,42 @@ impl Engine {
         backend_description: String,
         is_gpu: bool,
     ) -> Result<Self> {
+        let clock = Box::new(Instant::now);
+        let engine = Self::assemble(config, loader, backend_description, is_gpu, clock);
+        let shared = engine.shared();
+        let for_thread = Arc::clone(&engine.handle.shared);
+        let spawned = thread::Builder::new()
+            .name("inference-engine".into())
+            .spawn(move || owner::run(for_thread))
+            .map_err(|error| Error::Internal {
+                message: format!("cannot start the engine's thread: {error}"),
+            })?;
+        // The thread's handle is not kept: its end is seen in the phase.
+        shared.owner.get_or_init(|| spawned.thread().id());
+        Ok(engine)
+    }
+
+    /// An engine whose thread is not started.
+    fn assemble(
+        config: EngineConfig,
+        loader: Box<dyn Loader>,
+        backend_description: String,
+        is_gpu: bool,
+        clock: Clock,
+    ) -> Self {
         let state = State {
-            schedule: Schedule::new(config.running_max, config.queue_len_max),
+            schedule: Schedule::new(Limits {
+                running_max: config.running_max,
+                queue_len_max: config.queue_len_max,
+                rows_max: ANSWER_ROWS_MAX,
+            }),
             residency: Residency::new(config.memory_budget_bytes, config.idle_unload),
             preloads: std::collections::VecDeque::new(),
             arrived: None,
             phase: Phase::Serving,
             last_serial: 0,
+            waits: WaitsByClass::default(),
+            is_limit_new: false,
         };
         let shared = Arc::new(Shared {
             config,
@@ -136,19 +183,11 @@ impl Engine {
             stopped: Condvar::new(),
             owner: OnceLock::new(),
             counters: Counters::default(),
+            clock,
         });
-        let for_thread = Arc::clone(&shared);
-        let spawned = thread::Builder::new()
-            .name("inference-engine".into())
-            .spawn(move || owner::run(for_thread))
-            .map_err(|error| Error::Internal {
-                message: format!("cannot start the engine's thread: {error}"),
-            })?;
-        // The thread's handle is not kept: its end is seen in the phase.
-        shared.owner.get_or_init(|| spawned.thread().id());
-        Ok(Self {
+        Self {
             handle: Arc::new(Handle { shared }),
-        })
+        }
     }
 
     /// Makes a model file known under a name, replacing an earlier file of that name. Reads and
@@ -206,24 +245,38 @@ impl Engine {
         sink: EventSink,
         cancel: CancelFlag,
     ) -> Result<()> {
-        let submitted = Instant::now();
+        let submitted = self.shared().now();
         request.validate()?;
         // Asked before a file is read or the prompt tokenized: a full engine refuses cheaply.
         self.check_room(&self.shared().lock())?;
         let registered = self.current(&request.model)?;
         let text = registered.text()?;
         let keep_alive = request.keep_alive;
+        let (weight, priority, deadline) = (request.weight, request.priority, request.deadline);
         let work = admission::prepare(request, &registered, &text, self.shared().draft_len_max())?;
-        let positions = work.prompt_ids.len() + work.completion_max;
-        let cache_bytes = registered.cache_bytes(positions, work.choices);
-        self.check_memory(&registered, cache_bytes)?;
+        let (prompt_len, completion_max) = (work.prompt_ids.len(), work.completion_max);
+        let cache_bytes = registered.cache_bytes(prompt_len + PAGE_LEN, 1);
+        let cache_bytes_max = registered.cache_bytes(prompt_len + completion_max, work.choices);
+        let cache_bytes = cache_bytes.min(cache_bytes_max);
+        self.check_memory(&registered, cache_bytes_max)?;
+        let chunks = prompt_len.div_ceil(PROMPT_ROWS_MAX);
+        let terms = Terms {
+            model: registered.id,
+            weight: weight.into(),
+            priority,
+            deadline: deadline.and_then(|deadline| submitted.checked_add(deadline)),
+            prompt_rows: prompt_len,
+            passes_max: (chunks + completion_max) as u64,
+        };
         let mut job = Job {
             serial: 0,
             registered,
             text,
             work,
             cache_bytes,
+            cache_bytes_max,
             keep_alive,
+            priority,
             sink,
             cancel,
             submitted,
@@ -232,10 +285,13 @@ impl Engine {
         self.check_room(&state)?;
         state.last_serial += 1;
         job.serial = state.last_serial;
-        let refused = state.schedule.enqueue(job).err();
+        let refused = state
+            .schedule
+            .enqueue(job, terms, self.shared().now())
+            .err();
         drop(state);
-        if let Some((_, retry_after)) = refused {
-            return Err(Error::QueueFull { retry_after });
+        if let Some((_, refusal)) = refused {
+            return Err(self.refuse(refusal));
         }
         self.shared().wake.notify_all();
         Ok(())
@@ -254,7 +310,7 @@ impl Engine {
         mut sink: EventSink,
     ) -> Result<()> {
         let registered = self.current(name)?;
-        let now = Instant::now();
+        let now = self.shared().now();
         let mut state = self.shared().lock();
         if state.phase != Phase::Serving {
             return Err(Error::ShuttingDown);
@@ -269,12 +325,8 @@ impl Engine {
         if state.preloads.len() > self.shared().config.queue_len_max {
             let refused = state.schedule.check_room().err();
             drop(state);
-            self.shared()
-                .counters
-                .refused
-                .fetch_add(1, Ordering::Relaxed);
-            let retry_after = refused.unwrap_or(Duration::from_secs(1));
-            return Err(Error::QueueFull { retry_after });
+            let retry_after = Duration::from_secs(1);
+            return Err(self.refuse(refused.unwrap_or(Refusal::Full { retry_after })));
         }
         let submitted = now;
         state.preloads.push_back(Preload {
@@ -288,12 +340,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Says how many bytes the machine has beside what the engine holds, and how many of them are
+    /// to be left alone. Where that is less than the memory budget leaves, caches shrink, idle
+    /// models leave, and what does not fit fails with [`Error::MachineMemoryShort`]; until this is
+    /// called again with more. Means nothing where models are on a GPU, whose memory is another.
+    pub fn note_available_memory(&self, available_bytes: u64, reserve_bytes: u64) {
+        if self.shared().is_gpu {
+            return;
+        }
+        let mut state = self.shared().lock();
+        let residency = &mut state.residency;
+        if residency.note_available(available_bytes, reserve_bytes) {
+            state.is_limit_new = true;
+            drop(state);
+            self.shared().wake.notify_all();
+        }
+    }
+
     /// Returns the state for `/api/ps`, `/health` and the metrics.
     pub fn status(&self) -> EngineStatus {
         let shared = self.shared();
         let state = shared.lock();
         let (running, queued) = (state.schedule.running_len(), state.schedule.waiting_len());
-        let loaded = state.residency.view(shared.is_gpu, Instant::now());
+        let loaded = state.residency.view(shared.is_gpu, self.shared().now());
+        let waits = state.waits.all();
+        let memory_limit_bytes = state.residency.limit_bytes();
         drop(state);
         let counters = &shared.counters;
         EngineStatus {
@@ -301,7 +372,14 @@ impl Engine {
             running,
             queued,
             loaded,
+            memory_limit_bytes,
+            waits,
+            passes_total: counters.passes.load(Ordering::Relaxed),
+            rows_total: counters.rows.load(Ordering::Relaxed),
+            pass_time_total: Duration::from_nanos(counters.pass_nanos.load(Ordering::Relaxed)),
             prompt_tokens_total: counters.prompt_tokens.load(Ordering::Relaxed),
+            cached_tokens_total: counters.cached_tokens.load(Ordering::Relaxed),
+            suspended_total: counters.suspended.load(Ordering::Relaxed),
             completion_tokens_total: counters.completion_tokens.load(Ordering::Relaxed),
             drafted_tokens_total: counters.drafted_tokens.load(Ordering::Relaxed),
             accepted_tokens_total: counters.accepted_tokens.load(Ordering::Relaxed),
@@ -353,13 +431,17 @@ impl Engine {
         if state.phase != Phase::Serving {
             return Err(Error::ShuttingDown);
         }
-        state.schedule.check_room().map_err(|retry_after| {
-            self.shared()
-                .counters
-                .refused
-                .fetch_add(1, Ordering::Relaxed);
-            Error::QueueFull { retry_after }
-        })
+        let room = state.schedule.check_room();
+        room.map_err(|refusal| self.refuse(refusal))
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Error {
+        let refused = &self.shared().counters.refused;
+        refused.fetch_add(1, Ordering::Relaxed);
+        match refusal {
+            Refusal::Full { retry_after } => Error::QueueFull { retry_after },
+            Refusal::TooLate { expected } => Error::DeadlineTooSoon { expected },
+        }
     }
 
     /// Refuses at once what no eviction makes possible.
@@ -377,12 +459,19 @@ impl Engine {
     }
 
     fn retire(&self, id: ModelId) {
-        self.shared().lock().residency.retire(id, Instant::now());
+        self.shared()
+            .lock()
+            .residency
+            .retire(id, self.shared().now());
         self.shared().wake.notify_all();
     }
 }
 
 impl Shared {
+    fn now(&self) -> Instant {
+        (self.clock)()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -404,7 +493,7 @@ impl Shared {
 
     /// Begins to stop; an earlier deadline stands.
     fn drain(&self, deadline: Duration) {
-        let now = Instant::now();
+        let now = self.now();
         // A deadline beyond the clock's range is one that never comes.
         let until = now.checked_add(deadline).unwrap_or(now + FOREVER);
         let mut state = self.lock();

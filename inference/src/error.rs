@@ -6,6 +6,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::kv_cache::CacheFull;
+
 /// The result of anything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -70,6 +72,23 @@ pub enum Error {
         /// When a place should be free, from the measured rate.
         retry_after: Duration,
     },
+    /// A pass needs more of the cache than there may be. The scheduler sees to it that nobody
+    /// else does.
+    #[error(transparent)]
+    CacheFull(#[from] CacheFull),
+    /// The answer would come after its deadline.
+    #[error(
+        "the answer is expected after {} s, and its deadline is sooner; allow more time, ask for \
+         a shorter answer, or come back when less is going on",
+        expected.as_secs_f32()
+    )]
+    DeadlineTooSoon {
+        /// How long it would take, from the measured rate.
+        expected: Duration,
+    },
+    /// The deadline passed before the answer was complete.
+    #[error("the deadline passed before the answer was complete")]
+    DeadlineExceeded,
     /// The model does not fit into the memory budget.
     #[error(
         "model {name:?} needs {needed_bytes} bytes, the memory budget is {budget_bytes}; \
@@ -82,6 +101,19 @@ pub enum Error {
         needed_bytes: u64,
         /// What all loaded models may take together.
         budget_bytes: u64,
+    },
+    /// The model would fit into the memory budget, but the machine has not so much to give now.
+    #[error(
+        "model {name:?} needs {needed_bytes} bytes, this machine has {limit_bytes} for models now; \
+         end what else takes memory, or ask again later"
+    )]
+    MachineMemoryShort {
+        /// The model's name.
+        name: String,
+        /// What loading and running it takes.
+        needed_bytes: u64,
+        /// What all loaded models may take together at the moment.
+        limit_bytes: u64,
     },
     /// The wanted backend is not in this build, or finds no device.
     #[error("backend {backend}: {message}")]

@@ -1,22 +1,29 @@
-//! One running request as a machine that is stepped: prompt in, text out.
+//! One running request as a machine: prompt in, text out.
 //!
-//! Each [`Generation::step`] evaluates one chunk of the prompt or one token of one choice, so that
-//! whoever drives it decides between steps what runs next and notices a receiver that has gone.
-//! Choices share the evaluated prompt and take turns.
+//! It says what it wants evaluated next ([`Generation::want`]), plans its part of a pass
+//! ([`Generation::plan`]) and takes the logits that come of it ([`Generation::take`]). So whoever
+//! drives it puts several requests into one pass, and decides between passes who comes next.
+//! Choices part when the prompt is evaluated, and share what they have seen of it.
 //!
-//! Where a choice repeats what was said before, a step also evaluates a short draft of what comes
+//! A request may be suspended at any time: it forgets what was evaluated, keeps what was said, and
+//! evaluates it all again when it goes on. On the CPU results do not depend on how a sequence was
+//! cut into passes or on who else was in them, so nothing of this is seen in the text.
+//!
+//! Where a choice repeats what was said before, a pass also evaluates a short draft of what comes
 //! next ([`lookup`]), and the choice grows by as much of it as the sampler would have chosen
 //! anyway. The sampler sees the same logits in the same order as without, so the result is the
 //! same. [`draft_control`] keeps drafts to where they save time.
 //!
-//! The machine sees a model only as [`Sequence`], a vocabulary only as [`Vocabulary`].
+//! The machine sees a model only as [`Decoder`], a vocabulary only as [`Vocabulary`].
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     engine::Flow,
     error::{Error, Result},
+    kv_cache::PAGE_LEN,
     logits::LogitRows,
+    model::Logits,
     request::{FinishReason, GenerationEvent, SamplingParams, TokenLogprob},
     sampler::{Sampler, log_probabilities},
 };
@@ -34,23 +41,56 @@ use self::{
     text::{ChoiceText, Shown},
 };
 
-/// Prompt ids evaluated in one step. A longer chunk is no faster on a CPU and would make other
-/// requests wait longer.
-pub(crate) const PREFILL_CHUNK_LEN: usize = 256;
+/// Names a sequence of a [`Decoder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SequenceId(pub(crate) u64);
 
-/// The model's state after some ids.
-pub(crate) trait Sequence: Send + fmt::Debug {
-    /// Appends ids and returns the logits that follow the last.
-    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>>;
+/// A model and the sequences that run on it.
+pub(crate) trait Decoder: Send + fmt::Debug {
+    /// Begins an empty sequence.
+    fn begin(&mut self) -> SequenceId;
 
-    /// Appends ids and returns the logits that follow each of them.
-    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows>;
+    /// Has a sequence take over what others have seen of `ids`, which begin with what it has seen
+    /// itself. Returns how many of them it has seen now: never all, since logits come with an id.
+    fn catch_up(&mut self, sequence: SequenceId, ids: &[u32]) -> usize;
+
+    /// Begins a sequence with the same past and a future of its own.
+    fn fork(&mut self, sequence: SequenceId) -> SequenceId;
 
     /// Forgets the last so many ids.
-    fn forget_last(&mut self, count: usize);
+    fn forget_last(&mut self, sequence: SequenceId, count: usize);
 
-    /// Returns a sequence with the same past and a future of its own.
-    fn fork(&self) -> Box<dyn Sequence>;
+    /// Keeps what a sequence has seen for others that begin alike.
+    fn remember(&mut self, sequence: SequenceId);
+
+    /// Ends a sequence; what it has seen is kept for others as long as there is room.
+    fn end(&mut self, sequence: SequenceId);
+
+    /// Appends ids to different sequences in one pass, and returns the logits asked for, in order.
+    ///
+    /// # Errors
+    /// No sequence has changed then.
+    fn extend(&mut self, parts: &[Part]) -> Result<LogitRows>;
+}
+
+/// A sequence's part of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) sequence: SequenceId,
+    /// Ids to append, at least one.
+    pub(crate) ids: Vec<u32>,
+    pub(crate) logits: Logits,
+}
+
+impl Part {
+    /// How many logits vectors come of it.
+    pub(crate) fn logits_len(&self) -> usize {
+        match self.logits {
+            Logits::None => 0,
+            Logits::Last => 1,
+            Logits::All => self.ids.len(),
+        }
+    }
 }
 
 /// What ids mean.
@@ -81,13 +121,13 @@ pub(crate) struct Work {
     pub(crate) draft_len_max: usize,
 }
 
-impl Work {
-    /// Returns how many steps this takes at most: one per chunk of the prompt and per id. Drafts
-    /// make them fewer.
-    pub(crate) fn steps_max(&self) -> u64 {
-        let chunks = self.prompt_ids.len().div_ceil(PREFILL_CHUNK_LEN);
-        (chunks + self.completion_max.saturating_mul(self.choices)) as u64
-    }
+/// What a request wants evaluated before it can say more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// So many ids of the prompt, or of what was said before it was suspended.
+    Prompt(usize),
+    /// The last id of so many choices.
+    Answer(usize),
 }
 
 /// A running request.
@@ -97,9 +137,11 @@ pub(crate) struct Generation {
     vocabulary: Arc<dyn Vocabulary>,
     phase: Phase,
     completion_tokens: usize,
+    /// Ids of the prompt that others had evaluated.
+    cached_tokens: usize,
     control: DraftControl,
     drafts: DraftCounts,
-    /// Rows of the last step's pass, if that was one over generated ids.
+    /// Rows of the last pass, if that was one over generated ids.
     last_rows: Option<usize>,
 }
 
@@ -112,12 +154,12 @@ pub(crate) struct DraftCounts {
     pub(crate) accepted: usize,
 }
 
-/// What a step achieved.
+/// What a pass achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// Part of the prompt is evaluated.
     Prefilling,
-    /// The prompt is complete, or a choice has grown.
+    /// The prompt is complete, or choices have grown.
     Decoding,
     /// All choices are complete.
     Finished,
@@ -127,33 +169,32 @@ pub(crate) enum Progress {
 
 #[derive(Debug)]
 enum Phase {
-    Prefill {
-        sequence: Box<dyn Sequence>,
-        evaluated: usize,
-    },
-    /// Choices that go on, the next one in front.
-    Decode(VecDeque<Choice>),
+    Prefill(Branch),
+    /// Choices that go on, by index.
+    Decode(Vec<Choice>),
+}
+
+/// Ids, of which a sequence has seen the first ones.
+#[derive(Debug)]
+struct Branch {
+    sequence: Option<SequenceId>,
+    ids: Vec<u32>,
+    evaluated: usize,
+    /// Ids in the pass that is planned.
+    planned: usize,
 }
 
 #[derive(Debug)]
 struct Choice {
     index: usize,
-    sequence: Box<dyn Sequence>,
-    /// Where the next id comes from.
-    next: Next,
+    branch: Branch,
+    /// In the pass that is planned.
+    draft: Draft,
     sampler: Sampler,
     /// Where drafts come from, if they are wanted.
     lookup: Option<Lookup>,
     text: ChoiceText,
     generated: usize,
-}
-
-#[derive(Debug)]
-enum Next {
-    /// Logits that wait to be sampled.
-    Logits(Vec<f32>),
-    /// The last id, not yet evaluated.
-    Evaluate(u32),
 }
 
 /// A guess at what follows a choice's last id.
@@ -175,22 +216,15 @@ enum Grown {
 }
 
 impl Generation {
-    /// Returns a request at its beginning, on an empty sequence.
-    pub(crate) fn new(
-        work: Work,
-        vocabulary: Arc<dyn Vocabulary>,
-        sequence: Box<dyn Sequence>,
-    ) -> Self {
-        let phase = Phase::Prefill {
-            sequence,
-            evaluated: 0,
-        };
+    /// Returns a request at its beginning.
+    pub(crate) fn new(work: Work, vocabulary: Arc<dyn Vocabulary>) -> Self {
         Self {
             control: DraftControl::new(work.draft_len_max),
+            phase: Phase::Prefill(Branch::new(work.prompt_ids.clone())),
             work,
             vocabulary,
-            phase,
             completion_tokens: 0,
+            cached_tokens: 0,
             drafts: DraftCounts::default(),
             last_rows: None,
         }
@@ -206,147 +240,259 @@ impl Generation {
         self.completion_tokens
     }
 
+    /// Ids of the prompt that needed no evaluation, because others begin alike.
+    pub(crate) fn cached_tokens(&self) -> usize {
+        self.cached_tokens
+    }
+
     /// How drafts fared so far.
     pub(crate) fn drafts(&self) -> DraftCounts {
         self.drafts
     }
 
-    /// Takes in how long the last step took. It steers how much is drafted, never what is said.
-    pub(crate) fn note_duration(&mut self, duration: Duration) {
-        if let Some(rows) = self.last_rows.take() {
+    /// Takes in how long the last pass took, if nobody else was in it. It steers how much is
+    /// drafted, never what is said.
+    pub(crate) fn note_duration(&mut self, alone: Option<Duration>) {
+        if let (Some(rows), Some(duration)) = (self.last_rows.take(), alone) {
             self.control.note_pass(rows, duration);
         }
     }
 
-    /// Does one piece of work and reports what came of it. Not to be called again after
-    /// anything but [`Progress::Prefilling`] and [`Progress::Decoding`].
+    /// What is to be evaluated before anything can be said.
+    pub(crate) fn want(&self) -> Want {
+        match &self.phase {
+            Phase::Prefill(branch) => Want::Prompt(branch.pending()),
+            Phase::Decode(choices) => {
+                let pending = choices.iter().map(|choice| choice.branch.pending());
+                match pending.filter(|pending| *pending > 1).sum() {
+                    0 => Want::Answer(choices.len()),
+                    behind => Want::Prompt(behind),
+                }
+            }
+        }
+    }
+
+    /// Plans its part of a pass: at most `rows_max` rows of what is behind, or a row for each
+    /// choice. Drafts come on top of it, where they are wanted.
+    pub(crate) fn plan(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        rows_max: usize,
+        with_drafts: bool,
+    ) -> Vec<Part> {
+        let want = self.want();
+        let mut parts = Vec::new();
+        let choices = match &mut self.phase {
+            Phase::Prefill(branch) => {
+                let known = branch.catch_up(decoder);
+                self.cached_tokens += known;
+                parts.extend(branch.plan(decoder, rows_max));
+                return parts;
+            }
+            Phase::Decode(choices) => choices,
+        };
+        if let Want::Prompt(_) = want {
+            let mut left = rows_max;
+            let behind = choices.iter_mut().map(|choice| &mut choice.branch);
+            for branch in behind.filter(|branch| branch.pending() > 1) {
+                branch.catch_up(decoder);
+                parts.extend(branch.plan(decoder, left));
+                left -= branch.planned;
+            }
+            return parts;
+        }
+        self.last_rows = Some(choices.len());
+        if let ([choice], true) = (choices.as_mut_slice(), with_drafts) {
+            let left = self.work.completion_max.saturating_sub(choice.generated);
+            choice.draft = choice.draft(&mut self.control, &*self.vocabulary, left);
+            self.drafts.drafted += choice.draft.ids.len();
+            self.last_rows = Some(1 + choice.draft.ids.len());
+        }
+        for choice in choices {
+            let Some(mut part) = choice.branch.plan(decoder, 1) else {
+                continue;
+            };
+            if !choice.draft.ids.is_empty() {
+                part.ids.extend_from_slice(&choice.draft.ids);
+                part.logits = Logits::All;
+            }
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// Takes the logits of what was planned: lets choices grow, and reports what they say. Not to
+    /// be called again after anything but [`Progress::Prefilling`] and [`Progress::Decoding`].
     ///
     /// # Errors
-    /// The model failed.
-    pub(crate) fn step(
+    /// The pass had too few logits, or they are unusable.
+    pub(crate) fn take(
         &mut self,
+        decoder: &mut dyn Decoder,
+        logits: &mut dyn Iterator<Item = &[f32]>,
         emit: &mut dyn FnMut(GenerationEvent) -> Flow,
     ) -> Result<Progress> {
         match &mut self.phase {
-            Phase::Prefill { .. } => self.prefill(emit),
-            Phase::Decode(choices) => match choices.pop_front() {
-                Some(choice) => self.decode(choice, emit),
-                None => Ok(Progress::Finished),
-            },
+            Phase::Prefill(branch) => {
+                if !branch.advance(decoder) {
+                    return Ok(Progress::Prefilling);
+                }
+                let logits = logits.next().ok_or_else(too_few_logits)?;
+                let prompt_tokens = self.prompt_tokens();
+                self.part(decoder);
+                if emit(GenerationEvent::Started { prompt_tokens }) == Flow::Cancel {
+                    return Ok(Progress::Cancelled);
+                }
+                self.decode(decoder, &mut std::iter::repeat(logits), emit)
+            }
+            Phase::Decode(choices) => {
+                let mut is_any_ready = false;
+                for choice in choices {
+                    is_any_ready |= choice.branch.advance(decoder);
+                }
+                if is_any_ready {
+                    self.decode(decoder, logits, emit)
+                } else {
+                    Ok(Progress::Decoding)
+                }
+            }
         }
     }
 
-    /// Evaluates the next chunk of the prompt; after the last one the choices part.
-    fn prefill(&mut self, emit: &mut dyn FnMut(GenerationEvent) -> Flow) -> Result<Progress> {
-        let Phase::Prefill {
-            sequence,
-            evaluated,
-        } = &mut self.phase
-        else {
-            return Err(defect("prefill after the prompt"));
-        };
-        let ids = &self.work.prompt_ids;
-        let end = ids.len().min(*evaluated + PREFILL_CHUNK_LEN);
-        let logits = sequence.extend(&ids[*evaluated..end])?;
-        *evaluated = end;
-        if end < ids.len() {
-            return Ok(Progress::Prefilling);
+    /// Gives back what was evaluated; it is evaluated again when the request goes on.
+    pub(crate) fn suspend(&mut self, decoder: &mut dyn Decoder) {
+        match &mut self.phase {
+            Phase::Prefill(branch) => branch.suspend(decoder),
+            Phase::Decode(choices) => {
+                for choice in choices {
+                    choice.draft = Draft::default();
+                    choice.branch.suspend(decoder);
+                }
+            }
         }
+    }
+
+    /// How many pages of the cache it needs to go on, if nothing of it is kept.
+    pub(crate) fn pages_to_go_on(&self) -> usize {
+        let pages = |branch: &Branch| branch.ids.len() / PAGE_LEN + 1;
+        match &self.phase {
+            Phase::Prefill(branch) => pages(branch),
+            Phase::Decode(choices) => choices.iter().map(|choice| pages(&choice.branch)).sum(),
+        }
+    }
+
+    /// Lets the choices part.
+    fn part(&mut self, decoder: &mut dyn Decoder) {
+        let Phase::Prefill(branch) = &self.phase else {
+            return;
+        };
         let lookup = (self.work.draft_len_max > 0)
             .then(|| Lookup::new(&self.work.prompt_ids, self.work.completion_max));
-        let choices = (0..self.work.choices)
-            .map(|index| Choice {
+        let choices = (0..self.work.choices).map(|index| {
+            let sequence = match index {
+                0 => branch.sequence,
+                _ => branch.sequence.map(|sequence| decoder.fork(sequence)),
+            };
+            let branch = Branch {
+                sequence,
+                ids: branch.ids.clone(),
+                ..*branch
+            };
+            Choice {
                 lookup: lookup.clone(),
-                ..Choice::new(index, sequence.fork(), logits.clone(), &self.work)
-            })
-            .collect();
+                ..Choice::new(index, branch, &self.work)
+            }
+        });
+        let choices = choices.collect();
         self.phase = Phase::Decode(choices);
-        let prompt_tokens = self.prompt_tokens();
-        Ok(match emit(GenerationEvent::Started { prompt_tokens }) {
-            Flow::Continue => Progress::Decoding,
-            Flow::Cancel => Progress::Cancelled,
-        })
     }
 
-    /// Lets one choice grow: by one id, and by those of its draft that come next.
+    /// Lets each choice that has all its ids evaluated grow: by one id, and by those of its draft
+    /// that come next.
     fn decode(
         &mut self,
-        mut choice: Choice,
+        decoder: &mut dyn Decoder,
+        logits: &mut dyn Iterator<Item = &[f32]>,
         emit: &mut dyn FnMut(GenerationEvent) -> Flow,
     ) -> Result<Progress> {
-        let draft = self.draft(&choice);
-        let rows = self.evaluate(&mut choice, &draft.ids)?;
-        let mut accepted = 0;
-        for logits in &rows {
-            let id = match self.grow(&mut choice, logits, emit)? {
-                Grown::By(id) => id,
-                Grown::Ended(reason) => return self.end_choice(choice.index, reason, emit),
-                Grown::Cancelled => return Ok(Progress::Cancelled),
-            };
-            choice.next = Next::Evaluate(id);
-            // Behind a wrong id, or the draft's last, no row says anything.
-            if draft.ids.get(accepted) != Some(&id) {
-                break;
-            }
-            accepted += 1;
-            self.drafts.accepted += 1;
-        }
-        let drafted = draft.ids.len();
-        if drafted > 0 {
-            choice.sequence.forget_last(drafted - accepted);
-            self.control.note_draft(draft.matched, drafted, accepted);
-        }
         let Phase::Decode(choices) = &mut self.phase else {
             return Err(defect("decoding before the prompt"));
         };
-        choices.push_back(choice);
-        Ok(Progress::Decoding)
+        let mut choices = std::mem::take(choices);
+        let mut outcome = Ok(Progress::Decoding);
+        choices.retain_mut(|choice| {
+            if choice.branch.pending() > 0 || !matches!(outcome, Ok(Progress::Decoding)) {
+                return true;
+            }
+            match self.grow_by_draft(choice, decoder, logits, emit) {
+                Ok(Grown::By(_)) => true,
+                Ok(Grown::Ended(reason)) => {
+                    choice.branch.end(decoder);
+                    let done = GenerationEvent::ChoiceDone {
+                        choice: choice.index,
+                        finish_reason: reason,
+                    };
+                    if emit(done) == Flow::Cancel {
+                        outcome = Ok(Progress::Cancelled);
+                    }
+                    false
+                }
+                Ok(Grown::Cancelled) => {
+                    outcome = Ok(Progress::Cancelled);
+                    true
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    true
+                }
+            }
+        });
+        // Nothing is left to cancel after the last choice.
+        let is_finished = choices.is_empty() && outcome.is_ok();
+        self.phase = Phase::Decode(choices);
+        if is_finished {
+            return Ok(Progress::Finished);
+        }
+        outcome
     }
 
-    /// Guesses what follows a choice's last id, where that pays.
-    fn draft(&mut self, choice: &Choice) -> Draft {
-        let Next::Evaluate(_) = choice.next else {
-            return Draft::default();
-        };
-        let Some((lookup, found)) = choice
-            .lookup
-            .as_ref()
-            .and_then(|lookup| Some((lookup, lookup.found()?)))
-        else {
-            return Draft::default();
-        };
-        // The pass itself yields one id more than its draft has, and the last id of a choice is
-        // not evaluated: so the cache never grows beyond what was admitted.
-        let left = self.work.completion_max.saturating_sub(choice.generated);
-        let matched = found.matched;
-        let len = self.control.draft_len(matched, left.saturating_sub(1));
-        let ids = lookup.draft(found, len);
-        // Nothing comes after an end, and the end itself needs no row of its own.
-        let ids = ids.take_while(|id| !self.vocabulary.is_end_of_generation(*id));
-        Draft {
-            ids: ids.collect(),
-            matched,
+    /// Lets one choice grow by its next id, and by those of its draft that come after it.
+    fn grow_by_draft(
+        &mut self,
+        choice: &mut Choice,
+        decoder: &mut dyn Decoder,
+        logits: &mut dyn Iterator<Item = &[f32]>,
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<Grown> {
+        let draft = std::mem::take(&mut choice.draft);
+        let drafted = draft.ids.len();
+        // All of them are used up, also those behind a wrong id, which say nothing.
+        let rows: Vec<&[f32]> = logits.take(1 + drafted).collect();
+        if rows.len() <= drafted {
+            return Err(too_few_logits());
         }
-    }
-
-    /// Returns the logits of a choice's next id, then those behind each id of its draft.
-    fn evaluate(&mut self, choice: &mut Choice, draft: &[u32]) -> Result<LogitRows> {
-        let last = match &mut choice.next {
-            Next::Logits(logits) => return Ok(LogitRows::one(std::mem::take(logits))),
-            Next::Evaluate(id) => *id,
-        };
-        self.last_rows = Some(1 + draft.len());
-        if draft.is_empty() {
-            return Ok(LogitRows::one(choice.sequence.extend(&[last])?));
+        let mut accepted = 0;
+        for logits in rows {
+            let id = match self.grow(choice, logits, emit)? {
+                Grown::By(id) => id,
+                end => return Ok(end),
+            };
+            choice.branch.ids.push(id);
+            if draft.ids.get(accepted) != Some(&id) {
+                break;
+            }
+            choice.branch.evaluated += 1;
+            accepted += 1;
+            self.drafts.accepted += 1;
         }
-        self.drafts.drafted += draft.len();
-        let ids: Vec<u32> = std::iter::once(last).chain(draft.iter().copied()).collect();
-        let rows = choice.sequence.extend_all(&ids)?;
-        if rows.len() == ids.len() {
-            Ok(rows)
-        } else {
-            Err(defect("a pass without logits for each of its ids"))
+        if drafted > 0 {
+            if let Some(sequence) = choice.branch.sequence {
+                decoder.forget_last(sequence, drafted - accepted);
+            }
+            self.control.note_draft(draft.matched, drafted, accepted);
         }
+        let last = choice.branch.ids.last().copied().unwrap_or_default();
+        Ok(Grown::By(last))
     }
 
     /// Lets a choice grow by the id that its sampler picks.
@@ -374,29 +520,6 @@ impl Generation {
             }
         }
         Ok(finish_reason.map_or(Grown::By(id), Grown::Ended))
-    }
-
-    /// Reports a choice, which is no longer among those that go on, as complete.
-    fn end_choice(
-        &mut self,
-        choice: usize,
-        finish_reason: FinishReason,
-        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
-    ) -> Result<Progress> {
-        let Phase::Decode(choices) = &self.phase else {
-            return Err(defect("decoding before the prompt"));
-        };
-        let is_last = choices.is_empty();
-        let done = GenerationEvent::ChoiceDone {
-            choice,
-            finish_reason,
-        };
-        Ok(match emit(done) {
-            // Nothing is left to cancel after the last choice.
-            _ if is_last => Progress::Finished,
-            Flow::Continue => Progress::Decoding,
-            Flow::Cancel => Progress::Cancelled,
-        })
     }
 
     /// Adds an id to a choice's text; says what may be shown and whether the choice ends.
@@ -453,19 +576,108 @@ impl Generation {
     }
 }
 
+impl Branch {
+    fn new(ids: Vec<u32>) -> Self {
+        Self {
+            sequence: None,
+            ids,
+            evaluated: 0,
+            planned: 0,
+        }
+    }
+
+    /// Ids that are not evaluated yet.
+    fn pending(&self) -> usize {
+        self.ids.len() - self.evaluated
+    }
+
+    /// Takes over what others have evaluated of its ids; returns how many that were.
+    fn catch_up(&mut self, decoder: &mut dyn Decoder) -> usize {
+        let sequence = *self.sequence.get_or_insert_with(|| decoder.begin());
+        let before = self.evaluated;
+        self.evaluated = decoder.catch_up(sequence, &self.ids);
+        self.evaluated - before
+    }
+
+    /// Plans at most so many rows. The last id's logits are what is waited for.
+    fn plan(&mut self, decoder: &mut dyn Decoder, rows_max: usize) -> Option<Part> {
+        self.planned = self.pending().min(rows_max);
+        let end = self.evaluated + self.planned;
+        let sequence = *self.sequence.get_or_insert_with(|| decoder.begin());
+        (self.planned > 0).then(|| Part {
+            sequence,
+            ids: self.ids[self.evaluated..end].to_vec(),
+            logits: if end == self.ids.len() {
+                Logits::Last
+            } else {
+                Logits::None
+            },
+        })
+    }
+
+    /// Counts what was planned as evaluated; returns whether that completed it.
+    fn advance(&mut self, decoder: &mut dyn Decoder) -> bool {
+        let planned = std::mem::take(&mut self.planned);
+        self.evaluated += planned;
+        // A single id is not worth it: its page is rarely full.
+        if let (Some(sequence), true) = (self.sequence, planned > 1) {
+            decoder.remember(sequence);
+        }
+        planned > 0 && self.pending() == 0
+    }
+
+    fn suspend(&mut self, decoder: &mut dyn Decoder) {
+        self.planned = 0;
+        self.evaluated = 0;
+        self.end(decoder);
+    }
+
+    fn end(&mut self, decoder: &mut dyn Decoder) {
+        if let Some(sequence) = self.sequence.take() {
+            decoder.end(sequence);
+        }
+    }
+}
+
 impl Choice {
-    fn new(index: usize, sequence: Box<dyn Sequence>, logits: Vec<f32>, work: &Work) -> Self {
+    fn new(index: usize, branch: Branch, work: &Work) -> Self {
         let sampling = work.sampling.clone();
         Self {
             index,
-            sequence,
-            next: Next::Logits(logits),
+            branch,
+            draft: Draft::default(),
             sampler: Sampler::new(sampling, work.seed, index as u64, &work.prompt_ids),
             lookup: None,
             text: ChoiceText::new(&work.stop),
             generated: 0,
         }
     }
+
+    /// Guesses what follows the last id, where that pays. `left` is what may still come.
+    fn draft(&self, control: &mut DraftControl, vocabulary: &dyn Vocabulary, left: usize) -> Draft {
+        let found = self.lookup.as_ref().and_then(|lookup| {
+            let found = lookup.found()?;
+            Some((lookup, found))
+        });
+        let Some((lookup, found)) = found else {
+            return Draft::default();
+        };
+        // The pass itself yields one id more than its draft has, and the last id of a choice is
+        // not evaluated: so the cache never grows beyond what was admitted.
+        let matched = found.matched;
+        let len = control.draft_len(matched, left.saturating_sub(1));
+        let ids = lookup.draft(found, len);
+        // Nothing comes after an end, and the end itself needs no row of its own.
+        let ids = ids.take_while(|id| !vocabulary.is_end_of_generation(*id));
+        Draft {
+            ids: ids.collect(),
+            matched,
+        }
+    }
+}
+
+fn too_few_logits() -> Error {
+    defect("a pass without logits for each of its ids")
 }
 
 /// Returns the error for a state that this module never enters.

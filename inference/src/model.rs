@@ -7,12 +7,15 @@ use crate::{
     backend::Backend,
     error::{Error, Result},
     gguf::{Gguf, TensorView},
-    kv_cache::KvCache,
+    kv_cache::{DeviceCache, KvCache, LayerCaches, PagePool, SequenceCache},
     layers::{
         Attention, Block, Embedding, FeedForward, Linear, Positions, RmsNorm, RotaryEmbedding,
     },
     logits::LogitRows,
-    ops::{cpu::RowSpan, packed::RowOrder},
+    ops::{
+        cpu::{KeysValuesPage, LayerKeysValues, RowSpan},
+        packed::RowOrder,
+    },
 };
 
 use burn::tensor::Tensor;
@@ -34,6 +37,8 @@ pub struct Model {
     rotary: RotaryEmbedding,
     /// That of blocks with a window, where there are any.
     windowed_rotary: Option<RotaryEmbedding>,
+    /// Of caches on the host.
+    pages: Option<PagePool<KeysValuesPage>>,
 }
 
 /// Ids to append to one sequence of a batch.
@@ -42,7 +47,7 @@ pub struct Span<'a> {
     /// The ids, at least one.
     pub ids: &'a [u32],
     /// The sequence's past.
-    pub cache: &'a mut KvCache,
+    pub cache: &'a mut dyn SequenceCache,
     /// What is wanted.
     pub logits: Logits,
 }
@@ -50,6 +55,8 @@ pub struct Span<'a> {
 /// After which ids of a span logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
+    /// None: the ids are only to be seen.
+    None,
     /// The last.
     Last,
     /// Each.
@@ -79,7 +86,9 @@ impl Model {
             let rotary = description.rotary_embedding();
             let windowed_rotary = description.windowed_rotary_embedding();
             let (description, backend) = (description.clone(), backend.clone());
+            let pages = || PagePool::new(description.keys_values_shape(), usize::MAX);
             Ok(Self {
+                pages: (!backend.is_gpu()).then(pages),
                 description,
                 backend,
                 embedding,
@@ -110,18 +119,21 @@ impl Model {
 
     /// Returns an empty cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
-        let shape = &self.description;
-        if self.backend.is_gpu() {
-            self.new_plain_cache()
-        } else {
-            KvCache::on_host(self.blocks.len(), shape.kv_heads, shape.head_length)
+        match &self.pages {
+            Some(pages) => KvCache::Host(pages.table()),
+            None => self.new_plain_cache(),
         }
     }
 
     /// Returns an empty cache in burn's tensors, 32 bits a value. A sequence in it goes through
     /// burn's operations also on the CPU: slower, and what the fused ones are held to.
     pub fn new_plain_cache(&self) -> KvCache {
-        KvCache::on_device(self.blocks.len())
+        KvCache::Device(DeviceCache::new(self.blocks.len()))
+    }
+
+    /// The pages that caches are made of; none on a GPU.
+    pub fn pages(&self) -> Option<&PagePool<KeysValuesPage>> {
+        self.pages.as_ref()
     }
 
     /// Appends ids to a sequence and returns the logits that follow the last of them.
@@ -154,7 +166,10 @@ impl Model {
             return Ok(LogitRows::default());
         }
         self.backend.run(|| {
-            let hidden = asked_for(self.hidden(spans)?, spans);
+            let hidden = self.hidden(spans)?;
+            let Some(hidden) = asked_for(hidden, spans) else {
+                return Ok(LogitRows::default());
+            };
             let logits = read(self.head.forward(self.norm.forward(hidden)))?;
             Ok(LogitRows::new(logits, self.vocabulary_size()))
         })
@@ -178,6 +193,7 @@ impl Model {
             ids.extend_from_slice(span.ids);
         }
         let mut hidden = self.embedding.forward(&ids, &self.backend)?;
+        reserve(spans)?;
         if let Some(scale) = self.description.embedding_scale {
             hidden = hidden * scale;
         }
@@ -187,13 +203,24 @@ impl Model {
             Positions::new(row_spans.clone(), rotary, window, device)
         });
         let global = Positions::new(row_spans, &self.rotary, None, device);
-        for (index, block) in self.blocks.iter().enumerate() {
-            let new = match &windowed {
-                Some(windowed) if block.attention.window.is_some() => windowed,
-                _ => &global,
-            };
-            let caches = spans.iter_mut().map(|span| span.cache.layer(index));
-            hidden = block.forward(hidden, new, &mut caches.collect::<Vec<_>>());
+        let positions = |block: &Block| match &windowed {
+            Some(windowed) if block.attention.window.is_some() => windowed,
+            _ => &global,
+        };
+        let host_pages = spans.iter().map(|span| span.cache.host_pages());
+        if let Some(pages) = host_pages.collect::<Option<Vec<_>>>() {
+            let shape = self.description.keys_values_shape();
+            for (index, block) in self.blocks.iter().enumerate() {
+                let layer = |pages| LayerKeysValues::new(pages, index, shape);
+                let caches = pages.iter().map(|pages| layer(pages)).collect();
+                hidden = block.forward(hidden, positions(block), LayerCaches::Host(caches));
+            }
+        } else {
+            for (index, block) in self.blocks.iter().enumerate() {
+                let layers = spans.iter_mut().map(|span| span.cache.device_layer(index));
+                let layers = layers.collect::<Option<_>>().ok_or_else(mixed_caches)?;
+                hidden = block.forward(hidden, positions(block), LayerCaches::Device(layers));
+            }
         }
         for span in spans {
             span.cache.advance(span.ids.len());
@@ -223,24 +250,48 @@ impl Span<'_> {
     /// How many logits vectors it gets.
     fn logits_len(&self) -> usize {
         match self.logits {
+            Logits::None => 0,
             Logits::Last => 1,
             Logits::All => self.ids.len(),
         }
     }
 }
 
-/// Keeps the rows after which logits are wanted.
-fn asked_for(hidden: Tensor<2>, spans: &[Span<'_>]) -> Tensor<2> {
+/// Makes room for the spans' ids.
+///
+/// # Errors
+/// There is none for all of them; no cache has changed then.
+fn reserve(spans: &mut [Span<'_>]) -> Result<()> {
+    let reserved = spans
+        .iter_mut()
+        .try_for_each(|span| span.cache.reserve(span.ids.len()));
+    if reserved.is_err() {
+        for span in spans {
+            span.cache.truncate(span.cache.len());
+        }
+    }
+    Ok(reserved?)
+}
+
+fn mixed_caches() -> Error {
+    Error::Internal {
+        message: "caches on the host and on a device in one pass".into(),
+    }
+}
+
+/// Keeps the rows after which logits are wanted, if there are any.
+fn asked_for(hidden: Tensor<2>, spans: &[Span<'_>]) -> Option<Tensor<2>> {
     if spans.iter().all(|span| span.logits_len() == span.ids.len()) {
-        return hidden;
+        return Some(hidden);
     }
     let mut end = 0;
-    let parts = spans.iter().map(|span| {
+    let parts = spans.iter().filter_map(|span| {
         end += span.ids.len();
         let len = span.logits_len();
-        hidden.clone().narrow(0, end - len, len)
+        (len > 0).then(|| hidden.clone().narrow(0, end - len, len))
     });
-    Tensor::cat(parts.collect(), 0)
+    let parts: Vec<_> = parts.collect();
+    (!parts.is_empty()).then(|| Tensor::cat(parts, 0))
 }
 
 /// Reads a result back from the device.

@@ -68,7 +68,7 @@ pub trait FusedOps: Backend {
         hidden: FloatTensor<Self>,
         block: &BlockWeights<'_>,
         rows: Rows<'_>,
-        caches: &[&LayerKeysValues],
+        caches: &[LayerKeysValues<'_>],
     ) -> FloatTensor<Self>;
 }
 
@@ -77,7 +77,7 @@ impl FusedOps for Flex {
         mut hidden: FloatTensor<Self>,
         block: &BlockWeights<'_>,
         rows: Rows<'_>,
-        caches: &[&LayerKeysValues],
+        caches: &[LayerKeysValues<'_>],
     ) -> FloatTensor<Self> {
         if !hidden.is_contiguous() {
             hidden = hidden.to_contiguous();
@@ -94,7 +94,7 @@ pub fn transformer_block(
     hidden: Tensor<2>,
     block: &BlockWeights<'_>,
     rows: Rows<'_>,
-    caches: &[&LayerKeysValues],
+    caches: &[LayerKeysValues<'_>],
 ) -> Tensor<2> {
     let hidden = hidden.into_dispatch();
     Tensor::from_dispatch(Dispatch::transformer_block(hidden, block, rows, caches))

@@ -29,7 +29,22 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// How long the model stays loaded after this request; `None` takes the engine's default.
     pub keep_alive: Option<Duration>,
+    /// Its share of the machine beside other requests', [`WEIGHT_MIN`] to [`WEIGHT_MAX`]. One of
+    /// weight 2 gets twice the tokens of one of weight 1 while both run.
+    pub weight: f32,
+    /// Higher ones start before lower ones, unless those have waited for long; each doubles the
+    /// weight. At most [`PRIORITY_MAX`] above or below 0.
+    pub priority: i32,
+    /// How long the whole answer may take. One that cannot be met is refused at once.
+    pub deadline: Option<Duration>,
 }
+
+/// Least weight of a request.
+pub const WEIGHT_MIN: f32 = 0.01;
+/// Greatest weight of a request.
+pub const WEIGHT_MAX: f32 = 100.0;
+/// Farthest that a priority is from 0.
+pub const PRIORITY_MAX: i32 = 8;
 
 /// Most stop strings in one request.
 pub const STOP_STRINGS_MAX: usize = 16;
@@ -168,6 +183,8 @@ pub struct TokenLogprob {
 pub struct GenerationStats {
     /// Prompt length, in model tokens.
     pub prompt_tokens: usize,
+    /// Prompt tokens that needed no evaluation, because another request had begun alike.
+    pub cached_tokens: usize,
     /// Generated tokens, over all choices; a final end-of-generation token counts.
     pub completion_tokens: usize,
     /// Ids that were evaluated on the chance that they come next; no part of the above.
@@ -196,6 +213,9 @@ impl GenerateRequest {
             choices: 1,
             logprobs: None,
             keep_alive: None,
+            weight: 1.0,
+            priority: 0,
+            deadline: None,
         }
     }
 
@@ -226,6 +246,14 @@ impl GenerateRequest {
         }
         if self.logprobs.is_some_and(|top| top > TOP_LOGPROBS_MAX) {
             return invalid("top_logprobs", format!("must be 0 to {TOP_LOGPROBS_MAX}"));
+        }
+        // NaN is in no range.
+        if !(WEIGHT_MIN..=WEIGHT_MAX).contains(&self.weight) {
+            return invalid("weight", format!("must be {WEIGHT_MIN} to {WEIGHT_MAX}"));
+        }
+        if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&self.priority) {
+            let message = format!("must be -{PRIORITY_MAX} to {PRIORITY_MAX}");
+            return invalid("priority", message);
         }
         self.sampling.validate()
     }

@@ -17,11 +17,9 @@ use super::{ModelInfo, residency::ModelId, text_side::TextSide};
 use crate::{
     error::{Error, Result},
     gguf::Gguf,
+    kv_cache::PAGE_LEN,
     model::Description,
 };
-
-/// Positions that a cache begins with and the granularity of its growth, doubling.
-const CACHE_POSITIONS_MIN: u64 = 256;
 
 /// All registered models by name.
 #[derive(Debug, Default)]
@@ -179,10 +177,9 @@ impl Registered {
 
     /// Returns what the caches of so many sequences of that length take at most.
     pub(super) fn cache_bytes(&self, positions: usize, sequences: usize) -> u64 {
-        let positions = (positions as u64).max(CACHE_POSITIONS_MIN);
-        let capacity = positions.checked_next_power_of_two().unwrap_or(u64::MAX);
+        let pages = positions.div_ceil(PAGE_LEN) as u64;
         self.cache_bytes_per_position
-            .saturating_mul(capacity)
+            .saturating_mul(pages.saturating_mul(PAGE_LEN as u64))
             .saturating_mul(sequences as u64)
     }
 }

@@ -16,7 +16,7 @@ use super::{
     text_side::TextSide,
 };
 use crate::{
-    generate::{Generation, Progress, Work},
+    generate::{DraftCounts, Generation, Progress, Want, Work},
     request::GenerationStats,
 };
 
@@ -35,9 +35,12 @@ pub(super) struct Job {
     /// Keeps the vocabulary, even if the model is not loaded yet.
     pub(super) text: Arc<TextSide>,
     pub(super) work: Work,
-    /// The largest that the request's caches can come to.
+    /// What the request needs of the cache at first.
     pub(super) cache_bytes: u64,
+    /// The most that it can come to.
+    pub(super) cache_bytes_max: u64,
     pub(super) keep_alive: Option<Duration>,
+    pub(super) priority: i32,
     pub(super) sink: EventSink,
     pub(super) cancel: CancelFlag,
     pub(super) submitted: Instant,
@@ -60,7 +63,11 @@ pub(super) struct Run {
     pub(super) sink: EventSink,
     pub(super) cancel: CancelFlag,
     /// Stays while the request runs, whatever is unloaded meanwhile.
-    _parts: LoadedParts,
+    pub(super) parts: LoadedParts,
+    /// Tokens and drafts that are in the engine's counts.
+    pub(super) counted: (usize, DraftCounts),
+    /// It gave back what was evaluated, until there is room again.
+    pub(super) is_suspended: bool,
     waited: Waited,
     started: Instant,
     /// When the prompt was complete.
@@ -88,13 +95,13 @@ impl CancelFlag {
 
 impl Job {
     pub(super) fn need(&self) -> Need<'_> {
-        need(&self.registered, self.cache_bytes)
+        need(&self.registered, self.cache_bytes, self.cache_bytes_max)
     }
 }
 
 impl Preload {
     pub(super) fn need(&self) -> Need<'_> {
-        need(&self.registered, 0)
+        need(&self.registered, 0, 0)
     }
 
     /// Returns what is reported once the model is there.
@@ -110,21 +117,26 @@ impl Preload {
 
 impl Run {
     /// Starts a job on its loaded model.
-    pub(super) fn start(job: Job, parts: LoadedParts, load: LoadSpan) -> Self {
-        let now = Instant::now();
-        let sequence = parts.decoder.begin();
+    pub(super) fn start(job: Job, parts: LoadedParts, load: LoadSpan, now: Instant) -> Self {
         Self {
             registered: job.registered,
-            generation: Generation::new(job.work, job.text, sequence),
+            generation: Generation::new(job.work, job.text),
             cache_bytes: job.cache_bytes,
             keep_alive: job.keep_alive,
             sink: job.sink,
             cancel: job.cancel,
-            _parts: parts,
+            parts,
+            counted: (0, DraftCounts::default()),
+            is_suspended: false,
             waited: Waited::between(job.submitted, load, now),
             started: now,
             prefilled: None,
         }
+    }
+
+    /// What it wants of the next pass.
+    pub(super) fn want(&self) -> Option<Want> {
+        (!self.is_suspended).then(|| self.generation.want())
     }
 
     /// Notes when the prompt is complete; returns whether it has just become so.
@@ -146,6 +158,7 @@ impl Run {
         let drafts = self.generation.drafts();
         GenerationStats {
             prompt_tokens: self.generation.prompt_tokens(),
+            cached_tokens: self.generation.cached_tokens(),
             completion_tokens: self.generation.completion_tokens(),
             drafted_tokens: drafts.drafted,
             accepted_tokens: drafts.accepted,
@@ -171,12 +184,13 @@ impl Waited {
     }
 }
 
-fn need(registered: &Registered, cache_bytes: u64) -> Need<'_> {
+fn need(registered: &Registered, cache_bytes: u64, cache_bytes_max: u64) -> Need<'_> {
     Need {
         id: registered.id,
         name: &registered.info.name,
         expected_bytes: registered.expected_bytes(),
         cache_bytes,
+        cache_bytes_max,
     }
 }
 

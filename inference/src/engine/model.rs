@@ -1,36 +1,57 @@
-//! The engine's view of models: something that begins sequences, and something that loads it.
+//! The engine's view of models: something that sequences run on, and something that loads it.
 //!
 //! Behind the traits stands [`crate::model::Model`]; the engine's tests put a model there that
 //! fails or blocks on demand.
 
-use std::{fmt, sync::Arc};
-
-use super::text_side::TextSide;
-use crate::{
-    backend::Backend, error::Result, generate::Sequence, gguf::Gguf, kv_cache::KvCache,
-    logits::LogitRows, model::Model,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// A loaded model.
-pub(super) trait Decoder: Send + Sync + fmt::Debug {
-    /// Returns an empty sequence.
-    fn begin(&self) -> Box<dyn Sequence>;
+use super::{
+    sequences::{PageCounts, Sequences},
+    text_side::TextSide,
+};
+use crate::{
+    backend::Backend,
+    error::Result,
+    generate::{Decoder, Part, SequenceId},
+    gguf::Gguf,
+    kv_cache::{KvCache, PAGE_LEN, SequenceCache},
+    logits::LogitRows,
+    model::{Model, Span},
+    ops::cpu::KeysValuesPage,
+};
 
+/// A loaded model that requests run on.
+pub(super) trait LoadedDecoder: Decoder {
     /// Memory of the weights.
     fn weight_bytes(&self) -> u64;
+
+    /// Memory of a page of the cache. Without pages, what as many positions take.
+    fn page_bytes(&self) -> u64;
+
+    /// Pages of the cache.
+    fn page_counts(&self) -> PageCounts;
+
+    /// Says how many pages there may be.
+    fn set_pages_max(&mut self, pages_max: usize);
+
+    /// Lets go of pages that nobody uses; returns how many those were.
+    fn evict(&mut self, count: usize) -> usize;
 }
 
 /// Reads weights. Called on a thread of its own, one call at a time.
 pub(super) trait Loader: Send + Sync {
-    fn load(&self, gguf: &Gguf) -> Result<Arc<dyn Decoder>>;
+    fn load(&self, gguf: &Gguf) -> Result<Box<dyn LoadedDecoder>>;
 }
 
 /// What is in memory for a model; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct LoadedParts {
-    pub(super) decoder: Arc<dyn Decoder>,
+    decoder: Arc<Mutex<Box<dyn LoadedDecoder>>>,
     /// Held so that the vocabulary stays as long as the weights.
-    pub(super) _text: Arc<TextSide>,
+    _text: Arc<TextSide>,
 }
 
 /// Loads models onto a backend.
@@ -38,51 +59,172 @@ pub(super) struct ModelLoader {
     pub(super) backend: Backend,
 }
 
+/// A model and the sequences on it.
 #[derive(Debug)]
-struct SharedModel(Arc<Model>);
+struct ModelDecoder {
+    model: Model,
+    sequences: ModelSequences,
+}
 
 #[derive(Debug)]
-struct ModelSequence {
-    model: Arc<Model>,
-    cache: KvCache,
+enum ModelSequences {
+    /// On the CPU.
+    Paged(Sequences<KeysValuesPage>),
+    /// On a GPU, where each sequence has a cache of its own.
+    Plain {
+        live: BTreeMap<SequenceId, KvCache>,
+        last_id: u64,
+    },
+}
+
+impl LoadedParts {
+    pub(super) fn new(decoder: Box<dyn LoadedDecoder>, text: Arc<TextSide>) -> Self {
+        Self {
+            decoder: Arc::new(Mutex::new(decoder)),
+            _text: text,
+        }
+    }
+
+    /// The decoder. Only the engine's thread runs it, so nobody waits here for long.
+    pub(super) fn decoder(&self) -> MutexGuard<'_, Box<dyn LoadedDecoder>> {
+        self.decoder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Loader for ModelLoader {
-    fn load(&self, gguf: &Gguf) -> Result<Arc<dyn Decoder>> {
+    fn load(&self, gguf: &Gguf) -> Result<Box<dyn LoadedDecoder>> {
         let model = Model::load(gguf, &self.backend)?;
-        Ok(Arc::new(SharedModel(Arc::new(model))))
+        let sequences = match model.pages() {
+            Some(pages) => ModelSequences::Paged(Sequences::new(pages.clone())),
+            None => ModelSequences::Plain {
+                live: BTreeMap::new(),
+                last_id: 0,
+            },
+        };
+        Ok(Box::new(ModelDecoder { model, sequences }))
     }
 }
 
-impl Decoder for SharedModel {
-    fn begin(&self) -> Box<dyn Sequence> {
-        let model = Arc::clone(&self.0);
-        let cache = model.new_cache();
-        Box::new(ModelSequence { model, cache })
-    }
-
+impl LoadedDecoder for ModelDecoder {
     fn weight_bytes(&self) -> u64 {
-        self.0.resident_bytes()
+        self.model.resident_bytes()
+    }
+
+    fn page_bytes(&self) -> u64 {
+        self.model.cache_bytes_per_position() * PAGE_LEN as u64
+    }
+
+    fn page_counts(&self) -> PageCounts {
+        match &self.sequences {
+            ModelSequences::Paged(sequences) => sequences.counts(),
+            ModelSequences::Plain { live, .. } => PageCounts {
+                existing: live.values().map(|of| of.len().div_ceil(PAGE_LEN)).sum(),
+                evictable: 0,
+                max: usize::MAX,
+                sequences: live.len(),
+            },
+        }
+    }
+
+    fn set_pages_max(&mut self, pages_max: usize) {
+        if let ModelSequences::Paged(sequences) = &mut self.sequences {
+            sequences.set_pages_max(pages_max);
+        }
+    }
+
+    fn evict(&mut self, count: usize) -> usize {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.evict(count),
+            ModelSequences::Plain { .. } => 0,
+        }
     }
 }
 
-impl Sequence for ModelSequence {
-    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.model.forward(ids, &mut self.cache)
+impl Decoder for ModelDecoder {
+    fn begin(&mut self) -> SequenceId {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.begin(),
+            ModelSequences::Plain { live, last_id } => {
+                *last_id += 1;
+                live.insert(SequenceId(*last_id), self.model.new_cache());
+                SequenceId(*last_id)
+            }
+        }
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
-        self.model.forward_all(ids, &mut self.cache)
+    fn catch_up(&mut self, sequence: SequenceId, ids: &[u32]) -> usize {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.catch_up(sequence, ids),
+            ModelSequences::Plain { live, .. } => live.get(&sequence).map_or(0, KvCache::len),
+        }
     }
 
-    fn forget_last(&mut self, count: usize) {
-        self.cache.truncate(self.cache.len().saturating_sub(count));
+    fn fork(&mut self, sequence: SequenceId) -> SequenceId {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.fork(sequence),
+            ModelSequences::Plain { live, last_id } => {
+                let cache = live.get(&sequence).cloned();
+                let cache = cache.unwrap_or_else(|| self.model.new_cache());
+                *last_id += 1;
+                live.insert(SequenceId(*last_id), cache);
+                SequenceId(*last_id)
+            }
+        }
     }
 
-    fn fork(&self) -> Box<dyn Sequence> {
-        Box::new(Self {
-            model: Arc::clone(&self.model),
-            cache: self.cache.clone(),
-        })
+    fn forget_last(&mut self, sequence: SequenceId, count: usize) {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.forget_last(sequence, count),
+            ModelSequences::Plain { live, .. } => {
+                if let Some(cache) = live.get_mut(&sequence) {
+                    cache.truncate(cache.len().saturating_sub(count));
+                }
+            }
+        }
     }
+
+    fn remember(&mut self, sequence: SequenceId) {
+        if let ModelSequences::Paged(sequences) = &mut self.sequences {
+            sequences.remember(sequence);
+        }
+    }
+
+    fn end(&mut self, sequence: SequenceId) {
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => sequences.end(sequence),
+            ModelSequences::Plain { live, .. } => {
+                live.remove(&sequence);
+            }
+        }
+    }
+
+    fn extend(&mut self, parts: &[Part]) -> Result<LogitRows> {
+        let model = &self.model;
+        match &mut self.sequences {
+            ModelSequences::Paged(sequences) => {
+                let mut lent = sequences.lend(parts)?;
+                let logits = forward(model, parts, &mut lent.tables)?;
+                lent.done();
+                Ok(logits)
+            }
+            ModelSequences::Plain { live, .. } => {
+                let caches = parts.iter().map(|part| live.remove(&part.sequence));
+                let caches = caches.map(|cache| cache.unwrap_or_else(|| model.new_cache()));
+                let mut caches: Vec<KvCache> = caches.collect();
+                let logits = forward(model, parts, &mut caches);
+                let ids = parts.iter().map(|part| part.sequence);
+                live.extend(ids.zip(caches));
+                logits
+            }
+        }
+    }
+}
+
+fn forward(model: &Model, parts: &[Part], caches: &mut [impl SequenceCache]) -> Result<LogitRows> {
+    let spans = parts.iter().zip(caches).map(|(part, cache)| Span {
+        ids: &part.ids,
+        cache,
+        logits: part.logits,
+    });
+    model.forward_batch(&mut spans.collect::<Vec<_>>())
 }

@@ -1,14 +1,19 @@
 //! Which models are in memory, and which have to go.
 //!
 //! A machine without I/O or clock. It counts the weights of loaded models, the expected size of
-//! the one that is being loaded, and for each running request the largest cache that it can come
-//! to, so that what was admitted never outgrows the budget. Models that nobody runs on are evicted
-//! when room is needed, the least recently used first, and unloaded when their time is over. What
-//! leaves is handed to the caller, who drops it outside of any lock.
+//! the one that is being loaded, and for each running request what it needs of the cache to begin
+//! with; the rest of the budget is the caches'. No request is admitted that could not come to its
+//! end alone. Models that nobody runs on are evicted when room is needed, the least recently used
+//! first, and unloaded when their time is over. What leaves is handed to the caller, who drops it
+//! outside of any lock.
+//!
+//! The budget is what the operator grants. Where the machine has less to give, because of what
+//! else runs on it, the limit is that: idle models leave, caches shrink, and what does not fit is
+//! refused for the moment.
 
 use std::time::{Duration, Instant};
 
-use super::LoadedModel;
+use super::{CacheCounts, LoadedModel};
 
 /// Names one registration of one file; a name that is registered anew gets a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +23,8 @@ pub(super) struct ModelId(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Residency<M> {
     budget_bytes: u64,
+    /// What the machine can give, at most the budget.
+    limit_bytes: u64,
     idle_unload: Duration,
     entries: Vec<Entry<M>>,
     loading: Option<Loading>,
@@ -29,8 +36,10 @@ struct Entry<M> {
     name: String,
     model: M,
     weight_bytes: u64,
-    /// Caches of running requests, each at its largest.
+    /// What running requests need of the cache at first.
     cache_bytes: u64,
+    /// What the cache holds now.
+    cache: CacheCounts,
     running: usize,
     last_used: Instant,
     /// When an idle model goes; `None` is never.
@@ -62,8 +71,10 @@ pub(super) struct Need<'a> {
     pub(super) name: &'a str,
     /// What the weights are expected to take, if they have to be loaded.
     pub(super) expected_bytes: u64,
-    /// The largest cache that the request can come to.
+    /// What the request needs of the cache at first.
     pub(super) cache_bytes: u64,
+    /// The most that it can come to.
+    pub(super) cache_bytes_max: u64,
 }
 
 /// Whether a request can have what it needs.
@@ -77,6 +88,8 @@ pub(super) enum Place {
     StartLoading,
     /// Others have to finish first.
     Full,
+    /// It cannot fit while the machine is short of memory, whatever leaves.
+    NotNow { needed_bytes: u64 },
     /// It cannot fit, whatever leaves.
     Never { needed_bytes: u64 },
 }
@@ -99,6 +112,7 @@ impl<M: Clone> Residency<M> {
     pub(super) fn new(budget_bytes: u64, idle_unload: Duration) -> Self {
         Self {
             budget_bytes,
+            limit_bytes: budget_bytes,
             idle_unload,
             entries: Vec::new(),
             loading: None,
@@ -107,6 +121,38 @@ impl<M: Clone> Residency<M> {
 
     pub(super) fn budget_bytes(&self) -> u64 {
         self.budget_bytes
+    }
+
+    pub(super) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Takes note of how much more the machine has, of which a reserve is to be left; returns
+    /// whether the limit has changed.
+    pub(super) fn note_available(&mut self, available_bytes: u64, reserve_bytes: u64) -> bool {
+        // While a file is read nobody knows how much of it is in memory already.
+        if self.loading.is_some() {
+            return false;
+        }
+        let held = self.entries.iter().map(Entry::held_bytes);
+        let held_bytes = held.fold(0, u64::saturating_add);
+        let limit_bytes = held_bytes
+            .saturating_add(available_bytes)
+            .saturating_sub(reserve_bytes)
+            .min(self.budget_bytes);
+        std::mem::replace(&mut self.limit_bytes, limit_bytes) != limit_bytes
+    }
+
+    /// Evicts idle models that the limit has no room for any more.
+    pub(super) fn shrink(&mut self) -> Vec<M> {
+        let mut evicted = Vec::new();
+        while self.used_bytes() > self.limit_bytes {
+            let Some(model) = self.evict_idle() else {
+                break;
+            };
+            evicted.push(model);
+        }
+        evicted
     }
 
     /// Decides on a request and makes room for it. [`Place::StartLoading`] reserves that room
@@ -121,9 +167,14 @@ impl<M: Clone> Residency<M> {
             Some(entry) => (need.cache_bytes, entry.weight_bytes),
             None => (need.cache_bytes.saturating_add(need.expected_bytes), 0),
         };
+        let more_bytes = need.cache_bytes_max.saturating_sub(need.cache_bytes);
         let needed_bytes = wanted_bytes.saturating_add(own_bytes);
+        let needed_bytes = needed_bytes.saturating_add(more_bytes);
         if needed_bytes > self.budget_bytes {
             return refuse(Place::Never { needed_bytes });
+        }
+        if needed_bytes > self.limit_bytes {
+            return refuse(Place::NotNow { needed_bytes });
         }
         let is_loaded = entry.is_some();
         if !is_loaded && self.loading.is_some() {
@@ -175,6 +226,7 @@ impl<M: Clone> Residency<M> {
             model,
             weight_bytes,
             cache_bytes: 0,
+            cache: CacheCounts::default(),
             running: 0,
             last_used: now,
             unload_at: now.checked_add(self.idle_unload),
@@ -255,6 +307,34 @@ impl<M: Clone> Residency<M> {
         expired
     }
 
+    /// What caches may take together, beside the weights.
+    pub(super) fn cache_budget_bytes(&self) -> u64 {
+        let weights = self.entries.iter().map(|entry| entry.weight_bytes);
+        let loading = self.loading.iter().map(|loading| loading.expected_bytes);
+        let taken = weights.chain(loading).fold(0, u64::saturating_add);
+        self.limit_bytes.saturating_sub(taken)
+    }
+
+    /// Takes note of what a model's cache holds.
+    pub(super) fn note_cache(&mut self, id: ModelId, cache: CacheCounts) {
+        if let Some(entry) = self.entry(id) {
+            entry.cache = cache;
+        }
+    }
+
+    /// Returns the loaded models.
+    pub(super) fn models(&self) -> impl Iterator<Item = (ModelId, &M)> {
+        self.entries.iter().map(|entry| (entry.id, &entry.model))
+    }
+
+    /// Lets go of the least recently used model that nobody runs on.
+    pub(super) fn evict_idle(&mut self) -> Option<M> {
+        let idle = self.entries.iter().filter(|entry| entry.running == 0);
+        let oldest = idle.min_by_key(|entry| entry.last_used)?.id;
+        let index = self.entries.iter().position(|entry| entry.id == oldest)?;
+        Some(self.entries.remove(index).model)
+    }
+
     /// Returns when the next idle model's time is over.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let idle = self.entries.iter().filter(|entry| entry.running == 0);
@@ -264,7 +344,7 @@ impl<M: Clone> Residency<M> {
     /// Returns what is loaded, for the status. `on_gpu` says where weights live.
     pub(super) fn view(&self, on_gpu: bool, now: Instant) -> Vec<LoadedModel> {
         let view = |entry: &Entry<M>| {
-            let resident_bytes = entry.weight_bytes.saturating_add(entry.cache_bytes);
+            let resident_bytes = entry.held_bytes();
             LoadedModel {
                 name: entry.name.clone(),
                 resident_bytes,
@@ -273,6 +353,7 @@ impl<M: Clone> Residency<M> {
                     unload_at.saturating_duration_since(now)
                 }),
                 running: entry.running,
+                cache: entry.cache,
             }
         };
         self.entries.iter().map(view).collect()
@@ -296,11 +377,11 @@ impl<M: Clone> Residency<M> {
         let idle = self.entries.iter().filter(is_idle);
         let idle_bytes: u64 = idle.map(|entry| entry.weight_bytes).sum();
         let busy_bytes = self.used_bytes().saturating_sub(idle_bytes);
-        if busy_bytes.saturating_add(wanted_bytes) > self.budget_bytes {
+        if busy_bytes.saturating_add(wanted_bytes) > self.limit_bytes {
             return None;
         }
         let mut evicted = Vec::new();
-        while self.used_bytes().saturating_add(wanted_bytes) > self.budget_bytes {
+        while self.used_bytes().saturating_add(wanted_bytes) > self.limit_bytes {
             let idle = self.entries.iter().filter(is_idle);
             let oldest = idle.min_by_key(|entry| entry.last_used)?.id;
             let index = self.entries.iter().position(|entry| entry.id == oldest)?;
@@ -311,6 +392,12 @@ impl<M: Clone> Residency<M> {
 }
 
 impl<M> Entry<M> {
+    /// What its weights and its cache take.
+    fn held_bytes(&self) -> u64 {
+        let cache_bytes = (self.cache.pages as u64).saturating_mul(self.cache.page_bytes);
+        self.weight_bytes.saturating_add(cache_bytes)
+    }
+
     fn keep(&mut self, keep_alive: Duration, now: Instant) {
         self.last_used = now;
         self.unload_at = if self.is_retired {

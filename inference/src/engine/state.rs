@@ -16,6 +16,7 @@ use super::{
     model::LoadedParts,
     residency::{LoadSpan, ModelId, Place, Residency, TooLarge},
     schedule::{RunId, Schedule, Verdict},
+    waits::WaitsByClass,
 };
 use crate::{error::Error, request::GenerationStats};
 
@@ -32,6 +33,9 @@ pub(super) struct State {
     pub(super) arrived: Option<Result<LoadedParts, Error>>,
     pub(super) phase: Phase,
     pub(super) last_serial: u64,
+    pub(super) waits: WaitsByClass,
+    /// The machine has more or less memory to give than before.
+    pub(super) is_limit_new: bool,
 }
 
 /// Where the engine is in its life.
@@ -64,6 +68,8 @@ pub(super) enum Effect {
     Forget(Box<Job>),
     /// Free models' memory.
     Unload(Vec<LoadedParts>),
+    /// Share out anew what caches may take.
+    Balance,
 }
 
 impl State {
@@ -79,6 +85,8 @@ impl State {
                 .into_iter()
                 .map(|job| Effect::Forget(Box::new(job))),
         );
+        let late = self.schedule.remove_late(now).into_iter();
+        effects.extend(late.map(|job| Effect::Fail(job.sink, Error::DeadlineExceeded)));
         if self.phase == Phase::Serving {
             self.place_preloads(now, &mut effects);
             self.start_jobs(now, &mut effects);
@@ -88,7 +96,19 @@ impl State {
             let sinks = jobs.chain(self.preloads.drain(..).map(|preload| preload.sink));
             effects.extend(sinks.map(|sink| Effect::Fail(sink, Error::ShuttingDown)));
         }
+        if std::mem::take(&mut self.is_limit_new) {
+            unload(self.residency.shrink(), &mut effects);
+            effects.push(Effect::Balance);
+        }
         unload(self.residency.expire(now), &mut effects);
+        if effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Unload(_)))
+        {
+            let residency = &self.residency;
+            let is_loaded = |id| residency.models().any(|(loaded, _)| loaded == id);
+            self.schedule.retain_models(is_loaded);
+        }
         effects
     }
 
@@ -99,7 +119,8 @@ impl State {
             _ => None,
         };
         let polled = (self.schedule.waiting_len() > 0).then(|| now + CANCEL_POLL);
-        [drained, polled, self.residency.next_expiry()]
+        let deadline = self.schedule.next_deadline();
+        [drained, polled, deadline, self.residency.next_expiry()]
             .into_iter()
             .flatten()
             .min()
@@ -115,7 +136,7 @@ impl State {
         };
         let error = match arrived {
             Ok(parts) => {
-                let weight_bytes = parts.decoder.weight_bytes();
+                let weight_bytes = parts.decoder().weight_bytes();
                 match self.residency.loaded(parts, weight_bytes, now) {
                     Ok(evicted) => return unload(evicted, effects),
                     Err(TooLarge {
@@ -177,8 +198,9 @@ impl State {
                     }
                     continue;
                 }
-                Place::Never { needed_bytes } => {
-                    let error = self.out_of_memory(&preload.registered, needed_bytes);
+                Place::NotNow { needed_bytes } | Place::Never { needed_bytes } => {
+                    let is_final = matches!(decision.place, Place::Never { .. });
+                    let error = self.no_place(&preload.registered, needed_bytes, is_final);
                     effects.push(Effect::Fail(preload.sink, error));
                     continue;
                 }
@@ -206,16 +228,19 @@ impl State {
                         effects.push(Effect::Load(Arc::clone(&job.registered)));
                         Verdict::LetPass
                     }
-                    Place::Never { needed_bytes } => {
-                        hopeless.push((job.serial, needed_bytes));
+                    Place::NotNow { needed_bytes } | Place::Never { needed_bytes } => {
+                        let is_final = matches!(decision.place, Place::Never { .. });
+                        hopeless.push((job.serial, needed_bytes, is_final));
                         Verdict::LetPass
                     }
                 }
             };
-            let started = self.schedule.start_next(judge, |job| job.work.steps_max());
+            let started = self.schedule.start_next(judge, now);
             let Some((id, job)) = started else { break };
             match self.residency.acquire(job.need(), now) {
                 Some((parts, load)) => {
+                    let waited = now.saturating_duration_since(job.submitted);
+                    self.waits.note(job.priority, waited);
                     let job = Box::new(job);
                     effects.push(Effect::Run {
                         id,
@@ -228,19 +253,29 @@ impl State {
                 None => self.schedule.finished(id, false),
             }
         }
-        for (serial, needed_bytes) in hopeless {
+        for (serial, needed_bytes, is_final) in hopeless {
             for job in self.schedule.remove_waiting(|job| job.serial == serial) {
-                let error = self.out_of_memory(&job.registered, needed_bytes);
+                let error = self.no_place(&job.registered, needed_bytes, is_final);
                 effects.push(Effect::Fail(job.sink, error));
             }
         }
     }
 
-    fn out_of_memory(&self, registered: &Registered, needed_bytes: u64) -> Error {
-        Error::OutOfMemory {
-            name: registered.info.name.clone(),
+    /// Why a request finds no memory, now or ever.
+    fn no_place(&self, registered: &Registered, needed_bytes: u64, is_final: bool) -> Error {
+        let name = registered.info.name.clone();
+        if is_final {
+            let budget_bytes = self.residency.budget_bytes();
+            return Error::OutOfMemory {
+                name,
+                needed_bytes,
+                budget_bytes,
+            };
+        }
+        Error::MachineMemoryShort {
+            name,
             needed_bytes,
-            budget_bytes: self.residency.budget_bytes(),
+            limit_bytes: self.residency.limit_bytes(),
         }
     }
 }

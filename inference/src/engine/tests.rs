@@ -11,110 +11,26 @@ use std::{
 };
 
 use super::*;
+
+mod scripted;
+mod simulation;
+
+use self::scripted::{Controls, PANIC, ScriptedLoader};
+
 use crate::{
-    engine::model::Decoder,
-    generate::Sequence,
+    engine::{
+        model::LoadedDecoder,
+        sequences::{PageCounts, Sequences},
+    },
+    generate::{Decoder, Part, SequenceId},
     gguf::Gguf,
+    kv_cache::{PagePool, tests::Numbers},
     logits::LogitRows,
     request::{FinishReason, Prompt, SamplingParams},
 };
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The id that panics.
-const PANIC: u32 = 13;
-/// The id that the scripted model always says.
-const SAID: u32 = 65;
-
-/// What tests see and steer of the scripted models.
-#[derive(Debug, Default)]
-struct Controls {
-    loads: AtomicUsize,
-    /// While set, a step takes a message from here first.
-    gate: Mutex<Option<Receiver<()>>>,
-    /// While set, a load takes a message from here first.
-    load_gate: Mutex<Option<Receiver<()>>>,
-    alive: AtomicUsize,
-}
-
-struct ScriptedLoader(Arc<Controls>);
-
-#[derive(Debug)]
-struct ScriptedModel {
-    controls: Arc<Controls>,
-    vocabulary_size: usize,
-    weight_bytes: u64,
-}
-
-#[derive(Debug)]
-struct ScriptedSequence {
-    controls: Arc<Controls>,
-    vocabulary_size: usize,
-}
-
-fn pass(gate: &Mutex<Option<Receiver<()>>>) {
-    if let Some(gate) = &*gate.lock().unwrap() {
-        // A dropped sender opens the gate for good.
-        let _ = gate.recv();
-    }
-}
-
-impl Loader for ScriptedLoader {
-    fn load(&self, gguf: &Gguf) -> Result<Arc<dyn Decoder>> {
-        pass(&self.0.load_gate);
-        self.0.loads.fetch_add(1, Atomic::SeqCst);
-        self.0.alive.fetch_add(1, Atomic::SeqCst);
-        let embedding = gguf.tensor("token_embd.weight").unwrap();
-        Ok(Arc::new(ScriptedModel {
-            controls: Arc::clone(&self.0),
-            vocabulary_size: embedding.shape[1] as usize,
-            weight_bytes: gguf.size_bytes(),
-        }))
-    }
-}
-
-impl Drop for ScriptedModel {
-    fn drop(&mut self) {
-        self.controls.alive.fetch_sub(1, Atomic::SeqCst);
-    }
-}
-
-impl Decoder for ScriptedModel {
-    fn begin(&self) -> Box<dyn Sequence> {
-        Box::new(ScriptedSequence {
-            controls: Arc::clone(&self.controls),
-            vocabulary_size: self.vocabulary_size,
-        })
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
-    }
-}
-
-impl Sequence for ScriptedSequence {
-    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        pass(&self.controls.gate);
-        assert!(!ids.contains(&PANIC), "scripted panic");
-        let mut logits = vec![0.0; self.vocabulary_size];
-        logits[SAID as usize] = 50.0;
-        Ok(logits)
-    }
-
-    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
-        let logits = self.extend(ids)?;
-        Ok(ids.iter().map(|_| logits.clone()).collect())
-    }
-
-    fn forget_last(&mut self, _count: usize) {}
-
-    fn fork(&self) -> Box<dyn Sequence> {
-        Box::new(Self {
-            controls: Arc::clone(&self.controls),
-            vocabulary_size: self.vocabulary_size,
-        })
-    }
-}
 
 struct Fixture {
     engine: Engine,
@@ -699,7 +615,7 @@ fn what_does_not_fit_the_context_is_refused_or_cut() {
 }
 
 #[test]
-fn running_requests_take_turns() {
+fn running_requests_are_in_every_pass() {
     let fixture = Fixture::new(config());
     fixture.register("a");
     // Both wait for the model, so they start together.

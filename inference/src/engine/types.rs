@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::waits::Waits;
 use crate::request::GenerationEvent;
 
 /// Where a request's events go. Called on the engine's thread: it must not block. Returning
@@ -98,6 +99,21 @@ pub struct LoadedModel {
     pub unloads_in: Duration,
     /// Requests running on it.
     pub running: usize,
+    /// Its cache.
+    pub cache: CacheCounts,
+}
+
+/// What a model's cache holds, in pages of [`PAGE_LEN`](crate::kv_cache::PAGE_LEN) positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Pages in memory.
+    pub pages: usize,
+    /// Of these, those that no request uses, kept for one that begins alike.
+    pub pages_idle: usize,
+    /// Pages that there is room for.
+    pub pages_max: usize,
+    /// Memory of a page, in bytes.
+    pub page_bytes: u64,
 }
 
 /// The engine's state at one moment.
@@ -111,8 +127,22 @@ pub struct EngineStatus {
     pub queued: usize,
     /// Models in memory.
     pub loaded: Vec<LoadedModel>,
+    /// What models may take together now: the budget, or less where the machine is short of memory.
+    pub memory_limit_bytes: u64,
+    /// How long requests waited before they began.
+    pub waits: Vec<Waits>,
+    /// Passes over a model since the start.
+    pub passes_total: u64,
+    /// Rows in them: positions evaluated, drafts included.
+    pub rows_total: u64,
+    /// Time in them.
+    pub pass_time_total: Duration,
     /// Prompt tokens evaluated since the start.
     pub prompt_tokens_total: u64,
+    /// Those of them that needed no evaluation, because others had begun alike.
+    pub cached_tokens_total: u64,
+    /// Requests that gave back what was evaluated, because memory was short, and went on later.
+    pub suspended_total: u64,
     /// Tokens generated since the start.
     pub completion_tokens_total: u64,
     /// Drafted model tokens that were evaluated on the chance that they come.

@@ -1,6 +1,6 @@
 //! The machine on a scripted model: what it emits, in which order, and when it ends.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -11,6 +11,8 @@ pub(crate) const END: u32 = 256;
 /// Markup that is not shown.
 const HIDDEN: u32 = 257;
 const VOCABULARY_SIZE: usize = 258;
+/// Rows of a prompt in one pass.
+const CHUNK_LEN: usize = 256;
 
 /// Ids below 256 are bytes.
 #[derive(Debug)]
@@ -30,38 +32,129 @@ impl Vocabulary for Bytes {
     }
 }
 
-/// A model that says the same whatever it is asked.
-#[derive(Debug, Clone)]
-struct Scripted {
-    answer: Arc<Vec<u32>>,
-    prompt_len: usize,
-    len: usize,
-    /// Lengths of all calls.
-    calls: Arc<Mutex<Vec<usize>>>,
+type LogitsOf = dyn Fn(&[u32]) -> Vec<f32> + Send;
+
+/// A model whose logits are a function of the ids so far.
+struct Fake {
+    logits: Box<LogitsOf>,
+    live: BTreeMap<SequenceId, Vec<u32>>,
+    last_id: u64,
+    /// Ids of each part of each pass.
+    passes: Vec<Vec<usize>>,
+    /// The most ids that a sequence held.
+    len_max: usize,
+    /// The pass that fails.
+    fails_at: Option<usize>,
 }
 
-impl Sequence for Scripted {
-    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        self.calls.lock().unwrap().push(ids.len());
-        self.len += ids.len();
-        let mut logits = vec![0.0; VOCABULARY_SIZE];
-        let said = self.len.saturating_sub(self.prompt_len);
-        let id = self.answer.get(said).copied().unwrap_or(END);
-        logits[id as usize] = 50.0;
-        Ok(logits)
+impl Fake {
+    fn new(logits: impl Fn(&[u32]) -> Vec<f32> + Send + 'static) -> Self {
+        Self {
+            logits: Box::new(logits),
+            live: BTreeMap::new(),
+            last_id: 0,
+            passes: Vec::new(),
+            len_max: 0,
+            fails_at: None,
+        }
     }
 
-    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
-        ids.iter().map(|id| self.extend(&[*id])).collect()
+    /// One that says the same whatever it is asked.
+    fn scripted(prompt_len: usize, answer: &[u32]) -> Self {
+        let answer = answer.to_vec();
+        Self::new(move |ids| {
+            let mut logits = vec![0.0; VOCABULARY_SIZE];
+            let said = ids.len().saturating_sub(prompt_len);
+            let id = answer.get(said).copied().unwrap_or(END);
+            logits[id as usize] = 50.0;
+            logits
+        })
     }
 
-    fn forget_last(&mut self, count: usize) {
-        self.len -= count;
+    fn insert(&mut self, ids: Vec<u32>) -> SequenceId {
+        self.last_id += 1;
+        let id = SequenceId(self.last_id);
+        self.live.insert(id, ids);
+        id
+    }
+}
+
+impl fmt::Debug for Fake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fake").finish_non_exhaustive()
+    }
+}
+
+impl Decoder for Fake {
+    fn begin(&mut self) -> SequenceId {
+        self.insert(Vec::new())
     }
 
-    fn fork(&self) -> Box<dyn Sequence> {
-        Box::new(self.clone())
+    fn catch_up(&mut self, sequence: SequenceId, ids: &[u32]) -> usize {
+        let seen = &self.live[&sequence];
+        assert!(ids.starts_with(seen));
+        seen.len()
     }
+
+    fn fork(&mut self, sequence: SequenceId) -> SequenceId {
+        let ids = self.live[&sequence].clone();
+        self.insert(ids)
+    }
+
+    fn forget_last(&mut self, sequence: SequenceId, count: usize) {
+        let ids = self.live.get_mut(&sequence).unwrap();
+        ids.truncate(ids.len().checked_sub(count).unwrap());
+    }
+
+    fn remember(&mut self, sequence: SequenceId) {
+        assert!(self.live.contains_key(&sequence));
+    }
+
+    fn end(&mut self, sequence: SequenceId) {
+        self.live.remove(&sequence).unwrap();
+    }
+
+    fn extend(&mut self, parts: &[Part]) -> Result<LogitRows> {
+        if self.fails_at == Some(self.passes.len()) {
+            return Err(defect("scripted failure"));
+        }
+        let lens = parts.iter().map(|part| part.ids.len()).collect();
+        self.passes.push(lens);
+        let mut rows = Vec::new();
+        for part in parts {
+            let seen = self.live.get_mut(&part.sequence).unwrap();
+            for (index, id) in part.ids.iter().enumerate() {
+                assert_ne!(*id, END, "nothing comes after the end");
+                seen.push(*id);
+                let is_last = index + 1 == part.ids.len();
+                match part.logits {
+                    Logits::All => rows.push((self.logits)(seen)),
+                    Logits::Last if is_last => rows.push((self.logits)(seen)),
+                    Logits::Last | Logits::None => {}
+                }
+            }
+            self.len_max = self.len_max.max(seen.len());
+        }
+        Ok(rows.into_iter().collect())
+    }
+}
+
+/// Evaluates what a request wants once, in at most so many rows of a prompt.
+fn pass(
+    generation: &mut Generation,
+    model: &mut Fake,
+    rows_max: usize,
+    emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+) -> Result<Progress> {
+    let parts = generation.plan(model, rows_max, true);
+    assert!(!parts.is_empty());
+    let logits = model.extend(&parts)?;
+    let mut rows = logits.iter();
+    let progress = generation.take(model, &mut rows, emit)?;
+    if progress == Progress::Finished {
+        assert!(model.live.is_empty(), "all sequences have ended");
+    }
+    Ok(progress)
 }
 
 fn work() -> Work {
@@ -86,29 +179,23 @@ struct Outcome {
     /// Choices in the order in which they reported.
     order: Vec<usize>,
     completion_tokens: usize,
-    calls: Vec<usize>,
+    passes: Vec<Vec<usize>>,
     last: Progress,
 }
 
 /// Runs until the end, or until `events_max` events have been taken.
 fn run_until(work: Work, answer: &[u32], events_max: usize) -> Outcome {
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let scripted = Scripted {
-        answer: Arc::new(answer.to_vec()),
-        prompt_len: work.prompt_ids.len(),
-        len: 0,
-        calls: Arc::clone(&calls),
-    };
+    let mut model = Fake::scripted(work.prompt_ids.len(), answer);
     let mut out = Outcome {
         text: vec![String::new(); work.choices],
         finish: vec![None; work.choices],
         logprobs: Vec::new(),
         order: Vec::new(),
         completion_tokens: 0,
-        calls: Vec::new(),
+        passes: Vec::new(),
         last: Progress::Prefilling,
     };
-    let mut generation = Generation::new(work, Arc::new(Bytes), Box::new(scripted));
+    let mut generation = Generation::new(work, Arc::new(Bytes));
     let mut events = 0;
     while matches!(out.last, Progress::Prefilling | Progress::Decoding) {
         let mut emit = |event| {
@@ -141,10 +228,15 @@ fn run_until(work: Work, answer: &[u32], events_max: usize) -> Outcome {
                 Flow::Continue
             }
         };
-        out.last = generation.step(&mut emit).unwrap();
+        out.last = pass(&mut generation, &mut model, CHUNK_LEN, &mut emit).unwrap();
     }
     out.completion_tokens = generation.completion_tokens();
-    out.calls = calls.lock().unwrap().clone();
+    generation.suspend(&mut model);
+    assert!(
+        model.live.is_empty(),
+        "whatever ends it, no sequence is left"
+    );
+    out.passes = model.passes;
     out
 }
 
@@ -177,7 +269,7 @@ fn the_length_limit_ends_a_choice_and_shows_what_was_held() {
     assert_eq!(out.finish, [Some(FinishReason::Length)]);
     assert_eq!(out.completion_tokens, 4);
     // The last id is not evaluated: nothing would be done with its logits.
-    assert_eq!(out.calls, [3, 1, 1, 1]);
+    assert_eq!(out.passes, [[3], [1], [1], [1]]);
 }
 
 #[test]
@@ -195,16 +287,16 @@ fn a_stop_string_at_the_length_limit_counts_as_stop() {
 #[test]
 fn a_long_prompt_is_evaluated_in_chunks() {
     let long = Work {
-        prompt_ids: vec![7; PREFILL_CHUNK_LEN * 2 + 10],
+        prompt_ids: vec![7; CHUNK_LEN * 2 + 10],
         ..work()
     };
     let out = run(long, &ids("a"));
     assert_eq!(out.text, ["a"]);
-    assert_eq!(out.calls, [PREFILL_CHUNK_LEN, PREFILL_CHUNK_LEN, 10, 1]);
+    assert_eq!(out.passes, [[CHUNK_LEN], [CHUNK_LEN], [10], [1]]);
 }
 
 #[test]
-fn choices_share_the_prompt_and_take_turns() {
+fn choices_share_the_prompt_and_every_pass() {
     let three = Work {
         choices: 3,
         ..work()
@@ -213,7 +305,7 @@ fn choices_share_the_prompt_and_take_turns() {
     assert_eq!(out.text, ["ab", "ab", "ab"]);
     assert_eq!(out.order, [0, 1, 2, 0, 1, 2]);
     assert_eq!(out.completion_tokens, 9);
-    assert_eq!(out.calls.iter().filter(|len| **len == 3).count(), 1);
+    assert_eq!(out.passes, [vec![3], vec![1; 3], vec![1; 3]]);
 }
 
 #[test]
@@ -223,7 +315,7 @@ fn a_cancel_ends_before_the_next_id() {
     assert_eq!(out.text, ["he"]);
     assert_eq!(out.completion_tokens, 2);
     assert_eq!(out.last, Progress::Cancelled);
-    assert_eq!(out.calls, [3, 1]);
+    assert_eq!(out.passes, [[3], [1]]);
 }
 
 #[test]

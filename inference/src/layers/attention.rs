@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation::softmax};
 
 use super::{CausalMask, Linear, Positions, RmsNorm};
-use crate::kv_cache::LayerCache;
+use crate::kv_cache::DeviceLayer;
 
 /// Queries, keys and values, and the projection back.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl Attention {
         &self,
         input: Tensor<2>,
         new: &Positions,
-        caches: &mut [&mut LayerCache],
+        caches: &mut [&mut DeviceLayer],
     ) -> Tensor<2> {
         let [rows, _] = input.dims();
         let (heads, kv_heads, length) = (self.heads, self.kv_heads, self.head_length);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::{Attention, FeedForward, Positions, RmsNorm};
 use crate::{
-    kv_cache::LayerCache,
+    kv_cache::{DeviceLayer, LayerCaches},
     ops::{self, cpu::BlockWeights},
 };
 
@@ -28,21 +28,18 @@ pub struct Block {
 impl Block {
     /// Applies the block to the rows of new positions, which it adds to the caches, one for each
     /// span: on the CPU as one operation, elsewhere step by step.
-    pub fn forward(
-        &self,
-        input: Tensor<2>,
-        new: &Positions,
-        caches: &mut [&mut LayerCache],
-    ) -> Tensor<2> {
-        let spans = new.spans().iter().zip(&mut *caches);
-        let host_caches =
-            spans.map(|(span, cache)| cache.reserve_on_host(span.start + span.rows.len()));
-        if let (Some(weights), Some(caches)) =
-            (self.on_host(), host_caches.collect::<Option<Vec<_>>>())
-        {
-            return ops::transformer_block(input, &weights, new.on_host(), &caches);
+    ///
+    /// # Panics
+    /// If the caches are on the host and the weights are not.
+    pub fn forward(&self, input: Tensor<2>, new: &Positions, caches: LayerCaches<'_>) -> Tensor<2> {
+        match caches {
+            LayerCaches::Host(caches) => {
+                let weights = self.on_host();
+                let weights = weights.expect("a model gives out caches that its blocks can use");
+                ops::transformer_block(input, &weights, new.on_host(), &caches)
+            }
+            LayerCaches::Device(mut caches) => self.forward_by_steps(input, new, &mut caches),
         }
-        self.forward_by_steps(input, new, caches)
     }
 
     /// The block in burn's operations: what the architecture is.
@@ -50,7 +47,7 @@ impl Block {
         &self,
         input: Tensor<2>,
         new: &Positions,
-        caches: &mut [&mut LayerCache],
+        caches: &mut [&mut DeviceLayer],
     ) -> Tensor<2> {
         let normed = self.attention_norm.forward(input.clone());
         let attended = self.attention.forward(normed, new, caches);

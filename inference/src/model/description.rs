@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     gguf::Gguf,
     layers::{Activation, RopeScaling, RotaryEmbedding},
-    ops::cpu::LayerKeysValues,
+    ops::cpu::KeysValuesShape,
 };
 
 /// The architectures that this crate runs, by their GGUF names.
@@ -246,12 +246,21 @@ impl Description {
     /// Memory that one position of one sequence takes in the cache, in bytes: keys and values in 16
     /// bits on the CPU, where rows of values are padded, in 32 on a GPU.
     pub fn cache_bytes_per_position(&self, is_gpu: bool) -> u64 {
-        let block_bytes = if is_gpu {
-            self.kv_heads * self.head_length * 2 * size_of::<f32>()
+        let bytes = if is_gpu {
+            self.blocks * self.kv_heads * self.head_length * 2 * size_of::<f32>()
         } else {
-            LayerKeysValues::new(self.kv_heads, self.head_length).position_bytes()
+            self.keys_values_shape().position_bytes()
         };
-        (self.blocks * block_bytes) as u64
+        bytes as u64
+    }
+
+    /// The shape of the cache's pages.
+    pub fn keys_values_shape(&self) -> KeysValuesShape {
+        KeysValuesShape {
+            layers: self.blocks,
+            kv_heads: self.kv_heads,
+            head_length: self.head_length,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-pub use attention::LayerKeysValues;
+pub use attention::{KeysValuesPage, KeysValuesShape, LayerKeysValues};
 pub use block::{BlockWeights, Norm, Projection, RowSpan, Rows, transformer_block};
 pub use elementwise::Activation;
 pub use inputs::{INPUT_GROUP, Inputs};

@@ -15,6 +15,7 @@ fn need(id: u64, expected_bytes: u64, cache_bytes: u64) -> Need<'static> {
         name: "m",
         expected_bytes,
         cache_bytes,
+        cache_bytes_max: cache_bytes,
     }
 }
 
@@ -100,7 +101,15 @@ fn caches_of_running_requests_count() {
     fixture.acquire(1, 30);
     assert_eq!(fixture.place(1, 60, 11).0, Place::Full);
     assert_eq!(fixture.place(1, 60, 10).0, Place::Ready);
-    assert_eq!(fixture.residency.view(true, fixture.now)[0].gpu_bytes, 90);
+    let cache = CacheCounts {
+        pages: 3,
+        page_bytes: 10,
+        ..CacheCounts::default()
+    };
+    fixture.residency.note_cache(ModelId(1), cache);
+    let view = &fixture.residency.view(true, fixture.now)[0];
+    assert_eq!((view.gpu_bytes, view.cache), (90, cache));
+    assert_eq!(fixture.residency.cache_budget_bytes(), 40);
     fixture.release(1, 30, None);
     assert_eq!(fixture.place(1, 60, 40).0, Place::Ready);
 }
@@ -203,4 +212,43 @@ fn a_retired_model_goes_when_its_last_request_ends() {
     assert!(fixture.residency.expire(now).is_empty());
     fixture.release(1, 0, Some(HOUR));
     assert_eq!(fixture.residency.expire(now), [1]);
+}
+
+#[test]
+fn a_machine_that_is_short_of_memory_lowers_the_limit_and_gives_it_back() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 30);
+    fixture.load(2, 30);
+    fixture.acquire(2, 10);
+    let cache = CacheCounts {
+        pages: 2,
+        page_bytes: 5,
+        ..CacheCounts::default()
+    };
+    fixture.residency.note_cache(ModelId(2), cache);
+    let mut note = |available, reserve| fixture.residency.note_available(available, reserve);
+    assert!(!note(30, 0), "as the budget has it");
+    assert!(!note(u64::MAX, 10));
+    assert!(note(10, 5));
+    assert_eq!(fixture.residency.limit_bytes(), 75);
+    assert_eq!(fixture.residency.cache_budget_bytes(), 15);
+    assert!(fixture.residency.shrink().is_empty(), "they fit");
+    // More than that is not for now; more than the budget is not for ever.
+    let not_now = Place::NotNow { needed_bytes: 76 };
+    assert_eq!(fixture.place(3, 76, 0), (not_now, vec![]));
+    let never = Place::Never { needed_bytes: 101 };
+    assert_eq!(fixture.place(3, 101, 0), (never, vec![]));
+    assert_eq!(fixture.place(3, 75, 0), (Place::Full, vec![]));
+
+    // Something else takes what was left: idle models leave, busy ones stay.
+    assert!(fixture.residency.note_available(5, 55));
+    assert_eq!(fixture.residency.limit_bytes(), 20);
+    assert_eq!(fixture.residency.shrink(), [1]);
+    assert_eq!(fixture.residency.cache_budget_bytes(), 0);
+
+    // A model that is being read is half in memory: the limit stands.
+    assert!(fixture.residency.note_available(1000, 0));
+    assert_eq!(fixture.place(3, 30, 0).0, Place::StartLoading);
+    assert!(!fixture.residency.note_available(0, 0));
+    assert_eq!(fixture.residency.limit_bytes(), 100);
 }

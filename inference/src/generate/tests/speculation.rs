@@ -1,29 +1,18 @@
-//! Drafting changes how fast a text comes, never which: the machine with and without, on models
-//! that repeat themselves more or less.
+//! Drafting and being suspended change how fast a text comes, never which: the machine with and
+//! without, on models that repeat themselves more or less.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What is recorded of all sequences of a request.
-#[derive(Debug, Default)]
-struct Record {
-    /// Rows of each pass after the prompt.
-    rows: Vec<usize>,
-    /// The most ids that a sequence held.
-    len_max: usize,
-}
-
 /// A model whose logits follow from the last two ids; every so often, from the position instead.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Chain {
     seed: u64,
     /// Places between those where the position decides; 0 has none of them.
     period: usize,
     /// Ids that it says, from `a` on.
     alphabet: u32,
-    ids: Vec<u32>,
-    record: Arc<Mutex<Record>>,
     /// The pass that fails.
     fails_at: Option<usize>,
 }
@@ -34,22 +23,16 @@ impl Chain {
             seed,
             period,
             alphabet,
-            ids: Vec::new(),
-            record: Arc::default(),
             fails_at: None,
         }
     }
 
-    fn append(&mut self, id: u32) -> Vec<f32> {
-        assert_ne!(id, END, "nothing comes after the end");
-        self.ids.push(id);
-        let mut record = self.record.lock().unwrap();
-        record.len_max = record.len_max.max(self.ids.len());
-        let len = self.ids.len();
+    fn logits(self, ids: &[u32]) -> Vec<f32> {
+        let len = ids.len();
         let state = if self.period > 0 && len.is_multiple_of(self.period) {
             len as u64
         } else {
-            let ending = &self.ids[len.saturating_sub(2)..];
+            let ending = &ids[len.saturating_sub(2)..];
             ending
                 .iter()
                 .fold(7, |state, id| state * 1009 + u64::from(*id))
@@ -73,32 +56,6 @@ fn noise(seed: u64, state: u64, salt: u64) -> f32 {
     (mixed >> 40) as f32 / (1_u64 << 24) as f32
 }
 
-impl Sequence for Chain {
-    fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let rows = self.extend_all(ids)?;
-        Ok(rows[rows.len() - 1].to_vec())
-    }
-
-    fn extend_all(&mut self, ids: &[u32]) -> Result<LogitRows> {
-        if !self.ids.is_empty() {
-            let rows = &mut self.record.lock().unwrap().rows;
-            if self.fails_at == Some(rows.len()) {
-                return Err(defect("scripted failure"));
-            }
-            rows.push(ids.len());
-        }
-        Ok(ids.iter().map(|id| self.append(*id)).collect())
-    }
-
-    fn forget_last(&mut self, count: usize) {
-        self.ids.truncate(self.ids.len() - count);
-    }
-
-    fn fork(&self) -> Box<dyn Sequence> {
-        Box::new(self.clone())
-    }
-}
-
 /// What a choice reported, event by event.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Told {
@@ -109,29 +66,34 @@ struct Told {
 struct Run {
     told: Vec<Told>,
     completion_tokens: usize,
-    steps: u64,
     drafts: DraftCounts,
-    rows: Vec<usize>,
+    /// Rows of each part of each pass after the prompt's.
+    passes: Vec<Vec<usize>>,
     len_max: usize,
     last: Result<Progress>,
 }
 
 /// Runs until the end, an error, or so many events.
 fn run_chain(work: &Work, chain: &Chain, events_max: usize) -> Run {
-    let chain = Chain {
-        record: Arc::default(),
-        ..chain.clone()
-    };
-    let record = Arc::clone(&chain.record);
-    let work = Work {
-        prompt_ids: work.prompt_ids.clone(),
-        sampling: work.sampling.clone(),
-        stop: work.stop.clone(),
-        ..*work
+    run_suspended(work, chain, events_max, &mut |_| (CHUNK_LEN, false))
+}
+
+/// The same; `disturb` says for each pass how many rows of a prompt it has, and whether the
+/// request is suspended before.
+fn run_suspended(
+    work: &Work,
+    chain: &Chain,
+    events_max: usize,
+    disturb: &mut dyn FnMut(usize) -> (usize, bool),
+) -> Run {
+    let chain = *chain;
+    let mut model = Fake {
+        fails_at: chain.fails_at,
+        ..Fake::new(move |ids| chain.logits(ids))
     };
     let mut told = vec![Told::default(); work.choices];
-    let mut generation = Generation::new(work, Arc::new(Bytes), Box::new(chain));
-    let (mut steps, mut events) = (0, 0);
+    let mut generation = Generation::new(copy(work), Arc::new(Bytes));
+    let (mut passes, mut events) = (0, 0);
     let last = loop {
         let mut emit = |event| {
             match event {
@@ -153,25 +115,29 @@ fn run_chain(work: &Work, chain: &Chain, events_max: usize) -> Run {
                 Flow::Continue
             }
         };
-        let progress = generation.step(&mut emit);
-        steps += 1;
+        let (rows_max, is_suspended) = disturb(passes);
+        if is_suspended {
+            generation.suspend(&mut model);
+            assert!(model.live.is_empty());
+        }
+        let progress = pass(&mut generation, &mut model, rows_max, &mut emit);
+        passes += 1;
         // A pass that costs by its rows, with something else now and then in its way.
-        let rows = record.lock().unwrap().rows.last().copied().unwrap_or(1);
-        let disturbed = if steps % 7 == 0 { 3 } else { 1 };
-        generation.note_duration(Duration::from_micros(700 + 300 * rows as u64) * disturbed);
+        let rows: usize = model.passes.last().map_or(1, |lens| lens.iter().sum());
+        let disturbed = if passes % 7 == 0 { 3 } else { 1 };
+        let took = Duration::from_micros(700 + 300 * rows as u64) * disturbed;
+        generation.note_duration(Some(took));
         match progress {
             Ok(Progress::Prefilling | Progress::Decoding) => {}
             end => break end,
         }
     };
-    let record = record.lock().unwrap();
     Run {
         told,
         completion_tokens: generation.completion_tokens(),
-        steps,
         drafts: generation.drafts(),
-        rows: record.rows.clone(),
-        len_max: record.len_max,
+        passes: model.passes.split_off(1),
+        len_max: model.len_max,
         last,
     }
 }
@@ -198,10 +164,16 @@ fn repetitive() -> (Work, Chain) {
 
 fn unspeculated(work: &Work) -> Work {
     Work {
+        draft_len_max: 0,
+        ..copy(work)
+    }
+}
+
+fn copy(work: &Work) -> Work {
+    Work {
         prompt_ids: work.prompt_ids.clone(),
         sampling: work.sampling.clone(),
         stop: work.stop.clone(),
-        draft_len_max: 0,
         ..*work
     }
 }
@@ -212,8 +184,8 @@ fn a_text_that_repeats_itself_takes_far_fewer_passes() {
     let plain = run_chain(&unspeculated(&work), &chain, usize::MAX);
     let drafted = run_chain(&work, &chain, usize::MAX);
     assert_eq!(drafted.told, plain.told);
-    assert_eq!(plain.rows.len(), 99);
-    assert!(drafted.rows.len() < 40, "{:?}", drafted.rows);
+    assert_eq!(plain.passes.len(), 99);
+    assert!(drafted.passes.len() < 40, "{:?}", drafted.passes);
     let DraftCounts { drafted, accepted } = drafted.drafts;
     assert!(accepted > 59 && accepted <= drafted, "{accepted}/{drafted}");
     assert_eq!(plain.drafts, DraftCounts::default());
@@ -225,9 +197,9 @@ fn accepted_ids_are_those_that_needed_no_pass_of_their_own() {
     let run = run_chain(&work, &chain, usize::MAX);
     // The first id comes from the prompt's logits.
     let alone = run.completion_tokens - 1 - run.drafts.accepted;
-    assert_eq!(run.rows.len(), alone);
-    let rows: usize = run.rows.iter().sum();
-    assert_eq!(rows, run.rows.len() + run.drafts.drafted);
+    assert_eq!(run.passes.len(), alone);
+    let rows: usize = run.passes.iter().flatten().sum();
+    assert_eq!(rows, run.passes.len() + run.drafts.drafted);
 }
 
 #[test]
@@ -246,7 +218,9 @@ fn a_receiver_that_goes_gets_nothing_more_of_a_draft() {
 fn a_pass_over_a_draft_that_fails_ends_the_request() {
     let (work, chain) = repetitive();
     let whole = run_chain(&work, &chain, usize::MAX);
-    let fails_at = whole.rows.iter().position(|rows| *rows > 1);
+    // The prompt's pass is before these.
+    let fails_at = whole.passes.iter().position(|rows| rows[0] > 1);
+    let fails_at = fails_at.map(|pass| pass + 1);
     let chain = Chain { fails_at, ..chain };
     let run = run_chain(&work, &chain, usize::MAX);
     assert!(matches!(run.last, Err(Error::Internal { .. })));
@@ -296,6 +270,12 @@ fn request() -> impl Strategy<Value = Work> {
     )
 }
 
+/// How many rows of a prompt each pass has, and whether the request is suspended before.
+fn disturbances() -> impl Strategy<Value = Vec<(usize, bool)>> {
+    let disturbance = (1_usize..20, proptest::bool::weighted(0.2));
+    proptest::collection::vec(disturbance, 1..30)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -312,14 +292,36 @@ proptest! {
         prop_assert_eq!(drafted.last.unwrap(), Progress::Finished);
         prop_assert_eq!(&drafted.told, &plain.told);
         prop_assert_eq!(drafted.completion_tokens, plain.completion_tokens);
-        prop_assert!(drafted.steps <= plain.steps);
-        prop_assert!(plain.steps <= work.steps_max());
-        prop_assert!(plain.rows.iter().all(|rows| *rows == 1));
+        prop_assert!(drafted.passes.len() <= plain.passes.len());
+        prop_assert!(plain.passes.len() < work.completion_max.max(1));
+        prop_assert!(plain.passes.iter().flatten().all(|rows| *rows == 1));
         // What was admitted is enough, whatever is drafted.
-        let held_max = work.prompt_ids.len() + work.completion_max - 1;
+        let held_max = (work.prompt_ids.len() + work.completion_max).saturating_sub(1);
+        let held_max = held_max.max(work.prompt_ids.len());
         prop_assert!(drafted.len_max <= held_max, "{} of {held_max}", drafted.len_max);
         let rows_max = 1 + work.draft_len_max.min(DRAFT_LEN_MAX);
-        prop_assert!(drafted.rows.iter().all(|rows| *rows <= rows_max));
+        prop_assert!(drafted.passes.iter().flatten().all(|rows| *rows <= rows_max));
         prop_assert!(drafted.drafts.accepted <= drafted.drafts.drafted);
+    }
+
+    #[test]
+    fn the_result_is_the_same_however_often_it_is_suspended(
+        work in request(),
+        seed in any::<u64>(),
+        period in 0_usize..9,
+        alphabet in 1_u32..6,
+        disturbances in disturbances(),
+    ) {
+        let chain = Chain::new(seed, period, alphabet);
+        let plain = run_chain(&work, &chain, usize::MAX);
+        // Later passes are left alone, so that it comes to an end.
+        let mut disturb = |pass: usize| {
+            disturbances.get(pass).copied().unwrap_or((CHUNK_LEN, false))
+        };
+        let suspended = run_suspended(&work, &chain, usize::MAX, &mut disturb);
+        prop_assert_eq!(suspended.last.unwrap(), Progress::Finished);
+        prop_assert_eq!(suspended.completion_tokens, plain.completion_tokens);
+        // Who comes first among choices may differ, what each one says may not.
+        prop_assert_eq!(&suspended.told, &plain.told);
     }
 }

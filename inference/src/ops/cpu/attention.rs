@@ -1,10 +1,10 @@
 //! Attention over a cache of 16-bit keys and values.
 //!
-//! Keys lie in tiles of sixteen positions, dimension by dimension, so that a register holds the
-//! same element of sixteen keys and scores are never summed across lanes. Values lie position by
-//! position. Some query rows that share a key head go through the cache together; softmax is
-//! computed on the way ("online"), block by block, so scores never leave the first-level cache.
-//! Everything but what is stored is in 32 bits.
+//! The cache comes in pages. In each, keys lie in tiles of sixteen positions, dimension by
+//! dimension, so that a register holds the same element of sixteen keys and scores are never summed
+//! across lanes. Values lie position by position. Some query rows that share a key head go through
+//! the cache together, page by page; softmax is computed on the way ("online"), so scores never
+//! leave the first-level cache. Everything but what is stored is in 32 bits.
 
 #![expect(
     unsafe_code,
@@ -21,44 +21,43 @@ use super::{
     lanes::{Kernel, LANES, Lanes, dispatch, exp},
     scratch::with_scratch,
 };
+use crate::kv_cache::{PAGE_LEN, PageContent};
 
 /// Positions whose scores are held at once.
-const BLOCK: usize = 64;
+const BLOCK: usize = PAGE_LEN;
 /// Score of a position that a row does not see.
 const HIDDEN: f32 = f32::MIN;
-/// Positions of the first buffer of a sequence.
-const CAPACITY_MIN: usize = 256;
 
-/// One layer's keys and values of one sequence.
-#[derive(Debug, Default)]
-pub struct LayerKeysValues {
-    kv_heads: usize,
-    head_length: usize,
-    /// Positions that there is room for: a multiple of [`LANES`].
-    capacity: usize,
-    /// `[kv_heads, capacity / LANES, head_length, LANES]`.
-    keys: Vec<UnsafeCell<f16>>,
-    /// `[kv_heads, capacity, padded head length]`.
-    values: Vec<UnsafeCell<f16>>,
+/// What the pages of a model have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeysValuesShape {
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Elements of a key, and of a value.
+    pub head_length: usize,
+}
+
+/// Keys and values of all layers for [`PAGE_LEN`] positions.
+#[derive(Debug)]
+pub struct KeysValuesPage {
+    shape: KeysValuesShape,
+    /// For each layer and each of its heads, keys `[PAGE_LEN / LANES, head_length, LANES]`, then
+    /// values `[PAGE_LEN, padded head length]`.
+    cells: Vec<UnsafeCell<f16>>,
 }
 
 // SAFETY: shared writes are through an unsafe function only, whose callers keep writers apart from
 // each other and from readers.
-unsafe impl Sync for LayerKeysValues {}
+unsafe impl Sync for KeysValuesPage {}
 
-impl Clone for LayerKeysValues {
-    fn clone(&self) -> Self {
-        // SAFETY: nobody writes while there is a plain reference; see `write`.
-        let copy = |cells: &[UnsafeCell<f16>]| {
-            let values = cells.iter().map(|cell| unsafe { *cell.get() });
-            values.map(UnsafeCell::new).collect()
-        };
-        Self {
-            keys: copy(&self.keys),
-            values: copy(&self.values),
-            ..*self
-        }
-    }
+/// One layer's keys and values of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerKeysValues<'a> {
+    pages: &'a [&'a KeysValuesPage],
+    layer: usize,
+    shape: KeysValuesShape,
 }
 
 /// One query row of a head.
@@ -70,89 +69,105 @@ pub(super) struct Query<'a> {
     pub(super) position: usize,
 }
 
-impl LayerKeysValues {
-    /// Returns an empty cache. Buffers come with the first [`reserve`](Self::reserve).
-    pub fn new(kv_heads: usize, head_length: usize) -> Self {
-        Self {
-            kv_heads,
-            head_length,
-            ..Self::default()
-        }
-    }
-
-    /// Makes room for so many positions, doubling; what is there stays.
-    pub fn reserve(&mut self, positions: usize) {
-        if positions <= self.capacity {
-            return;
-        }
-        let old = self.capacity;
-        let capacity = positions.next_power_of_two().max(CAPACITY_MIN);
-        let padded = self.padded_length();
-        grow(
-            &mut self.keys,
-            self.kv_heads,
-            old * self.head_length,
-            capacity * self.head_length,
-        );
-        grow(
-            &mut self.values,
-            self.kv_heads,
-            old * padded,
-            capacity * padded,
-        );
-        self.capacity = capacity;
-    }
-
+impl KeysValuesShape {
     /// Memory that one position takes, in bytes.
-    pub fn position_bytes(&self) -> usize {
-        self.kv_heads * (self.head_length + self.padded_length()) * size_of::<f16>()
+    pub fn position_bytes(self) -> usize {
+        self.layers * self.kv_heads * self.head_cells() / PAGE_LEN * size_of::<f16>()
+    }
+
+    fn padded_length(self) -> usize {
+        self.head_length.next_multiple_of(LANES)
+    }
+
+    /// Values of one head in a page.
+    fn head_cells(self) -> usize {
+        PAGE_LEN * (self.head_length + self.padded_length())
+    }
+}
+
+impl PageContent for KeysValuesPage {
+    type Shape = KeysValuesShape;
+
+    fn empty(shape: &Self::Shape) -> Self {
+        let len = shape.layers * shape.kv_heads * shape.head_cells();
+        Self {
+            shape: *shape,
+            cells: bytemuck::zeroed_vec(len),
+        }
+    }
+
+    fn copy(&mut self, from: &Self, positions: usize) {
+        assert_eq!(self.shape, from.shape);
+        // Tiles of keys cannot be cut; what is behind the positions is not read.
+        debug_assert!(positions <= PAGE_LEN);
+        for (cell, from) in self.cells.iter_mut().zip(&from.cells) {
+            // SAFETY: whoever has a plain reference to a page knows that nobody writes it.
+            *cell.get_mut() = unsafe { *from.get() };
+        }
+    }
+}
+
+impl KeysValuesPage {
+    /// Returns keys and values of a head.
+    fn head(&self, layer: usize, head: usize) -> (&[UnsafeCell<f16>], &[UnsafeCell<f16>]) {
+        let len = self.shape.head_cells();
+        let start = (layer * self.shape.kv_heads + head) * len;
+        self.cells[start..start + len].split_at(PAGE_LEN * self.shape.head_length)
+    }
+}
+
+impl<'a> LayerKeysValues<'a> {
+    /// Returns a view of one layer of a sequence's pages.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn new(pages: &'a [&'a KeysValuesPage], layer: usize, shape: KeysValuesShape) -> Self {
+        assert!(layer < shape.layers);
+        debug_assert!(pages.iter().all(|page| page.shape == shape));
+        Self {
+            pages,
+            layer,
+            shape,
+        }
+    }
+
+    /// Positions that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.pages.len() * PAGE_LEN
     }
 
     /// Stores one head's key and value of one position.
     ///
     /// # Safety
-    /// The CPU has the instructions. Nobody reads the cache or writes this position of this head
-    /// meanwhile.
+    /// The CPU has the instructions. Nobody reads the position's page or writes this position of
+    /// this head meanwhile.
     ///
     /// # Panics
     /// If there is no room for the position, or a length is not the head's.
     pub(super) unsafe fn write(
-        &self,
+        self,
         set: InstructionSet,
         head: usize,
         position: usize,
         key: &[f32],
         value: &[f32],
     ) {
-        assert!(head < self.kv_heads && position < self.capacity);
-        assert!(key.len() == self.head_length && value.len() == self.head_length);
+        let length = self.shape.head_length;
+        assert!(head < self.shape.kv_heads && position < self.capacity());
+        assert!(key.len() == length && value.len() == length);
+        let (keys, values) = self.pages[position / PAGE_LEN].head(self.layer, head);
+        let position = position % PAGE_LEN;
         let (tile, lane) = (position / LANES, position % LANES);
-        let start = (head * self.capacity + tile * LANES) * self.head_length + lane;
-        let padded = self.padded_length();
+        let padded = self.shape.padded_length();
         let write = Write {
             key,
             value,
-            keys: &self.keys[start..],
-            values: &self.values[(head * self.capacity + position) * padded..][..padded],
+            keys: &keys[tile * LANES * length + lane..],
+            values: &values[position * padded..][..padded],
         };
         // SAFETY: the caller's promises.
         unsafe { dispatch(set, write) };
     }
-
-    fn padded_length(&self) -> usize {
-        self.head_length.next_multiple_of(LANES)
-    }
-}
-
-/// Gives every head's part of a buffer a new length; zeros are added.
-fn grow(cells: &mut Vec<UnsafeCell<f16>>, heads: usize, old: usize, new: usize) {
-    let mut grown = Vec::with_capacity(heads * new);
-    for head in 0..heads {
-        let kept = cells[head * old..(head + 1) * old].iter_mut();
-        grown.extend(kept.map(|cell| UnsafeCell::new(*cell.get_mut())));
-        grown.resize_with((head + 1) * new, || UnsafeCell::new(f16::ZERO));
-    }
-    *cells = grown;
 }
 
 /// Attends with rows that share a key head: `outputs[row]` becomes the values' mean, weighted by
@@ -166,18 +181,18 @@ fn grow(cells: &mut Vec<UnsafeCell<f16>>, heads: usize, old: usize, new: usize) 
 /// If rows and outputs do not fit the cache or each other.
 pub(super) unsafe fn attend(
     set: InstructionSet,
-    cache: &LayerKeysValues,
+    cache: LayerKeysValues<'_>,
     head: usize,
     queries: &[Query<'_>],
     window: Option<usize>,
     outputs: &mut [&mut [f32]],
 ) {
-    let length = cache.head_length;
+    let length = cache.shape.head_length;
     assert_eq!(queries.len(), outputs.len());
-    assert!(head < cache.kv_heads);
+    assert!(head < cache.shape.kv_heads);
     for (query, output) in queries.iter().zip(&*outputs) {
         assert!(query.values.len() == length && output.len() == length);
-        assert!(query.position < cache.capacity);
+        assert!(query.position < cache.capacity());
     }
     let call = Call {
         cache,
@@ -249,7 +264,7 @@ impl Kernel for Attend<'_, '_> {
 
 /// Where attention looks.
 struct Call<'a> {
-    cache: &'a LayerKeysValues,
+    cache: LayerKeysValues<'a>,
     head: usize,
     window: usize,
 }
@@ -273,7 +288,7 @@ struct State<'a, const ROWS: usize> {
 impl Call<'_> {
     /// Values that a pass keeps: queries and what they gather.
     fn scratch_len(&self) -> usize {
-        (self.cache.head_length + self.cache.padded_length()) * ROWS_MAX
+        (self.cache.shape.head_length + self.cache.shape.padded_length()) * ROWS_MAX
     }
 
     /// Cuts rows into passes that fit the registers.
@@ -312,7 +327,8 @@ impl Call<'_> {
         outputs: &mut [&mut [f32]],
         scratch: &mut [f32],
     ) {
-        let (length, padded) = (self.cache.head_length, self.cache.padded_length());
+        let shape = self.cache.shape;
+        let (length, padded) = (shape.head_length, shape.padded_length());
         let (transposed, gathered) = scratch.split_at_mut(length * ROWS);
         let gathered = &mut gathered[..padded * ROWS];
         gathered.fill(0.0);
@@ -340,12 +356,12 @@ impl Call<'_> {
         let mut start = first / BLOCK * BLOCK;
         while start <= last {
             let end = (start + BLOCK).min(last / LANES * LANES + LANES);
-            // SAFETY: the positions are in the cache: `last` was checked, and capacity is a
-            // multiple of LANES.
+            let (keys, values) = self.cache.pages[start / BLOCK].head(self.cache.layer, self.head);
+            // SAFETY: the positions are in this page, which has whole tiles; nobody writes it.
             unsafe {
-                self.score::<L, ROWS>(&mut state, start, end);
+                self.score::<L, ROWS>(&mut state, keys, end - start);
                 self.weigh::<L, ROWS>(&mut state, start, end);
-                self.gather::<L, ROWS>(&mut state, start, end.min(last + 1));
+                self.gather::<L, ROWS>(&mut state, values, end.min(last + 1) - start);
             }
             start = end;
         }
@@ -357,23 +373,24 @@ impl Call<'_> {
         }
     }
 
-    /// Products of all rows with the keys of whole tiles.
+    /// Products of all rows with the keys of a page's first positions, in whole tiles.
     ///
     /// # Safety
-    /// The positions are in the cache.
+    /// The CPU has the instructions; `keys` are those of a page, whose first `positions` nobody
+    /// writes.
     #[inline(always)]
     unsafe fn score<L: Lanes, const ROWS: usize>(
         &self,
         state: &mut State<'_, ROWS>,
-        start: usize,
-        end: usize,
+        keys: &[UnsafeCell<f16>],
+        positions: usize,
     ) {
-        let (cache, length) = (self.cache, self.cache.head_length);
-        let keys: *const f16 = cache.keys.as_ptr().cast();
-        for tile in (start..end).step_by(LANES) {
+        let length = self.cache.shape.head_length;
+        let keys: *const f16 = keys.as_ptr().cast();
+        for tile in (0..positions).step_by(LANES) {
             // SAFETY: the tile has `length` registers of keys, each score row room for the block.
             unsafe {
-                let mut key = keys.add((self.head * cache.capacity + tile) * length);
+                let mut key = keys.add(tile * length);
                 let mut sums = [L::splat(0.0); ROWS];
                 for query in &*state.queries {
                     let lanes = L::load_half(key);
@@ -383,7 +400,7 @@ impl Call<'_> {
                     }
                 }
                 for (sum, scores) in sums.iter().zip(&mut state.scores) {
-                    sum.store(scores.as_mut_ptr().add(tile - start));
+                    sum.store(scores.as_mut_ptr().add(tile));
                 }
             }
         }
@@ -401,7 +418,7 @@ impl Call<'_> {
         start: usize,
         end: usize,
     ) {
-        let padded = self.cache.padded_length();
+        let padded = self.cache.shape.padded_length();
         for row in 0..ROWS {
             let (first, last) = state.seen[row];
             let scores = &mut state.scores[row][..end - start];
@@ -444,28 +461,28 @@ impl Call<'_> {
         }
     }
 
-    /// Adds the values of positions, weighted.
+    /// Adds the values of a page's first positions, weighted.
     ///
     /// # Safety
-    /// The positions are in the cache.
+    /// As for [`score`](Self::score), of a page's values.
     #[inline(always)]
     unsafe fn gather<L: Lanes, const ROWS: usize>(
         &self,
         state: &mut State<'_, ROWS>,
-        start: usize,
-        end: usize,
+        values: &[UnsafeCell<f16>],
+        positions: usize,
     ) {
-        let (cache, padded) = (self.cache, self.cache.padded_length());
-        let values: *const f16 = cache.values.as_ptr().cast();
+        let padded = self.cache.shape.padded_length();
+        let values: *const f16 = values.as_ptr().cast();
         for element in (0..padded).step_by(LANES) {
             // SAFETY: every position has a padded row of values, the outputs room for one.
             unsafe {
-                let mut value = values.add((self.head * cache.capacity + start) * padded + element);
+                let mut value = values.add(element);
                 let mut sums = [L::splat(0.0); ROWS];
                 for (row, sum) in sums.iter_mut().enumerate() {
                     *sum = L::load(state.outputs.as_ptr().add(row * padded + element));
                 }
-                for position in 0..end - start {
+                for position in 0..positions {
                     let lanes = L::load_half(value);
                     value = value.add(padded);
                     for (sum, scores) in sums.iter_mut().zip(&state.scores) {
@@ -523,6 +540,11 @@ mod tests {
             .collect()
     }
 
+    fn pages(shape: KeysValuesShape, positions: usize) -> Vec<KeysValuesPage> {
+        let count = positions.div_ceil(PAGE_LEN);
+        (0..count).map(|_| KeysValuesPage::empty(&shape)).collect()
+    }
+
     fn check(set: InstructionSet, length: usize, positions: usize, rows: usize, seed: u64) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut vector = |scale: f32| -> Vec<f32> {
@@ -531,11 +553,17 @@ mod tests {
                 .collect()
         };
         let heads = 2;
-        let mut cache = LayerKeysValues::new(heads, length);
+        // Of three layers only the second is used; the others must not be touched.
+        let shape = KeysValuesShape {
+            layers: 3,
+            kv_heads: heads,
+            head_length: length,
+        };
+        let pages = pages(shape, positions);
+        let pages: Vec<&KeysValuesPage> = pages.iter().collect();
+        let cache = LayerKeysValues::new(&pages, 1, shape);
         let mut stored = vec![(Vec::new(), Vec::new()); heads];
         for position in 0..positions {
-            // Growth keeps what is there.
-            cache.reserve(position + 1);
             for (head, (keys, values)) in stored.iter_mut().enumerate() {
                 let (key, value) = (vector(1.0), vector(3.0));
                 // SAFETY: nobody else has the cache.
@@ -559,7 +587,7 @@ mod tests {
                 let mut slices: Vec<&mut [f32]> =
                     outputs.iter_mut().map(Vec::as_mut_slice).collect();
                 // SAFETY: only sets that the CPU has are tested; nobody writes.
-                unsafe { attend(set, &cache, head, &queries, window, &mut slices) };
+                unsafe { attend(set, cache, head, &queries, window, &mut slices) };
                 for (query, output) in queries.iter().zip(&outputs) {
                     let expected = expected(keys, values, query, window);
                     for (output, expected) in output.iter().zip(&expected) {
@@ -591,8 +619,14 @@ mod tests {
     #[test]
     fn the_largest_score_may_come_last_and_be_large() {
         for set in InstructionSet::available() {
-            let mut cache = LayerKeysValues::new(1, 16);
-            cache.reserve(200);
+            let shape = KeysValuesShape {
+                layers: 1,
+                kv_heads: 1,
+                head_length: 16,
+            };
+            let pages = pages(shape, 200);
+            let pages: Vec<&KeysValuesPage> = pages.iter().collect();
+            let cache = LayerKeysValues::new(&pages, 0, shape);
             for position in 0..200 {
                 let key = vec![position as f32; 16];
                 // SAFETY: nobody else has the cache.
@@ -604,7 +638,7 @@ mod tests {
             };
             let mut output = [0.0; 16];
             // SAFETY: the set is available; nobody writes.
-            unsafe { attend(set, &cache, 0, &[query], None, &mut [&mut output]) };
+            unsafe { attend(set, cache, 0, &[query], None, &mut [&mut output]) };
             assert!(
                 output.iter().all(|value| (value - 199.0).abs() < 1e-3),
                 "{output:?}"

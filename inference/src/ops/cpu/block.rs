@@ -122,7 +122,7 @@ pub fn transformer_block(
     pool: &Pool,
     block: &BlockWeights<'_>,
     rows: Rows<'_>,
-    caches: &[&LayerKeysValues],
+    caches: &[LayerKeysValues<'_>],
     hidden: &mut [f32],
 ) {
     set.assert_available();
@@ -227,7 +227,7 @@ struct Pass<'a> {
     set: InstructionSet,
     block: &'a BlockWeights<'a>,
     rows: Rows<'a>,
-    caches: &'a [&'a LayerKeysValues],
+    caches: &'a [LayerKeysValues<'a>],
     count: usize,
     hidden: SharedMatrix<'a>,
     queries_keys_values: SharedMatrix<'a>,

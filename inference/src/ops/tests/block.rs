@@ -14,12 +14,15 @@ use rand_chacha::ChaCha8Rng;
 use super::stored::Stored;
 use crate::{
     gguf::TensorType,
-    kv_cache::KvCache,
+    kv_cache::{DeviceLayer, PagePool},
     layers::{
         Activation, Attention, Block, FeedForward, Linear, Positions, RmsNorm, RopeScaling,
         RotaryEmbedding, Vector,
     },
-    ops::cpu::{InstructionSet, LayerKeysValues, RowSpan, pool::Pool, transformer_block},
+    ops::cpu::{
+        InstructionSet, KeysValuesPage, KeysValuesShape, LayerKeysValues, RowSpan, pool::Pool,
+        transformer_block,
+    },
 };
 
 /// What a block is like.
@@ -132,21 +135,31 @@ impl Shape {
         inputs: &[Vec<f32>],
     ) -> Vec<Vec<f32>> {
         let pool = Pool::new(threads).unwrap();
-        let empty = LayerKeysValues::new(self.kv_heads, self.head_length);
-        let mut caches = vec![(empty, 0); inputs.len()];
+        let shape = KeysValuesShape {
+            layers: 1,
+            kv_heads: self.kv_heads,
+            head_length: self.head_length,
+        };
+        let pages: PagePool<KeysValuesPage> = PagePool::new(shape, usize::MAX);
+        let mut caches = vec![pages.table(); inputs.len()];
         let mut results = vec![Vec::new(); inputs.len()];
         for pass in passes {
             let mut hidden = Vec::new();
             let mut spans = Vec::new();
             for &(sequence, rows) in pass {
-                let (cache, len) = &mut caches[sequence];
-                cache.reserve(*len + rows);
-                let values = &inputs[sequence][*len * self.width..][..rows * self.width];
+                let cache = &mut caches[sequence];
+                cache.reserve(rows).unwrap();
+                let len = cache.len();
+                let values = &inputs[sequence][len * self.width..][..rows * self.width];
                 hidden.extend_from_slice(values);
-                spans.push((*len, rows));
-                *len += rows;
+                spans.push((len, rows));
             }
-            let layers: Vec<_> = pass.iter().map(|span| &caches[span.0].0).collect();
+            let pages = pass.iter().map(|span| caches[span.0].contents().collect());
+            let pages: Vec<Vec<_>> = pages.collect();
+            let layers = pages
+                .iter()
+                .map(|pages| LayerKeysValues::new(pages, 0, shape));
+            let layers: Vec<_> = layers.collect();
             let positions = self.positions(&spans);
             let weights = block.on_host().unwrap();
             transformer_block(
@@ -159,6 +172,7 @@ impl Shape {
             );
             let mut rest = hidden.as_slice();
             for &(sequence, rows) in pass {
+                caches[sequence].advance(rows);
                 let (own, others) = rest.split_at(rows * self.width);
                 results[sequence].extend_from_slice(own);
                 rest = others;
@@ -169,7 +183,7 @@ impl Shape {
 
     /// The same by the layers, in burn's operations.
     fn by_steps(&self, block: &Block, spans: &[usize], inputs: &[Vec<f32>]) -> Vec<Vec<f32>> {
-        let mut caches = vec![KvCache::on_device(1); inputs.len()];
+        let mut caches = vec![DeviceLayer::default(); inputs.len()];
         let mut results = vec![Vec::new(); inputs.len()];
         let mut start = 0;
         for &rows in spans {
@@ -178,7 +192,7 @@ impl Shape {
             let count = inputs.len() * rows;
             let data = TensorData::new(values, [count, self.width]);
             let hidden = Tensor::<2>::from_data(data, &Device::flex());
-            let mut layers: Vec<_> = caches.iter_mut().map(|cache| cache.layer(0)).collect();
+            let mut layers: Vec<_> = caches.iter_mut().collect();
             let positions = self.positions(&vec![(start, rows); inputs.len()]);
             let output = block.forward_by_steps(hidden, &positions, &mut layers);
             let output = output.into_data().try_to_vec::<f32>().unwrap();
