@@ -238,8 +238,8 @@ impl Default for InferenceConfig {
         Self {
             backend: Backend::Auto,
             threads: 0,
-            running_max: 4,
-            queue_len_max: 64,
+            running_max: 32,
+            queue_len_max: 256,
             memory_budget: load::default_memory_budget(),
             idle_unload: Duration::from_secs(300),
             context_length_max: 8192,

@@ -14,6 +14,7 @@ pub mod config;
 pub mod data_dir;
 pub mod files;
 pub mod identity;
+pub mod machine;
 pub mod models;
 pub mod server;
 pub mod services;

@@ -27,6 +27,7 @@ use crate::{
     error::NodeError,
     files,
     identity::{AdminKey, NodeIdentity},
+    machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::readiness::{Readiness, ReadyState},
@@ -143,8 +144,12 @@ impl Node {
             }
         };
         let ready_forever = async {
-            self.become_ready().await?;
-            pending::<Result<(), NodeError>>().await
+            // Watched first: what is loaded at the start must find room too.
+            let watching = async {
+                watch_memory(self.engine.clone()).await;
+                Ok(())
+            };
+            tokio::try_join!(watching, self.become_ready()).map(|_| ())
         };
         let outcome = tokio::select! {
             biased;

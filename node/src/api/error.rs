@@ -291,6 +291,10 @@ impl From<LlmError> for ApiError {
                 retry_after: Some(retry_after),
                 ..Self::new(code, words)
             },
+            LlmError::Engine(Engine::DeadlineTooSoon { expected }) => Self {
+                retry_after: Some(expected),
+                ..Self::new(code, words)
+            },
             LlmError::Engine(Engine::ShuttingDown) => Self {
                 retry_after: Some(RETRY_WHEN_NOT_READY),
                 ..Self::new(code, "the node is stopping; retry once it is back")

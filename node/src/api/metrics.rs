@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aither_inference::engine::EngineStatus;
+use aither_inference::engine::{CacheCounts, EngineStatus, WAIT_BOUNDS};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{Method, StatusCode, header},
@@ -190,11 +190,44 @@ fn write_engine(status: &EngineStatus, out: &mut String) {
         help,
         resident,
     );
+    single(
+        out,
+        "aither_inference_memory_limit_bytes",
+        "gauge",
+        "What models may take: the budget, or less where the machine is short of memory",
+        status.memory_limit_bytes,
+    );
+    write_cache(status, out);
+    write_waits(status, out);
+    write_engine_counters(status, out);
+}
+
+fn write_engine_counters(status: &EngineStatus, out: &mut String) {
     let counters = [
         (
             "aither_inference_prompt_tokens_total",
-            "Prompt tokens evaluated",
+            "Prompt tokens of requests",
             status.prompt_tokens_total,
+        ),
+        (
+            "aither_inference_cached_prompt_tokens_total",
+            "Prompt tokens that needed no evaluation",
+            status.cached_tokens_total,
+        ),
+        (
+            "aither_inference_passes_total",
+            "Passes over a model",
+            status.passes_total,
+        ),
+        (
+            "aither_inference_rows_total",
+            "Rows in passes: by passes this is the batch size",
+            status.rows_total,
+        ),
+        (
+            "aither_inference_suspended_total",
+            "Requests that gave back what was evaluated, for want of memory",
+            status.suspended_total,
         ),
         (
             "aither_inference_completion_tokens_total",
@@ -225,6 +258,68 @@ fn write_engine(status: &EngineStatus, out: &mut String) {
     for (name, help, value) in counters {
         single(out, name, "counter", help, value);
     }
+    single(
+        out,
+        "aither_inference_pass_seconds_total",
+        "counter",
+        "Time in passes",
+        status.pass_time_total.as_secs_f64(),
+    );
+}
+
+fn write_cache(status: &EngineStatus, out: &mut String) {
+    let mut gauge = |name: &str, help: &str, value: fn(&CacheCounts) -> usize| {
+        head(out, name, "gauge", help);
+        for model in &status.loaded {
+            let (label, value) = (label_value(&model.name), value(&model.cache));
+            line(out, &format!("{name}{{model=\"{label}\"}} {value}"));
+        }
+    };
+    gauge(
+        "aither_inference_cache_pages",
+        "Pages of the cache in memory",
+        |cache| cache.pages,
+    );
+    gauge(
+        "aither_inference_cache_idle_pages",
+        "Pages that are kept for requests to come",
+        |cache| cache.pages_idle,
+    );
+    gauge(
+        "aither_inference_cache_pages_max",
+        "Pages that there is room for",
+        |cache| cache.pages_max,
+    );
+}
+
+fn write_waits(status: &EngineStatus, out: &mut String) {
+    let name = "aither_inference_wait_seconds";
+    let help = "Time from a request's admission to its start, by the class of its priority";
+    head(out, name, "histogram", help);
+    for waits in &status.waits {
+        let class = waits.class;
+        let mut cumulative = 0;
+        let bounds = WAIT_BOUNDS
+            .iter()
+            .map(|bound| bound.as_secs_f64().to_string());
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(waits.counts) {
+            cumulative += count;
+            let labels = format!("class=\"{class}\",le=\"{bound}\"");
+            line(out, &format!("{name}_bucket{{{labels}}} {cumulative}"));
+        }
+        let sum = waits.sum.as_secs_f64();
+        line(out, &format!("{name}_sum{{class=\"{class}\"}} {sum}"));
+        line(
+            out,
+            &format!("{name}_count{{class=\"{class}\"}} {cumulative}"),
+        );
+    }
+}
+
+/// Text as the value of a label.
+fn label_value(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    escaped.replace('\n', "\\n")
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {

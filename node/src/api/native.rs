@@ -26,6 +26,7 @@ use super::{
     native_types::{
         Answer, ChatBody, CommonBody, Delta, Explanation, GenerateBody, MessageBody, common_of,
     },
+    openai_chat::timings_of,
     request_id::RequestId,
     stream::{self, Encoder, X_AITHER_COST, push_event},
 };
@@ -276,6 +277,8 @@ impl Reply {
             model: self.model.clone(),
             tokens_used: stats.prompt_tokens + stats.completion_tokens,
             prompt_tokens: stats.prompt_tokens,
+            cached_tokens: stats.cached_tokens,
+            timings: timings_of(stats),
             completion_tokens: stats.completion_tokens,
             latency_ms: u64::try_from(self.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
             cost_tokens: 0.0,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::OneOrMany;
+use super::{extract::OneOrMany, openai_types::Timings};
 
 /// `POST /v1/llm/generate`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -106,8 +106,12 @@ pub(super) struct Answer {
     pub(super) tokens_used: usize,
     /// Length of the prompt in model tokens.
     pub(super) prompt_tokens: usize,
+    /// Of the prompt, what needed no evaluation because another request had begun alike.
+    pub(super) cached_tokens: usize,
     /// Length of the answer in model tokens.
     pub(super) completion_tokens: usize,
+    /// Where the time went.
+    pub(super) timings: Timings,
     /// From the request's arrival to the answer's end.
     pub(super) latency_ms: u64,
     /// What was charged.

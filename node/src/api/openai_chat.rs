@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`, as OpenAI's clients know it; and what both completion routes share.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aither_inference::request::{
     ChatMessage, GenerateRequest, GenerationStats, Prompt, SamplingParams, TokenLogprob,
@@ -19,7 +19,8 @@ use super::{
     native::{check_messages, resolve},
     openai_types::{
         Alternative, ChatChoice, ChatLogprob, ChatLogprobs, ChatRequest, ChunkChoice, Completion,
-        Content, MessageAnswer, MessageDelta, MessageRequest, OpenAiError, Usage,
+        Content, MessageAnswer, MessageDelta, MessageRequest, OpenAiError, PromptTokensDetails,
+        Timings, Usage,
     },
     request_id::RequestId,
     stream::{self, Encoder, X_AITHER_COST, finish_word, json_logprob, push_event},
@@ -303,6 +304,21 @@ pub(super) fn usage_of(stats: &GenerationStats) -> Usage {
         prompt_tokens: stats.prompt_tokens,
         completion_tokens: stats.completion_tokens,
         total_tokens: stats.prompt_tokens + stats.completion_tokens,
+        prompt_tokens_details: PromptTokensDetails {
+            cached_tokens: stats.cached_tokens,
+        },
+        timings: timings_of(stats),
+    }
+}
+
+/// Times to a hundredth of a millisecond.
+pub(super) fn timings_of(stats: &GenerationStats) -> Timings {
+    let ms = |time: Duration| (time.as_secs_f64() * 1e5).round() / 100.0;
+    Timings {
+        queue_ms: ms(stats.queue_time),
+        load_ms: ms(stats.load_time),
+        prefill_ms: ms(stats.prefill_time),
+        decode_ms: ms(stats.decode_time),
     }
 }
 

@@ -191,6 +191,30 @@ pub(super) struct Usage {
     pub(super) completion_tokens: usize,
     /// Together.
     pub(super) total_tokens: usize,
+    /// Of the prompt.
+    pub(super) prompt_tokens_details: PromptTokensDetails,
+    /// Where the time went.
+    pub(super) timings: Timings,
+}
+
+/// Parts of a prompt.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct PromptTokensDetails {
+    /// That needed no evaluation, because another request had begun alike.
+    pub(super) cached_tokens: usize,
+}
+
+/// Where a request's time went, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct Timings {
+    /// Waiting for a place.
+    pub(super) queue_ms: f64,
+    /// Waiting for the model to load.
+    pub(super) load_ms: f64,
+    /// Evaluating the prompt.
+    pub(super) prefill_ms: f64,
+    /// Generating.
+    pub(super) decode_ms: f64,
 }
 
 /// A choice of a chat.

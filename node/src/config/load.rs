@@ -17,7 +17,7 @@ use figment::{
 };
 
 use super::{Config, check};
-use crate::files;
+use crate::{files, machine::Memory};
 
 /// Begins every variable that is read.
 pub const ENV_PREFIX: &str = "AITHER_";
@@ -110,20 +110,10 @@ pub fn default_data_dir() -> PathBuf {
 
 /// Returns half of this machine's memory: the other half is for what else runs on it.
 pub fn default_memory_budget() -> u64 {
-    let Ok(mut system) = sysinfo::System::new() else {
-        return MEMORY_BUDGET_FALLBACK;
-    };
-    system.refresh_memory();
-    // A container's limit is what counts where there is one.
-    let limit = system
-        .cgroup_limits()
-        .map(|limits| limits.total_memory)
-        .filter(|total| *total > 0);
-    let total = limit.unwrap_or(u64::MAX).min(system.total_memory());
-    match total {
-        0 => MEMORY_BUDGET_FALLBACK,
+    match Memory::new() {
+        None => MEMORY_BUDGET_FALLBACK,
         // Whole mebibytes read better.
-        total => (total / 2) & !((1 << 20) - 1),
+        Some(memory) => (memory.total_bytes() / 2) & !((1 << 20) - 1),
     }
 }
 

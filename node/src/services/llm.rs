@@ -76,7 +76,11 @@ impl LlmError {
                 Engine::InvalidRequest { .. } | Engine::ChatTemplate { .. } => {
                     ErrorCode::ValidationFailed
                 }
-                Engine::QueueFull { .. } => ErrorCode::Overloaded,
+                Engine::QueueFull { .. }
+                | Engine::DeadlineTooSoon { .. }
+                | Engine::CacheFull(_)
+                | Engine::MachineMemoryShort { .. } => ErrorCode::Overloaded,
+                Engine::DeadlineExceeded => ErrorCode::TimedOut,
                 Engine::OutOfMemory { .. } => ErrorCode::InsufficientStorage,
                 Engine::UnsupportedModel { .. } | Engine::BackendUnavailable { .. } => {
                     ErrorCode::NotAvailable
@@ -383,6 +387,7 @@ fn sink_for(sender: &mpsc::Sender<GenerationEvent>, first_choice: usize) -> Even
 
 fn add_stats(sum: &mut GenerationStats, stats: &GenerationStats) {
     sum.prompt_tokens += stats.prompt_tokens;
+    sum.cached_tokens += stats.cached_tokens;
     sum.completion_tokens += stats.completion_tokens;
     sum.drafted_tokens += stats.drafted_tokens;
     sum.accepted_tokens += stats.accepted_tokens;
