@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Measures serving beside llama.cpp: same file, threads and requests, in turns.
+
+Run through scripts/bench-serving.sh, which builds our node first. Every server is started once and
+left idle while another is measured. What is compared: tokens a second of all clients together, the
+time between two tokens of one answer, the time to the first token with and without a shared
+beginning, and what HTTP and scheduling cost beside the bare engine.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import environment
+import load
+from compare import commit, count, machine, processor_times, stolen_share
+from models import MODELS, PUBLISHED, Failure, Files, run, say
+from report import table
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+# Words that tokenizers make about one token each of.
+WORDS = [
+    *("the", "of", "and", "to", "in", "is", "was", "for", "on", "that", "by", "with", "from", "at"),
+    *("as", "it", "his", "are", "which", "this", "be", "or", "had", "not", "were", "one", "all"),
+    *("two", "has", "their", "first", "also", "after", "new", "who", "time", "been", "other"),
+]
+
+PROMPT_TOKENS = 256
+ANSWER_TOKENS = 64
+PREFIX_TOKENS = 1000
+START_SECONDS = 120
+
+
+def words(count: int, salt: int) -> str:
+    """A text of about so many tokens; another salt makes another text from its first word on."""
+    return " ".join(
+        WORDS[(salt * 7 + index * (salt % 11 + 1)) % len(WORDS)] for index in range(count)
+    )
+
+
+class Server:
+    """A server process, and how it is asked."""
+
+    def __init__(self, name: str, command: list, port: int, env: "dict | None" = None):
+        self.name, self.port = name, port
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed with the server
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdout=self.log, stderr=self.log, env=env
+        )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise Failure(f"{self.name} ended: {self.tail()}")
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/v1/models").close()
+                return
+            time.sleep(0.1)
+        raise Failure(f"{self.name} is not ready after {START_SECONDS} s: {self.tail()}")
+
+    def tail(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")[-2000:]
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_unused) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.log.close()
+
+
+def body(prompt: str, max_tokens: int) -> dict:
+    return {
+        "model": "bench",
+        "prompt": prompt,
+        "max_tokens": max_tokens,
+        "temperature": 0.8,
+        "seed": 1,
+        "stream_options": {"include_usage": True},
+    }
+
+
+class Salts:
+    """Numbers that are not used twice, so that no server has seen a prompt before."""
+
+    def __init__(self):
+        self.last = 0
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
+def measure_clients(server: Server, clients: int, rounds: int, salts: Salts) -> dict:
+    """All clients at once, each with prompts of its own."""
+    rates, gaps, firsts = [], [], []
+    for number in range(rounds + 1):
+        bodies = [[body(words(PROMPT_TOKENS, salts.next()), ANSWER_TOKENS)] for _ in range(clients)]
+        answers, took = asyncio.run(load.together(server.port, bodies))
+        if number == 0:
+            continue
+        tokens = sum(answer.completion_tokens for answer in answers)
+        rates.append(tokens / took)
+        gaps += [gap for answer in answers for gap in answer.gaps()]
+        firsts += [answer.first for answer in answers]
+    return {
+        "tokens_per_second": statistics.median(rates),
+        "gap_p50": load.percentile(gaps, 0.5),
+        "gap_p99": load.percentile(gaps, 0.99),
+        "first_p50": load.percentile(firsts, 0.5),
+        "first_p99": load.percentile(firsts, 0.99),
+    }
+
+
+def measure_prefix(server: Server, rounds: int, salts: Salts) -> dict:
+    """Time to the first token of a long prompt, cold, and once its beginning was seen."""
+    cold, warm = [], []
+    for _ in range(rounds):
+        prefix = words(PREFIX_TOKENS, salts.next())
+        for times, end in [(cold, " What is this?"), (warm, " Who wrote that?")]:
+            answer = asyncio.run(load.ask(server.port, body(prefix + end, 4)))
+            times.append(answer.first)
+    return {"cold": statistics.median(cold), "warm": statistics.median(warm)}
+
+
+def measure_alone(server: Server, rounds: int, salts: Salts) -> dict:
+    """One client after another: tokens per second after the first."""
+    rates = []
+    for _ in range(rounds):
+        answer = asyncio.run(load.ask(server.port, body(words(32, salts.next()), 128)))
+        gaps = answer.gaps()
+        rates.append((answer.completion_tokens - 1) / sum(gaps))
+    return {"tokens_per_second": statistics.median(rates)}
+
+
+def measure_engine(bench: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> dict:
+    """The same without HTTP and scheduling: decoding of one sequence, and of several."""
+    command = [str(bench), str(model), "--threads", str(threads)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+
+        def ask(line: str) -> float:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            found = json.loads(process.stdout.readline())
+            return found["positions"] / found["ms"] * 1e3
+
+        results = {}
+        for name, line in [("alone", "decode 128"), ("8", "rows 8 64"), ("32", "rows 32 64")]:
+            ask(line)
+            results[name] = statistics.median(ask(line) for _ in range(rounds))
+        process.stdin.close()
+    return results
+
+
+def start_servers(options, python: pathlib.Path, model: pathlib.Path, stack) -> "list[Server]":
+    data = stack.enter_context(tempfile.TemporaryDirectory())
+    command = [options.node, "run", "--data-dir", data, "--http", f"127.0.0.1:{options.port}"]
+    command += ["--model", f"bench={model}", "--threads", options.threads]
+    servers = [stack.enter_context(Server("aither-node", command, options.port))]
+    port = options.port + 1
+    command = [python, "-m", "llama_cpp.server", "--model", model, "--port", port]
+    command += ["--n_threads", options.threads, "--n_threads_batch", options.threads]
+    # Unless told otherwise it breaks an answer off when somebody else asks.
+    command += ["--n_ctx", "2048", "--verbose", "False", "--interrupt_requests", "False"]
+    servers.append(stack.enter_context(Server("llama_cpp.server", command, port)))
+    if options.llama_server:
+        port = options.port + 2
+        command = [options.llama_server, "-m", model, "--port", port, "-t", options.threads]
+        command += ["-tb", options.threads, "-np", "32", "-c", 32 * 1024, "--no-webui"]
+        servers.append(stack.enter_context(Server("llama-server", command, port)))
+    return servers
+
+
+def compare(options) -> dict:
+    options.work.mkdir(parents=True, exist_ok=True)
+    python = options.python or environment.set_up(options.work, "native", "")
+    if not options.python:
+        run(
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                f"llama-cpp-python[server]=={environment.LLAMA_VERSION}",
+            ],
+            "installing llama_cpp.server",
+        )
+    files = Files(
+        options.work / "models",
+        python,
+        options.threads,
+        {"smollm2": options.smollm2, "gemma3": None},
+    )
+    model = files.get(MODELS["smollm2"], PUBLISHED)
+    before = processor_times()
+    salts = Salts()
+    outcome = {"machine": machine(), "commit": commit(), "threads": options.threads, "servers": {}}
+    with contextlib.ExitStack() as stack:
+        servers = start_servers(options, python, model, stack)
+        results = {server.name: {} for server in servers}
+        for server in servers:
+            own = results[server.name]
+            own["alone"] = measure_alone(server, options.rounds, salts)
+            say(f"{server.name}: one client {own['alone']['tokens_per_second']:.0f} tokens/s")
+            own["prefix"] = measure_prefix(server, options.rounds, salts)
+            say(f"{server.name}: first token {own['prefix']}")
+        for clients in (8, 32):
+            for server in servers:
+                found = measure_clients(server, clients, options.rounds, salts)
+                results[server.name][str(clients)] = found
+                say(f"{server.name}: {clients} clients {found}")
+    outcome["servers"] = results
+    outcome["engine"] = measure_engine(options.bench, model, options.threads, options.rounds)
+    outcome["stolen_share"] = stolen_share(before)
+    return outcome
+
+
+def markdown(outcome: dict) -> str:
+    rows = [
+        [
+            "server",
+            "1 client",
+            "8 clients",
+            "gap p99",
+            "32 clients",
+            "gap p99",
+            "first, cold",
+            "first, prefix known",
+        ]
+    ]
+    for name, found in outcome["servers"].items():
+        rows.append(
+            [
+                name,
+                f"{found['alone']['tokens_per_second']:.0f}",
+                f"{found['8']['tokens_per_second']:.0f}",
+                f"{found['8']['gap_p99'] * 1e3:.0f} ms",
+                f"{found['32']['tokens_per_second']:.0f}",
+                f"{found['32']['gap_p99'] * 1e3:.0f} ms",
+                f"{found['prefix']['cold'] * 1e3:.0f} ms",
+                f"{found['prefix']['warm'] * 1e3:.0f} ms",
+            ]
+        )
+    engine = outcome["engine"]
+    rows.append(
+        [
+            "the engine alone",
+            f"{engine['alone']:.0f}",
+            f"{engine['8']:.0f}",
+            "",
+            f"{engine['32']:.0f}",
+            "",
+            "",
+            "",
+        ]
+    )
+    return table(rows)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench-serving.sh", description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add("--rounds", type=count, default=3, help="rounds of each workload (default 3)")
+    add("--threads", type=count, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    add("--port", type=int, default=18200, help="the first of three ports (default 18200)")
+    add("--json", type=pathlib.Path, metavar="FILE", help="write the figures there")
+    add("--work", type=pathlib.Path, help="where llama.cpp and the model are kept")
+    add("--python", type=pathlib.Path, help="an interpreter that has llama-cpp-python[server]")
+    add("--llama-server", type=pathlib.Path, help="llama.cpp's own server, to be measured too")
+    add("--smollm2", type=pathlib.Path, metavar="FILE", help="the model, not to be fetched")
+    add("--node", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    add("--bench", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.work = (options.work or ROOT / "target/bench").resolve()
+    return options
+
+
+def main() -> int:
+    options = parse()
+    try:
+        outcome = compare(options)
+    except (Failure, load.Failed, OSError) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(outcome, indent=1) + "\n")
+    print(markdown(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
