@@ -92,6 +92,20 @@ impl Backend {
         &self.description
     }
 
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Runs work whose operations on the CPU share threads of their own, so many with this one.
+    /// They end with it.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub fn run_apart<R>(&self, threads: usize, work: impl FnOnce() -> R) -> Result<R> {
+        Ok(pool(threads)?.install(work))
+    }
+
     /// Runs work whose operations on the CPU share the backend's threads. This thread is one of
     /// them.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {

@@ -18,7 +18,7 @@ use std::{
 use crate::{
     backend::Backend,
     error::{Error, Result},
-    generate::DRAFT_LEN_MAX,
+    generate::{DRAFT_LEN_MAX, Work},
     kv_cache::PAGE_LEN,
     request::{GenerateRequest, GenerationEvent, GenerationStats},
 };
@@ -41,7 +41,7 @@ use self::{
     catalogue::{Catalogue, Registered},
     job::{Job, Preload},
     model::{Loader, ModelLoader},
-    residency::{ModelId, Residency},
+    residency::{CacheNeed, ModelId, Residency},
     schedule::{Limits, PROMPT_ROWS_MAX, Refusal, Schedule, Terms},
     state::{Phase, State},
     waits::WaitsByClass,
@@ -255,10 +255,8 @@ impl Engine {
         let (weight, priority, deadline) = (request.weight, request.priority, request.deadline);
         let work = admission::prepare(request, &registered, &text, self.shared().draft_len_max())?;
         let (prompt_len, completion_max) = (work.prompt_ids.len(), work.completion_max);
-        let cache_bytes = registered.cache_bytes(prompt_len + PAGE_LEN, 1);
-        let cache_bytes_max = registered.cache_bytes(prompt_len + completion_max, work.choices);
-        let cache_bytes = cache_bytes.min(cache_bytes_max);
-        self.check_memory(&registered, cache_bytes_max)?;
+        let cache = self.cache_need(&registered, &work);
+        self.check_memory(&registered, cache.bytes_max)?;
         let chunks = prompt_len.div_ceil(PROMPT_ROWS_MAX);
         let terms = Terms {
             model: registered.id,
@@ -273,8 +271,7 @@ impl Engine {
             registered,
             text,
             work,
-            cache_bytes,
-            cache_bytes_max,
+            cache,
             keep_alive,
             priority,
             sink,
@@ -441,6 +438,27 @@ impl Engine {
         match refusal {
             Refusal::Full { retry_after } => Error::QueueFull { retry_after },
             Refusal::TooLate { expected } => Error::DeadlineTooSoon { expected },
+        }
+    }
+
+    /// What a request needs of the cache.
+    fn cache_need(&self, registered: &Registered, work: &Work) -> CacheNeed {
+        let prompt_len = work.prompt_ids.len();
+        let len_max = prompt_len + work.completion_max;
+        if self.shared().is_gpu {
+            // There sequences do not share, nor give anything back while they run.
+            let bytes_max = registered.buffer_bytes(len_max, work.choices);
+            return CacheNeed {
+                bytes: bytes_max,
+                bytes_max,
+            };
+        }
+        // A page more for each: while it is copied there are two of it.
+        let bytes_max = registered.page_bytes(len_max + PAGE_LEN, work.choices);
+        let bytes = registered.page_bytes(prompt_len + PAGE_LEN, 1);
+        CacheNeed {
+            bytes: bytes.min(bytes_max),
+            bytes_max,
         }
     }
 

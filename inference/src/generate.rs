@@ -1,8 +1,9 @@
 //! One running request as a machine: prompt in, text out.
 //!
-//! It says what it wants evaluated next ([`Generation::want`]), plans its part of a pass
-//! ([`Generation::plan`]) and takes the logits that come of it ([`Generation::take`]). So whoever
-//! drives it puts several requests into one pass, and decides between passes who comes next.
+//! It takes over what others have evaluated ([`Generation::catch_up`]), says what it wants
+//! evaluated next ([`Generation::want`]), plans its part of a pass ([`Generation::plan`]) and takes
+//! the logits that come of it ([`Generation::take`]). So whoever drives it puts several requests
+//! into one pass, and decides between passes who comes next.
 //! Choices part when the prompt is evaluated, and share what they have seen of it.
 //!
 //! A request may be suspended at any time: it forgets what was evaluated, keeps what was said, and
@@ -16,7 +17,12 @@
 //!
 //! The machine sees a model only as [`Decoder`], a vocabulary only as [`Vocabulary`].
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     engine::Flow,
@@ -180,6 +186,8 @@ struct Branch {
     sequence: Option<SequenceId>,
     ids: Vec<u32>,
     evaluated: usize,
+    /// The most that it ever was.
+    evaluated_max: usize,
     /// Ids in the pass that is planned.
     planned: usize,
 }
@@ -258,6 +266,19 @@ impl Generation {
         }
     }
 
+    /// Takes over what others have evaluated meanwhile of what is behind.
+    pub(crate) fn catch_up(&mut self, decoder: &mut dyn Decoder) {
+        match &mut self.phase {
+            Phase::Prefill(branch) => self.cached_tokens += branch.catch_up(decoder),
+            Phase::Decode(choices) => {
+                let behind = choices.iter_mut().map(|choice| &mut choice.branch);
+                for branch in behind.filter(|branch| branch.pending() > 1) {
+                    branch.catch_up(decoder);
+                }
+            }
+        }
+    }
+
     /// What is to be evaluated before anything can be said.
     pub(crate) fn want(&self) -> Want {
         match &self.phase {
@@ -284,8 +305,6 @@ impl Generation {
         let mut parts = Vec::new();
         let choices = match &mut self.phase {
             Phase::Prefill(branch) => {
-                let known = branch.catch_up(decoder);
-                self.cached_tokens += known;
                 parts.extend(branch.plan(decoder, rows_max));
                 return parts;
             }
@@ -295,7 +314,6 @@ impl Generation {
             let mut left = rows_max;
             let behind = choices.iter_mut().map(|choice| &mut choice.branch);
             for branch in behind.filter(|branch| branch.pending() > 1) {
-                branch.catch_up(decoder);
                 parts.extend(branch.plan(decoder, left));
                 left -= branch.planned;
             }
@@ -377,7 +395,14 @@ impl Generation {
         let pages = |branch: &Branch| branch.ids.len() / PAGE_LEN + 1;
         match &self.phase {
             Phase::Prefill(branch) => pages(branch),
-            Phase::Decode(choices) => choices.iter().map(|choice| pages(&choice.branch)).sum(),
+            Phase::Decode(choices) => {
+                // Of the prompt's pages there is one for all choices.
+                let shared = self.work.prompt_ids.len() / PAGE_LEN;
+                let own = choices
+                    .iter()
+                    .map(|choice| pages(&choice.branch).saturating_sub(shared));
+                own.fold(shared, usize::saturating_add)
+            }
         }
     }
 
@@ -419,41 +444,55 @@ impl Generation {
             return Err(defect("decoding before the prompt"));
         };
         let mut choices = std::mem::take(choices);
-        let mut outcome = Ok(Progress::Decoding);
+        let mut outcome = Ok(Ok(Progress::Decoding));
         choices.retain_mut(|choice| {
-            if choice.branch.pending() > 0 || !matches!(outcome, Ok(Progress::Decoding)) {
+            if choice.branch.pending() > 0 || !matches!(outcome, Ok(Ok(Progress::Decoding))) {
                 return true;
             }
-            match self.grow_by_draft(choice, decoder, logits, emit) {
-                Ok(Grown::By(_)) => true,
-                Ok(Grown::Ended(reason)) => {
-                    choice.branch.end(decoder);
-                    let done = GenerationEvent::ChoiceDone {
-                        choice: choice.index,
-                        finish_reason: reason,
-                    };
-                    if emit(done) == Flow::Cancel {
-                        outcome = Ok(Progress::Cancelled);
-                    }
-                    false
-                }
-                Ok(Grown::Cancelled) => {
-                    outcome = Ok(Progress::Cancelled);
-                    true
-                }
-                Err(error) => {
-                    outcome = Err(error);
-                    true
-                }
-            }
+            // A receiver that panics must not take the choices along: their sequences would stay.
+            let step = || self.step(choice, decoder, logits, emit);
+            let (is_over, progress) = match catch_unwind(AssertUnwindSafe(step)) {
+                Ok(Ok((is_over, progress))) => (is_over, Ok(Ok(progress))),
+                Ok(Err(error)) => (false, Ok(Err(error))),
+                Err(panic) => (false, Err(panic)),
+            };
+            outcome = progress;
+            !is_over
         });
         // Nothing is left to cancel after the last choice.
-        let is_finished = choices.is_empty() && outcome.is_ok();
+        let is_finished = choices.is_empty();
         self.phase = Phase::Decode(choices);
-        if is_finished {
-            return Ok(Progress::Finished);
+        match outcome {
+            Ok(Ok(_)) if is_finished => Ok(Progress::Finished),
+            Ok(outcome) => outcome,
+            Err(panic) => resume_unwind(panic),
         }
-        outcome
+    }
+
+    /// Lets a choice grow; returns whether it is over, and whether the others go on.
+    fn step(
+        &mut self,
+        choice: &mut Choice,
+        decoder: &mut dyn Decoder,
+        logits: &mut dyn Iterator<Item = &[f32]>,
+        emit: &mut dyn FnMut(GenerationEvent) -> Flow,
+    ) -> Result<(bool, Progress)> {
+        match self.grow_by_draft(choice, decoder, logits, emit)? {
+            Grown::By(_) => Ok((false, Progress::Decoding)),
+            Grown::Cancelled => Ok((false, Progress::Cancelled)),
+            Grown::Ended(reason) => {
+                choice.branch.end(decoder);
+                let done = GenerationEvent::ChoiceDone {
+                    choice: choice.index,
+                    finish_reason: reason,
+                };
+                let progress = match emit(done) {
+                    Flow::Continue => Progress::Decoding,
+                    Flow::Cancel => Progress::Cancelled,
+                };
+                Ok((true, progress))
+            }
+        }
     }
 
     /// Lets one choice grow by its next id, and by those of its draft that come after it.
@@ -582,6 +621,7 @@ impl Branch {
             sequence: None,
             ids,
             evaluated: 0,
+            evaluated_max: 0,
             planned: 0,
         }
     }
@@ -591,12 +631,14 @@ impl Branch {
         self.ids.len() - self.evaluated
     }
 
-    /// Takes over what others have evaluated of its ids; returns how many that were.
+    /// Takes over what others have evaluated of its ids; returns how many that were, but for those
+    /// that it had evaluated itself before.
     fn catch_up(&mut self, decoder: &mut dyn Decoder) -> usize {
         let sequence = *self.sequence.get_or_insert_with(|| decoder.begin());
-        let before = self.evaluated;
         self.evaluated = decoder.catch_up(sequence, &self.ids);
-        self.evaluated - before
+        let known = self.evaluated.saturating_sub(self.evaluated_max);
+        self.evaluated_max = self.evaluated_max.max(self.evaluated);
+        known
     }
 
     /// Plans at most so many rows. The last id's logits are what is waited for.
@@ -619,6 +661,7 @@ impl Branch {
     fn advance(&mut self, decoder: &mut dyn Decoder) -> bool {
         let planned = std::mem::take(&mut self.planned);
         self.evaluated += planned;
+        self.evaluated_max = self.evaluated_max.max(self.evaluated);
         // A single id is not worth it: its page is rarely full.
         if let (Some(sequence), true) = (self.sequence, planned > 1) {
             decoder.remember(sequence);

@@ -21,8 +21,9 @@ pub use self::{
 /// Positions of the first buffer of a sequence on a device.
 const CAPACITY_MIN: usize = 256;
 
-/// What a forward pass needs of a sequence's cache.
-pub trait SequenceCache: std::fmt::Debug {
+/// What a forward pass needs of a sequence's cache. The kernels trust that nobody else writes its
+/// last pages, so there are no other implementations than those here.
+pub trait SequenceCache: sealed::Sealed + std::fmt::Debug {
     /// Number of positions held.
     fn len(&self) -> usize;
 
@@ -48,6 +49,13 @@ pub trait SequenceCache: std::fmt::Debug {
 
     /// Returns one layer's tensors, if they are on a device.
     fn device_layer(&mut self, index: usize) -> Option<&mut DeviceLayer>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::KvCache {}
+    impl Sealed for super::DeviceCache {}
+    impl Sealed for super::PageTable<crate::ops::cpu::KeysValuesPage> {}
 }
 
 /// The cache of one sequence.
@@ -233,6 +241,11 @@ impl DeviceLayer {
     }
 }
 
+/// Positions that a device's buffer has room for when it holds so many.
+pub(crate) fn device_capacity(positions: usize) -> usize {
+    positions.next_power_of_two().max(CAPACITY_MIN)
+}
+
 /// Returns buffers with room for `shape`, the old contents in front.
 fn grow(buffers: Option<[Tensor<3>; 2]>, shape: [usize; 3], device: &Device) -> [Tensor<3>; 2] {
     let [heads, len, length] = shape;
@@ -241,12 +254,12 @@ fn grow(buffers: Option<[Tensor<3>; 2]>, shape: [usize; 3], device: &Device) -> 
     match buffers {
         Some(buffers) if len <= capacity => buffers,
         Some(buffers) => {
-            let added = len.next_power_of_two() - capacity;
+            let added = device_capacity(len) - capacity;
             let extend = |old: Tensor<3>| Tensor::cat(vec![old, zeros(added)], 1);
             buffers.map(extend)
         }
         None => {
-            let capacity = len.next_power_of_two().max(CAPACITY_MIN);
+            let capacity = device_capacity(len);
             [zeros(capacity), zeros(capacity)]
         }
     }

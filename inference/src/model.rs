@@ -69,36 +69,39 @@ impl Model {
     /// # Errors
     /// The architecture is not supported, or a tensor is missing or misshapen.
     pub fn load(gguf: &Gguf, backend: &Backend) -> Result<Self> {
+        backend.run(|| Self::load_here(gguf, backend))
+    }
+
+    /// The same with the threads that this one shares its work with.
+    pub(crate) fn load_here(gguf: &Gguf, backend: &Backend) -> Result<Self> {
         let description = Description::from_gguf(gguf)?;
-        backend.run(|| {
-            let loader = Loader {
-                gguf,
-                backend,
-                description: &description,
-            };
-            let table = loader.tensor("token_embd.weight")?;
-            let embedding = Embedding::load(&table)?;
-            loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
-            let blocks = (0..description.blocks).map(|index| loader.block(index));
-            let blocks = blocks.collect::<Result<_>>()?;
-            let norm = loader.norm("output_norm.weight", description.embedding_length)?;
-            let (head, head_is_tied) = loader.head(&embedding)?;
-            let rotary = description.rotary_embedding();
-            let windowed_rotary = description.windowed_rotary_embedding();
-            let (description, backend) = (description.clone(), backend.clone());
-            let pages = || PagePool::new(description.keys_values_shape(), usize::MAX);
-            Ok(Self {
-                pages: (!backend.is_gpu()).then(pages),
-                description,
-                backend,
-                embedding,
-                blocks,
-                norm,
-                head,
-                head_is_tied,
-                rotary,
-                windowed_rotary,
-            })
+        let loader = Loader {
+            gguf,
+            backend,
+            description: &description,
+        };
+        let table = loader.tensor("token_embd.weight")?;
+        let embedding = Embedding::load(&table)?;
+        loader.expect_shape("token_embd.weight", embedding.shape(), None)?;
+        let blocks = (0..description.blocks).map(|index| loader.block(index));
+        let blocks = blocks.collect::<Result<_>>()?;
+        let norm = loader.norm("output_norm.weight", description.embedding_length)?;
+        let (head, head_is_tied) = loader.head(&embedding)?;
+        let rotary = description.rotary_embedding();
+        let windowed_rotary = description.windowed_rotary_embedding();
+        let (description, backend) = (description.clone(), backend.clone());
+        let pages = || PagePool::new(description.keys_values_shape(), usize::MAX);
+        Ok(Self {
+            pages: (!backend.is_gpu()).then(pages),
+            description,
+            backend,
+            embedding,
+            blocks,
+            norm,
+            head,
+            head_is_tied,
+            rotary,
+            windowed_rotary,
         })
     }
 

@@ -17,7 +17,7 @@ use super::{ModelInfo, residency::ModelId, text_side::TextSide};
 use crate::{
     error::{Error, Result},
     gguf::Gguf,
-    kv_cache::PAGE_LEN,
+    kv_cache::{PAGE_LEN, device_capacity},
     model::Description,
 };
 
@@ -175,11 +175,19 @@ impl Registered {
             .saturating_add(self.info.size_bytes / 8)
     }
 
-    /// Returns what the caches of so many sequences of that length take at most.
-    pub(super) fn cache_bytes(&self, positions: usize, sequences: usize) -> u64 {
-        let pages = positions.div_ceil(PAGE_LEN) as u64;
+    /// Returns what the pages of so many sequences of that length take at most.
+    pub(super) fn page_bytes(&self, positions: usize, sequences: usize) -> u64 {
+        self.cache_bytes(positions.next_multiple_of(PAGE_LEN), sequences)
+    }
+
+    /// The same for sequences on a device, whose buffers double.
+    pub(super) fn buffer_bytes(&self, positions: usize, sequences: usize) -> u64 {
+        self.cache_bytes(device_capacity(positions), sequences)
+    }
+
+    fn cache_bytes(&self, positions: usize, sequences: usize) -> u64 {
         self.cache_bytes_per_position
-            .saturating_mul(pages.saturating_mul(PAGE_LEN as u64))
+            .saturating_mul(positions as u64)
             .saturating_mul(sequences as u64)
     }
 }

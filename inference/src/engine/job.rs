@@ -12,11 +12,11 @@ use super::{
     EventSink,
     catalogue::Registered,
     model::LoadedParts,
-    residency::{LoadSpan, Need},
+    residency::{CacheNeed, LoadSpan, Need},
     text_side::TextSide,
 };
 use crate::{
-    generate::{DraftCounts, Generation, Progress, Want, Work},
+    generate::{DraftCounts, Generation, Progress, Work},
     request::GenerationStats,
 };
 
@@ -35,10 +35,7 @@ pub(super) struct Job {
     /// Keeps the vocabulary, even if the model is not loaded yet.
     pub(super) text: Arc<TextSide>,
     pub(super) work: Work,
-    /// What the request needs of the cache at first.
-    pub(super) cache_bytes: u64,
-    /// The most that it can come to.
-    pub(super) cache_bytes_max: u64,
+    pub(super) cache: CacheNeed,
     pub(super) keep_alive: Option<Duration>,
     pub(super) priority: i32,
     pub(super) sink: EventSink,
@@ -58,7 +55,7 @@ pub(super) struct Preload {
 pub(super) struct Run {
     pub(super) registered: Arc<Registered>,
     pub(super) generation: Generation,
-    pub(super) cache_bytes: u64,
+    pub(super) cache: CacheNeed,
     pub(super) keep_alive: Option<Duration>,
     pub(super) sink: EventSink,
     pub(super) cancel: CancelFlag,
@@ -66,8 +63,6 @@ pub(super) struct Run {
     pub(super) parts: LoadedParts,
     /// Tokens and drafts that are in the engine's counts.
     pub(super) counted: (usize, DraftCounts),
-    /// It gave back what was evaluated, until there is room again.
-    pub(super) is_suspended: bool,
     waited: Waited,
     started: Instant,
     /// When the prompt was complete.
@@ -95,13 +90,17 @@ impl CancelFlag {
 
 impl Job {
     pub(super) fn need(&self) -> Need<'_> {
-        need(&self.registered, self.cache_bytes, self.cache_bytes_max)
+        need(&self.registered, self.cache)
     }
 }
 
 impl Preload {
     pub(super) fn need(&self) -> Need<'_> {
-        need(&self.registered, 0, 0)
+        let cache = CacheNeed {
+            bytes: 0,
+            bytes_max: 0,
+        };
+        need(&self.registered, cache)
     }
 
     /// Returns what is reported once the model is there.
@@ -121,22 +120,16 @@ impl Run {
         Self {
             registered: job.registered,
             generation: Generation::new(job.work, job.text),
-            cache_bytes: job.cache_bytes,
+            cache: job.cache,
             keep_alive: job.keep_alive,
             sink: job.sink,
             cancel: job.cancel,
             parts,
             counted: (0, DraftCounts::default()),
-            is_suspended: false,
             waited: Waited::between(job.submitted, load, now),
             started: now,
             prefilled: None,
         }
-    }
-
-    /// What it wants of the next pass.
-    pub(super) fn want(&self) -> Option<Want> {
-        (!self.is_suspended).then(|| self.generation.want())
     }
 
     /// Notes when the prompt is complete; returns whether it has just become so.
@@ -184,13 +177,12 @@ impl Waited {
     }
 }
 
-fn need(registered: &Registered, cache_bytes: u64, cache_bytes_max: u64) -> Need<'_> {
+fn need(registered: &Registered, cache: CacheNeed) -> Need<'_> {
     Need {
         id: registered.id,
         name: &registered.info.name,
         expected_bytes: registered.expected_bytes(),
-        cache_bytes,
-        cache_bytes_max,
+        cache,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backend::Backend,
-    error::Result,
+    error::{Error, Result},
     generate::{Decoder, Part, SequenceId},
     gguf::Gguf,
     kv_cache::{KvCache, PAGE_LEN, SequenceCache},
@@ -34,6 +34,9 @@ pub(super) trait LoadedDecoder: Decoder {
     /// Pages of the cache.
     fn page_counts(&self) -> PageCounts;
 
+    /// Pages that nobody uses and that can be let go. Looks at each.
+    fn evictable(&self) -> usize;
+
     /// Says how many pages there may be.
     fn set_pages_max(&mut self, pages_max: usize);
 
@@ -43,7 +46,8 @@ pub(super) trait LoadedDecoder: Decoder {
 
 /// Reads weights. Called on a thread of its own, one call at a time.
 pub(super) trait Loader: Send + Sync {
-    fn load(&self, gguf: &Gguf) -> Result<Box<dyn LoadedDecoder>>;
+    /// Reads a model. Where the engine `is_busy`, it is left as much of the processor as can be.
+    fn load(&self, gguf: &Gguf, is_busy: bool) -> Result<Box<dyn LoadedDecoder>>;
 }
 
 /// What is in memory for a model; clones share it.
@@ -92,8 +96,11 @@ impl LoadedParts {
 }
 
 impl Loader for ModelLoader {
-    fn load(&self, gguf: &Gguf) -> Result<Box<dyn LoadedDecoder>> {
-        let model = Model::load(gguf, &self.backend)?;
+    fn load(&self, gguf: &Gguf, is_busy: bool) -> Result<Box<dyn LoadedDecoder>> {
+        // Not with the team that runs passes: each would wait for the other.
+        let threads = if is_busy { 1 } else { self.backend.threads() };
+        let load = || Model::load_here(gguf, &self.backend);
+        let model = self.backend.run_apart(threads, load)??;
         let sequences = match model.pages() {
             Some(pages) => ModelSequences::Paged(Sequences::new(pages.clone())),
             None => ModelSequences::Plain {
@@ -119,10 +126,16 @@ impl LoadedDecoder for ModelDecoder {
             ModelSequences::Paged(sequences) => sequences.counts(),
             ModelSequences::Plain { live, .. } => PageCounts {
                 existing: live.values().map(|of| of.len().div_ceil(PAGE_LEN)).sum(),
-                evictable: 0,
                 max: usize::MAX,
                 sequences: live.len(),
             },
+        }
+    }
+
+    fn evictable(&self) -> usize {
+        match &self.sequences {
+            ModelSequences::Paged(sequences) => sequences.evictable(),
+            ModelSequences::Plain { .. } => 0,
         }
     }
 
@@ -208,14 +221,55 @@ impl Decoder for ModelDecoder {
                 Ok(logits)
             }
             ModelSequences::Plain { live, .. } => {
-                let caches = parts.iter().map(|part| live.remove(&part.sequence));
-                let caches = caches.map(|cache| cache.unwrap_or_else(|| model.new_cache()));
-                let mut caches: Vec<KvCache> = caches.collect();
-                let logits = forward(model, parts, &mut caches);
-                let ids = parts.iter().map(|part| part.sequence);
-                live.extend(ids.zip(caches));
-                logits
+                let mut lent = LentCaches::new(live, parts);
+                if lent.caches.len() < parts.len() {
+                    return Err(Error::Internal {
+                        message: "a sequence was lost when the device failed".into(),
+                    });
+                }
+                let logits = forward(model, parts, &mut lent.caches)?;
+                lent.is_done = true;
+                Ok(logits)
             }
+        }
+    }
+}
+
+/// Caches that a pass has. They come back as they were where it failed; after a panic nobody knows
+/// what they hold, and they are gone.
+struct LentCaches<'a> {
+    live: &'a mut BTreeMap<SequenceId, KvCache>,
+    /// Which they are, and how long they were.
+    before: Vec<(SequenceId, usize)>,
+    caches: Vec<KvCache>,
+    is_done: bool,
+}
+
+impl<'a> LentCaches<'a> {
+    fn new(live: &'a mut BTreeMap<SequenceId, KvCache>, parts: &[Part]) -> Self {
+        let found = parts
+            .iter()
+            .filter_map(|part| live.remove_entry(&part.sequence));
+        let (before, caches) = found.map(|(id, cache)| ((id, cache.len()), cache)).unzip();
+        Self {
+            live,
+            before,
+            caches,
+            is_done: false,
+        }
+    }
+}
+
+impl Drop for LentCaches<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for ((id, len), mut cache) in self.before.drain(..).zip(self.caches.drain(..)) {
+            if !self.is_done {
+                cache.truncate(len);
+            }
+            self.live.insert(id, cache);
         }
     }
 }

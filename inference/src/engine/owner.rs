@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    CacheCounts, Counters, EventSink, Flow, Shared,
+    Counters, EventSink, Flow, Shared,
     catalogue::Registered,
     job::Run,
     model::{LoadedDecoder, LoadedParts},
@@ -154,28 +154,42 @@ impl Owner {
         if !ended.is_empty() {
             return Some(Next::End(ended));
         }
-        self.resume();
-        let runs = &self.runs;
-        let pass = state.schedule.compose(|id| runs.get(&id)?.want());
+        self.resume(state, now);
+        let runs = &mut self.runs;
+        let pass = state.schedule.compose(|id| {
+            let run = runs.get_mut(&id)?;
+            run.generation.catch_up(&mut **run.parts.decoder());
+            Some(run.generation.want())
+        });
         pass.map(Next::Pass)
     }
 
-    /// Lets suspended requests go on where there is room again, the first that started first.
-    fn resume(&mut self) {
-        let mut is_nobody_running = self.runs.values().all(|run| run.is_suspended);
-        for run in self.runs.values_mut().filter(|run| run.is_suspended) {
-            let counts = run.parts.decoder().page_counts();
-            let free = counts.max.saturating_sub(counts.existing) + counts.evictable;
-            if is_nobody_running || free > run.generation.pages_to_go_on() {
-                run.is_suspended = false;
-                is_nobody_running = false;
-            }
-        }
+    /// Lets suspended requests go on where there is room again.
+    fn resume(&self, state: &mut State, now: Instant) {
+        let mut free: BTreeMap<ModelId, usize> = BTreeMap::new();
+        state.schedule.resume(now, |id, is_alone| {
+            let Some(run) = self.runs.get(&id) else {
+                return true;
+            };
+            let free = free.entry(run.registered.id).or_insert_with(|| {
+                let decoder = run.parts.decoder();
+                let counts = decoder.page_counts();
+                counts.max.saturating_sub(counts.existing) + decoder.evictable()
+            });
+            let wanted = run.generation.pages_to_go_on();
+            let has_room = is_alone || wanted < *free;
+            *free = free.saturating_sub(wanted);
+            has_room
+        });
     }
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Load(registered) => load(&self.shared, registered),
+            Effect::Load(registered) => {
+                // What it will take may be in use as cache.
+                self.shrink_caches();
+                load(&self.shared, registered);
+            }
             Effect::Run {
                 id,
                 job,
@@ -195,7 +209,7 @@ impl Owner {
                 drop(job);
             }
             Effect::Unload(models) => drop(models),
-            Effect::Balance => self.balance(),
+            Effect::Balance => self.shrink_caches(),
         }
     }
 
@@ -224,8 +238,10 @@ impl Owner {
         let planned = outcomes.iter().flat_map(|(planned, _)| planned);
         let rows = planned.flat_map(|planned| &planned.parts);
         let rows = rows.map(|part| part.ids.len()).sum();
-        self.shared.lock().schedule.passed(pass, rows, took);
-        self.shared.counters.count_pass(rows, took);
+        if rows > 0 {
+            self.shared.lock().schedule.passed(pass, rows, took);
+            self.shared.counters.count_pass(rows, took);
+        }
         let alone = (pass.shares.len() == 1).then_some(took);
         for (planned, outcome) in outcomes {
             self.hand_out(&planned, outcome, &parts, alone);
@@ -320,55 +336,75 @@ impl Owner {
         if freed_bytes > 0 {
             return true;
         }
-        let idle = self.shared.lock().residency.evict_idle();
-        idle.is_some() || self.suspend_one(planned)
+        if self.evict_idle() {
+            return true;
+        }
+        let victim = self.suspend_one();
+        planned.retain(|planned| Some(planned.id) != victim);
+        victim.is_some()
     }
 
-    /// Has the least urgent request give back what was evaluated; returns whether there was one
-    /// beside the last.
-    fn suspend_one(&mut self, planned: &mut Vec<Planned>) -> bool {
-        let is_active = |id: &RunId| self.runs.get(id).is_some_and(|run| !run.is_suspended);
-        let order = self.shared.lock().schedule.by_urgency(self.shared.now());
-        let active: Vec<RunId> = order.into_iter().filter(is_active).collect();
-        let (Some(victim), true) = (active.first(), active.len() > 1) else {
-            return false;
-        };
-        let Some(run) = self.runs.get_mut(victim) else {
-            return false;
-        };
-        run.generation.suspend(&mut **run.parts.decoder());
-        run.is_suspended = true;
-        planned.retain(|planned| planned.id != *victim);
+    /// Has the least urgent request give back what was evaluated. Returns which one, unless there
+    /// is none beside the last.
+    fn suspend_one(&mut self) -> Option<RunId> {
+        let victim = self.shared.lock().schedule.suspend_one(self.shared.now())?;
+        // One that is about to start has nothing to give back.
+        if let Some(run) = self.runs.get_mut(&victim) {
+            run.generation.suspend(&mut **run.parts.decoder());
+        }
         let suspended = &self.shared.counters.suspended;
         suspended.fetch_add(1, Ordering::Relaxed);
-        true
+        Some(victim)
     }
 
-    /// Shares out among the models what caches may take.
-    fn balance(&self) {
+    /// Shares out among the models what caches may take; pages that nobody uses go where there is
+    /// less than there was. Returns whether what is left is still too much.
+    fn balance(&self) -> bool {
         let models = self.models();
         let mut state = self.shared.lock();
         let budget_bytes = state.residency.cache_budget_bytes();
-        let mut held = Vec::with_capacity(models.len());
-        for (id, parts) in &models {
+        let held = |parts: &LoadedParts| {
             let decoder = parts.decoder();
-            let (counts, page_bytes) = (decoder.page_counts(), decoder.page_bytes());
-            let cache = CacheCounts {
-                pages: counts.existing,
-                pages_idle: counts.evictable,
-                pages_max: counts.max,
-                page_bytes,
-            };
-            state.residency.note_cache(*id, cache);
-            held.push((counts.existing as u64).saturating_mul(page_bytes));
-        }
-        drop(state);
-        let all_bytes: u64 = held.iter().sum();
-        for ((_, parts), held_bytes) in models.iter().zip(held) {
+            let pages = decoder.page_counts().existing as u64;
+            pages.saturating_mul(decoder.page_bytes())
+        };
+        let mut all_bytes: u64 = models.iter().map(|(_, parts)| held(parts)).sum();
+        for (id, parts) in &models {
+            let others_bytes = all_bytes.saturating_sub(held(parts));
             let mut decoder = parts.decoder();
-            let may_have = budget_bytes.saturating_sub(all_bytes - held_bytes);
-            let pages_max = may_have / decoder.page_bytes().max(1);
+            let page_bytes = decoder.page_bytes();
+            let pages_max = budget_bytes.saturating_sub(others_bytes) / page_bytes.max(1);
             decoder.set_pages_max(usize::try_from(pages_max).unwrap_or(usize::MAX));
+            let counts = decoder.page_counts();
+            drop(decoder);
+            all_bytes = others_bytes.saturating_add(held(parts));
+            let (pages, pages_max) = (counts.existing, pages_max as usize);
+            state
+                .residency
+                .note_cache(*id, pages, pages_max, page_bytes);
+        }
+        all_bytes > budget_bytes
+    }
+
+    /// Shares out anew what caches may take. Where that is too little, idle models leave, then
+    /// requests give back what was evaluated.
+    fn shrink_caches(&mut self) {
+        while self.balance() && (self.evict_idle() || self.suspend_one().is_some()) {}
+        self.note_idle_pages();
+    }
+
+    /// Lets go of the least recently used model that nobody runs on, if there is one.
+    fn evict_idle(&self) -> bool {
+        let idle = self.shared.lock().residency.evict_idle();
+        idle.is_some()
+    }
+
+    /// Counts the pages that nobody uses, for the status. It looks at each of them, so this is for
+    /// moments that are rarer than passes.
+    fn note_idle_pages(&self) {
+        for (id, parts) in self.models() {
+            let idle = parts.decoder().evictable();
+            self.shared.lock().residency.note_idle_pages(id, idle);
         }
     }
 
@@ -426,14 +462,15 @@ impl Owner {
         let now = self.shared.now();
         let stats = run.stats(now);
         let is_whole = matches!(end, End::Finished);
-        let (model, cache_bytes, keep_alive) = (run.registered.id, run.cache_bytes, run.keep_alive);
+        let (model, cache, keep_alive) = (run.registered.id, run.cache, run.keep_alive);
         let sink = run.into_sink();
         let mut state = self.shared.lock();
         state.schedule.finished(id, is_whole);
-        state.residency.release(model, cache_bytes, keep_alive, now);
+        state.residency.release(model, cache, keep_alive, now);
         drop(state);
         // The status is true before anybody is told.
         self.balance();
+        self.note_idle_pages();
         match end {
             End::Finished => deliver(sink, GenerationEvent::Done(stats)),
             End::Failed(error) => {
@@ -532,7 +569,8 @@ fn load(shared: &Arc<Shared>, registered: Arc<Registered>) {
 
 fn read_model(shared: &Shared, registered: &Registered) -> Result<LoadedParts> {
     let text = registered.text()?;
-    let decoder = shared.loader.load(&registered.open()?)?;
+    let is_busy = shared.lock().schedule.running_len() > 0;
+    let decoder = shared.loader.load(&registered.open()?, is_busy)?;
     Ok(LoadedParts::new(decoder, text))
 }
 

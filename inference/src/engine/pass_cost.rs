@@ -9,6 +9,9 @@ use std::time::Duration;
 /// What is left of a pass's influence after the next one.
 const MEMORY: f64 = 0.98;
 
+/// Variance of rows from which on a slope is learned.
+const SPREAD_MIN: f64 = 0.5;
+
 /// Time of passes by their rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PassCost {
@@ -17,6 +20,8 @@ pub(super) struct PassCost {
     seconds: f64,
     rows_squared: f64,
     rows_seconds: f64,
+    /// Seconds of each row more, when passes last differed enough to tell.
+    per_row: Option<f64>,
 }
 
 impl PassCost {
@@ -31,6 +36,13 @@ impl PassCost {
             (&mut self.rows_seconds, rows * seconds),
         ] {
             *sum = *sum * MEMORY + value;
+        }
+        let (mean_rows, mean_seconds) = (self.rows / self.count, self.seconds / self.count);
+        let spread = self.rows_squared / self.count - mean_rows * mean_rows;
+        let together = self.rows_seconds / self.count - mean_rows * mean_seconds;
+        let per_row = together / spread;
+        if spread >= SPREAD_MIN && per_row > 0.0 && per_row * mean_rows <= mean_seconds {
+            self.per_row = Some(per_row);
         }
     }
 
@@ -54,20 +66,11 @@ impl PassCost {
             return None;
         }
         let (mean_rows, mean_seconds) = (self.rows / self.count, self.seconds / self.count);
-        let spread = self.rows_squared / self.count - mean_rows * mean_rows;
         // From passes that were all alike no slope is learned: all is put down to the rows, which
         // is too much for more of them, so that the next pass is rather too small.
-        let through_zero = (0.0, mean_seconds / mean_rows.max(1.0));
-        if spread < 0.5 {
-            return Some(through_zero);
-        }
-        let together = self.rows_seconds / self.count - mean_rows * mean_seconds;
-        let per_row = together / spread;
-        let fixed = mean_seconds - per_row * mean_rows;
-        if per_row <= 0.0 || fixed < 0.0 {
-            return Some(through_zero);
-        }
-        Some((fixed, per_row))
+        let steepest = mean_seconds / mean_rows.max(1.0);
+        let per_row = self.per_row.map_or(steepest, |known| known.min(steepest));
+        Some(((mean_seconds - per_row * mean_rows).max(0.0), per_row))
     }
 }
 
@@ -111,6 +114,19 @@ mod tests {
             cost.observe(4, ms(8));
         }
         assert_eq!(cost.predict(8), Some(ms(16)));
+    }
+
+    #[test]
+    fn what_rows_cost_is_not_forgotten_while_passes_are_alike() {
+        let mut cost = PassCost::default();
+        for rows in [1, 8, 32, 256, 1, 8] {
+            cost.observe(rows, ms(5 + rows as u64));
+        }
+        for _ in 0..2000 {
+            cost.observe(1, ms(6));
+        }
+        let predicted = cost.predict(256).unwrap();
+        assert!(predicted.abs_diff(ms(261)) < ms(1), "{predicted:?}");
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! A machine without I/O or clock. It counts the weights of loaded models, the expected size of
 //! the one that is being loaded, and for each running request what it needs of the cache to begin
-//! with; the rest of the budget is the caches'. No request is admitted that could not come to its
-//! end alone. Models that nobody runs on are evicted when room is needed, the least recently used
-//! first, and unloaded when their time is over. What leaves is handed to the caller, who drops it
-//! outside of any lock.
+//! with; the rest of the budget is the caches'. Beside all models that requests run on there is
+//! room for the largest of these requests to come to its end. Models that nobody runs on are
+//! evicted when room is needed, the least recently used first, and unloaded when their time is
+//! over. What leaves is handed to the caller, who drops it outside of any lock.
 //!
 //! The budget is what the operator grants. Where the machine has less to give, because of what
 //! else runs on it, the limit is that: idle models leave, caches shrink, and what does not fit is
@@ -36,11 +36,10 @@ struct Entry<M> {
     name: String,
     model: M,
     weight_bytes: u64,
-    /// What running requests need of the cache at first.
-    cache_bytes: u64,
+    /// What each running request needs of the cache, at first and at most.
+    running: Vec<CacheNeed>,
     /// What the cache holds now.
     cache: CacheCounts,
-    running: usize,
     last_used: Instant,
     /// When an idle model goes; `None` is never.
     unload_at: Option<Instant>,
@@ -57,6 +56,15 @@ struct Loading {
     started: Instant,
 }
 
+/// What a request needs of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CacheNeed {
+    /// To begin with.
+    pub(super) bytes: u64,
+    /// The most that it can come to.
+    pub(super) bytes_max: u64,
+}
+
 /// When a model was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LoadSpan {
@@ -71,10 +79,7 @@ pub(super) struct Need<'a> {
     pub(super) name: &'a str,
     /// What the weights are expected to take, if they have to be loaded.
     pub(super) expected_bytes: u64,
-    /// What the request needs of the cache at first.
-    pub(super) cache_bytes: u64,
-    /// The most that it can come to.
-    pub(super) cache_bytes_max: u64,
+    pub(super) cache: CacheNeed,
 }
 
 /// Whether a request can have what it needs.
@@ -164,10 +169,10 @@ impl<M: Clone> Residency<M> {
         };
         let entry = self.entries.iter().find(|entry| entry.id == need.id);
         let (wanted_bytes, own_bytes) = match entry {
-            Some(entry) => (need.cache_bytes, entry.weight_bytes),
-            None => (need.cache_bytes.saturating_add(need.expected_bytes), 0),
+            Some(entry) => (need.cache.bytes, entry.weight_bytes),
+            None => (need.cache.bytes.saturating_add(need.expected_bytes), 0),
         };
-        let more_bytes = need.cache_bytes_max.saturating_sub(need.cache_bytes);
+        let more_bytes = need.cache.bytes_max.saturating_sub(need.cache.bytes);
         let needed_bytes = wanted_bytes.saturating_add(own_bytes);
         let needed_bytes = needed_bytes.saturating_add(more_bytes);
         if needed_bytes > self.budget_bytes {
@@ -179,6 +184,9 @@ impl<M: Clone> Residency<M> {
         let is_loaded = entry.is_some();
         if !is_loaded && self.loading.is_some() {
             return refuse(Place::Loading);
+        }
+        if self.bytes_to_finish(&need) > self.limit_bytes {
+            return refuse(Place::Full);
         }
         let Some(evicted) = self.make_room(wanted_bytes, need.id) else {
             return refuse(Place::Full);
@@ -225,9 +233,8 @@ impl<M: Clone> Residency<M> {
             name: loading.name,
             model,
             weight_bytes,
-            cache_bytes: 0,
+            running: Vec::new(),
             cache: CacheCounts::default(),
-            running: 0,
             last_used: now,
             unload_at: now.checked_add(self.idle_unload),
             is_retired: false,
@@ -252,8 +259,7 @@ impl<M: Clone> Residency<M> {
     /// Starts a request on a model that is [`Place::Ready`].
     pub(super) fn acquire(&mut self, need: Need<'_>, now: Instant) -> Option<(M, LoadSpan)> {
         let entry = self.entry(need.id)?;
-        entry.running += 1;
-        entry.cache_bytes = entry.cache_bytes.saturating_add(need.cache_bytes);
+        entry.running.push(need.cache);
         entry.last_used = now;
         Some((entry.model.clone(), entry.load))
     }
@@ -262,14 +268,15 @@ impl<M: Clone> Residency<M> {
     pub(super) fn release(
         &mut self,
         id: ModelId,
-        cache_bytes: u64,
+        cache: CacheNeed,
         keep_alive: Option<Duration>,
         now: Instant,
     ) {
         let idle_unload = self.idle_unload;
         if let Some(entry) = self.entry(id) {
-            entry.running = entry.running.saturating_sub(1);
-            entry.cache_bytes = entry.cache_bytes.saturating_sub(cache_bytes);
+            if let Some(index) = entry.running.iter().position(|need| *need == cache) {
+                entry.running.swap_remove(index);
+            }
             entry.keep(keep_alive.unwrap_or(idle_unload), now);
         }
     }
@@ -298,7 +305,7 @@ impl<M: Clone> Residency<M> {
     /// Removes idle models whose time is over.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<M> {
         let is_over = |entry: &Entry<M>| {
-            entry.running == 0 && entry.unload_at.is_some_and(|unload_at| unload_at <= now)
+            entry.is_idle() && entry.unload_at.is_some_and(|unload_at| unload_at <= now)
         };
         let mut expired = Vec::new();
         while let Some(index) = self.entries.iter().position(is_over) {
@@ -315,21 +322,41 @@ impl<M: Clone> Residency<M> {
         self.limit_bytes.saturating_sub(taken)
     }
 
-    /// Takes note of what a model's cache holds.
-    pub(super) fn note_cache(&mut self, id: ModelId, cache: CacheCounts) {
+    /// Takes note of the pages that a model's cache has and may have.
+    pub(super) fn note_cache(
+        &mut self,
+        id: ModelId,
+        pages: usize,
+        pages_max: usize,
+        page_bytes: u64,
+    ) {
         if let Some(entry) = self.entry(id) {
-            entry.cache = cache;
+            entry.cache = CacheCounts {
+                pages,
+                pages_max,
+                page_bytes,
+                ..entry.cache
+            };
         }
     }
 
-    /// Returns the loaded models.
+    /// Takes note of how many pages of a model's cache nobody uses.
+    pub(super) fn note_idle_pages(&mut self, id: ModelId, pages_idle: usize) {
+        if let Some(entry) = self.entry(id) {
+            entry.cache.pages_idle = pages_idle;
+        }
+    }
+
+    /// Returns the loaded models, the least recently used first.
     pub(super) fn models(&self) -> impl Iterator<Item = (ModelId, &M)> {
-        self.entries.iter().map(|entry| (entry.id, &entry.model))
+        let mut entries: Vec<&Entry<M>> = self.entries.iter().collect();
+        entries.sort_by_key(|entry| entry.last_used);
+        entries.into_iter().map(|entry| (entry.id, &entry.model))
     }
 
     /// Lets go of the least recently used model that nobody runs on.
     pub(super) fn evict_idle(&mut self) -> Option<M> {
-        let idle = self.entries.iter().filter(|entry| entry.running == 0);
+        let idle = self.entries.iter().filter(|entry| entry.is_idle());
         let oldest = idle.min_by_key(|entry| entry.last_used)?.id;
         let index = self.entries.iter().position(|entry| entry.id == oldest)?;
         Some(self.entries.remove(index).model)
@@ -337,7 +364,7 @@ impl<M: Clone> Residency<M> {
 
     /// Returns when the next idle model's time is over.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let idle = self.entries.iter().filter(|entry| entry.running == 0);
+        let idle = self.entries.iter().filter(|entry| entry.is_idle());
         idle.filter_map(|entry| entry.unload_at).min()
     }
 
@@ -352,7 +379,7 @@ impl<M: Clone> Residency<M> {
                 unloads_in: entry.unload_at.map_or(Duration::MAX, |unload_at| {
                     unload_at.saturating_duration_since(now)
                 }),
-                running: entry.running,
+                running: entry.running.len(),
                 cache: entry.cache,
             }
         };
@@ -365,15 +392,34 @@ impl<M: Clone> Residency<M> {
 
     fn used_bytes(&self) -> u64 {
         let entries = self.entries.iter();
-        let entries = entries.map(|entry| entry.weight_bytes.saturating_add(entry.cache_bytes));
+        let entries = entries.map(|entry| {
+            let caches = entry.running.iter().map(|need| need.bytes);
+            caches.fold(entry.weight_bytes, u64::saturating_add)
+        });
         let loading = self.loading.iter().map(|loading| loading.expected_bytes);
         entries.chain(loading).fold(0, u64::saturating_add)
+    }
+
+    /// What it takes for any one request to come to its end, while all others are suspended: the
+    /// weights that cannot leave, with what is wanted anew, and the largest cache.
+    fn bytes_to_finish(&self, need: &Need<'_>) -> u64 {
+        let is_loaded = self.entries.iter().any(|entry| entry.id == need.id);
+        let stays = |entry: &&Entry<M>| !entry.is_idle() || entry.id == need.id;
+        let staying = self.entries.iter().filter(stays);
+        let weights = staying.map(|entry| entry.weight_bytes);
+        let loading = self.loading.iter().map(|loading| loading.expected_bytes);
+        let expected = (!is_loaded).then_some(need.expected_bytes);
+        let running = self.entries.iter().flat_map(|entry| &entry.running);
+        let caches = running.map(|cache| cache.bytes_max);
+        let largest = caches.chain([need.cache.bytes_max]).max();
+        let all = weights.chain(loading).chain(expected).chain(largest);
+        all.fold(0, u64::saturating_add)
     }
 
     /// Evicts idle models other than `kept` until `wanted_bytes` are free; evicts nothing and
     /// returns `None` where that would not be enough.
     fn make_room(&mut self, wanted_bytes: u64, kept: ModelId) -> Option<Vec<M>> {
-        let is_idle = |entry: &&Entry<M>| entry.running == 0 && entry.id != kept;
+        let is_idle = |entry: &&Entry<M>| entry.is_idle() && entry.id != kept;
         let idle = self.entries.iter().filter(is_idle);
         let idle_bytes: u64 = idle.map(|entry| entry.weight_bytes).sum();
         let busy_bytes = self.used_bytes().saturating_sub(idle_bytes);
@@ -392,6 +438,10 @@ impl<M: Clone> Residency<M> {
 }
 
 impl<M> Entry<M> {
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
     /// What its weights and its cache take.
     fn held_bytes(&self) -> u64 {
         let cache_bytes = (self.cache.pages as u64).saturating_mul(self.cache.page_bytes);

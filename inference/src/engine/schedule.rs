@@ -9,10 +9,13 @@
 //!
 //! *Running.* A pass takes rows of all requests that run on one model. Each that is at its answer
 //! has one row per choice, or draft; one of half the weight takes part in every second pass. Each
-//! priority doubles the weight.
+//! priority doubles the weight, but nobody is left out of more than [`LEFT_OUT_MAX`] passes.
 //! Prompts are evaluated in chunks that fit what is left of the time that a pass may take, so that
 //! nobody's answer stalls; they share these rows by weight (self-clocked fair queueing). Models
 //! take turns, by the time that they took and the weights that run on them.
+//!
+//! *Suspended.* Who had to give back what was evaluated, for want of memory, is not asked what it
+//! wants. Nobody less urgent starts meanwhile: newcomers would take the memory that it waits for.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -32,6 +35,8 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const AGING: Duration = Duration::from_secs(5);
 /// Time that a pass may take while somebody waits for the next token, if prompts can help it.
 const PASS_TIME: Duration = Duration::from_millis(40);
+/// Passes of its model that a request with little weight is left out of at most.
+const LEFT_OUT_MAX: u64 = 32;
 /// Rows of prompts that are in every pass all the same: they must get on.
 const PROMPT_ROWS_MIN: usize = 16;
 /// Rows of prompts in a pass. More are no faster on a CPU, and make a newcomer wait longer.
@@ -53,7 +58,7 @@ pub(super) struct Terms {
     pub(super) deadline: Option<Instant>,
     /// Rows of its prompt.
     pub(super) prompt_rows: usize,
-    /// Most passes that its answer takes.
+    /// Most passes that it takes, if its prompt comes in the largest chunks.
     pub(super) passes_max: u64,
 }
 
@@ -77,10 +82,14 @@ pub(super) struct Schedule<J> {
     running: Vec<Running>,
     next_id: u64,
     /// Tag of the prompt that was served last.
-    virtual_time: f64,
+    prompt_time: f64,
+    /// Tag of the model that was served last.
+    model_time: f64,
     models: BTreeMap<ModelId, ModelTurn>,
     /// Passes that requests took part in which came to their end.
     lengths: VecDeque<u64>,
+    /// Of these, those after the prompt.
+    answer_lengths: VecDeque<u64>,
     pass_times: VecDeque<Duration>,
 }
 
@@ -97,10 +106,17 @@ struct Running {
     terms: Terms,
     arrived: Instant,
     passes: u64,
+    answer_passes: u64,
+    /// The last pass of its model that it was in.
+    last_pass: u64,
+    prompt_rows_left: usize,
     /// Passes of its answer over its weight, from where it came in.
     answered: f64,
     /// Rows of its prompt over its weight, from where it came in.
     tag: f64,
+    /// What it wanted when the last pass was composed.
+    wanted: Option<Want>,
+    is_suspended: bool,
 }
 
 /// How a model's passes fare.
@@ -111,6 +127,9 @@ struct ModelTurn {
     answered: f64,
     /// Time of its passes over the weights that ran, from where it came in.
     tag: f64,
+    /// Whether anything was wanted of it when the last pass was composed.
+    is_wanted: bool,
+    passes: u64,
 }
 
 /// Whether a waiting request can start.
@@ -171,9 +190,11 @@ impl<J> Schedule<J> {
             waiting: VecDeque::new(),
             running: Vec::new(),
             next_id: 0,
-            virtual_time: 0.0,
+            prompt_time: 0.0,
+            model_time: 0.0,
             models: BTreeMap::new(),
             lengths: VecDeque::new(),
+            answer_lengths: VecDeque::new(),
             pass_times: VecDeque::new(),
         }
     }
@@ -204,7 +225,7 @@ impl<J> Schedule<J> {
         }
         let expected = self.expected_time(&terms);
         if let (Some(deadline), Some(expected)) = (terms.deadline, expected)
-            && now + expected > deadline
+            && expected > deadline.saturating_duration_since(now)
         {
             return Err((job, Refusal::TooLate { expected }));
         }
@@ -216,7 +237,8 @@ impl<J> Schedule<J> {
         Ok(())
     }
 
-    /// Starts the first waiting request that may start, if a place is free.
+    /// Starts the first waiting request that may start, if a place is free and nobody more urgent
+    /// is suspended.
     pub(super) fn start_next(
         &mut self,
         mut judge: impl FnMut(&J) -> Verdict,
@@ -233,7 +255,13 @@ impl<J> Schedule<J> {
         };
         // Stable: among equals the order of arrival stands.
         order.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
+        let suspended = self.running.iter().filter(|run| run.is_suspended);
+        let suspended = suspended.map(|run| run.rank(now));
+        let to_beat = suspended.fold(f64::NEG_INFINITY, f64::max);
         for index in order {
+            if rank(&index) <= to_beat {
+                return None;
+            }
             match judge(&self.waiting[index].job) {
                 Verdict::Start => {
                     let waiting = self.waiting.remove(index)?;
@@ -264,47 +292,41 @@ impl<J> Schedule<J> {
 
     /// Composes the next pass of what running requests want; `None` where nobody wants anything.
     pub(super) fn compose(&mut self, mut want: impl FnMut(RunId) -> Option<Want>) -> Option<Pass> {
-        let wants: Vec<Option<Want>> = self.running.iter().map(|run| want(run.id)).collect();
-        let model = self.next_model(&wants)?;
-        let of_model = |wanted: fn(Want) -> bool| {
-            let running = self.running.iter().zip(&wants).enumerate();
-            let chosen = running.filter(move |(_, (run, want))| {
-                run.terms.model == model && want.is_some_and(wanted)
-            });
-            chosen.map(|(index, _)| index).collect::<Vec<_>>()
-        };
-        let answering = of_model(|want| matches!(want, Want::Answer(_)));
-        let prompting = of_model(|want| matches!(want, Want::Prompt(_)));
-        let rows_of = |index: usize| match wants[index] {
-            Some(Want::Prompt(rows) | Want::Answer(rows)) => rows.max(1),
-            None => 0,
-        };
+        self.note_wants(|run| if run.is_suspended { None } else { want(run.id) });
+        let model = self.next_model()?;
+        let turn = self.models.entry(model).or_default();
+        self.model_time = self.model_time.max(turn.tag);
+        turn.passes += 1;
+        let number = turn.passes;
         let mut shares = Vec::new();
         let mut rows = 0;
-        let wanted = answering.iter().map(|index| rows_of(*index)).sum();
-        for index in self.answering_next(model, answering, wanted) {
-            let wanted = rows_of(index);
+        for index in self.answering_next(model) {
+            let run = &mut self.running[index];
+            let wanted = run.wanted_rows();
             if rows > 0 && rows + wanted > self.limits.rows_max {
                 break;
             }
             rows += wanted;
-            let run = &mut self.running[index];
             run.answered += 1.0 / run.terms.share();
+            run.answer_passes += 1;
+            run.last_pass = number;
             shares.push(Share {
                 id: run.id,
                 rows: wanted,
             });
         }
         let mut left = self.prompt_rows(model, rows);
-        for index in self.prompting_next(prompting, rows_of) {
-            let rows = rows_of(index).min(left);
+        for index in self.prompting_next(model) {
+            let run = &mut self.running[index];
+            let rows = run.wanted_rows().min(left);
             if rows == 0 {
                 break;
             }
             left -= rows;
-            let run = &mut self.running[index];
             run.tag += rows as f64 / run.terms.share();
-            self.virtual_time = self.virtual_time.max(run.tag);
+            run.prompt_rows_left = run.prompt_rows_left.saturating_sub(rows);
+            run.last_pass = number;
+            self.prompt_time = self.prompt_time.max(run.tag);
             shares.push(Share { id: run.id, rows });
         }
         (!shares.is_empty()).then_some(Pass { model, shares })
@@ -326,16 +348,35 @@ impl<J> Schedule<J> {
         turn.tag += took.as_secs_f64() / weights.max(f64::MIN_POSITIVE);
     }
 
-    /// Returns the running requests in the order in which they are to give way when memory is
-    /// short: the lowest priority first, and of one priority the last that started.
-    pub(super) fn by_urgency(&self, now: Instant) -> Vec<RunId> {
-        let rank = |run: &Running| {
-            let waited = now.saturating_duration_since(run.arrived);
-            run.terms.aged(waited)
-        };
-        let mut running: Vec<&Running> = self.running.iter().collect();
-        running.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(b.id.cmp(&a.id)));
-        running.into_iter().map(|run| run.id).collect()
+    /// Suspends the least urgent request that runs, unless it is the last: the one of the lowest
+    /// priority, and of one priority the one that arrived last.
+    pub(super) fn suspend_one(&mut self, now: Instant) -> Option<RunId> {
+        let active = self.running.iter_mut().filter(|run| !run.is_suspended);
+        let mut active: Vec<&mut Running> = active.collect();
+        active.sort_by(|a, b| a.rank(now).total_cmp(&b.rank(now)).then(b.id.cmp(&a.id)));
+        match active.as_mut_slice() {
+            [victim, _, ..] => {
+                victim.is_suspended = true;
+                Some(victim.id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets suspended requests go on, the most urgent first, as long as `has_room`, which is told
+    /// whether nobody else runs.
+    pub(super) fn resume(&mut self, now: Instant, mut has_room: impl FnMut(RunId, bool) -> bool) {
+        let (mut suspended, active): (Vec<_>, Vec<_>) =
+            self.running.iter_mut().partition(|run| run.is_suspended);
+        let mut is_anyone_active = !active.is_empty();
+        suspended.sort_by(|a, b| b.rank(now).total_cmp(&a.rank(now)).then(a.id.cmp(&b.id)));
+        for run in suspended {
+            if !has_room(run.id, !is_anyone_active) {
+                return;
+            }
+            run.is_suspended = false;
+            is_anyone_active = true;
+        }
     }
 
     /// Returns running requests whose deadline has passed.
@@ -359,15 +400,14 @@ impl<J> Schedule<J> {
         let run = self.running.remove(index);
         if is_whole {
             push_bounded(&mut self.lengths, run.passes, LENGTHS_MAX);
+            push_bounded(&mut self.answer_lengths, run.answer_passes, LENGTHS_MAX);
         }
-        if !self
-            .running
-            .iter()
-            .any(|other| other.terms.model == run.terms.model)
-            && let Some(turn) = self.models.get_mut(&run.terms.model)
-        {
-            // It comes in anew when it is asked for again.
-            turn.tag = f64::NEG_INFINITY;
+        if self.running.is_empty() {
+            // Sums that only ever grew would one day swallow what is added to them.
+            (self.prompt_time, self.model_time) = (0.0, 0.0);
+            for turn in self.models.values_mut() {
+                (turn.tag, turn.answered) = (0.0, 0.0);
+            }
         }
     }
 
@@ -389,23 +429,28 @@ impl<J> Schedule<J> {
     fn run(&mut self, terms: Terms, arrived: Instant) -> RunId {
         let id = RunId(self.next_id);
         self.next_id += 1;
-        let running = self.running.iter().map(|run| self.tag_of(run.terms.model));
-        let now = running.fold(f64::INFINITY, f64::min);
-        let turn = self.models.entry(terms.model).or_default();
-        turn.tag = turn.tag.max(if now.is_finite() { now } else { 0.0 });
+        let passes = self.models.entry(terms.model).or_default().passes;
         self.running.push(Running {
             id,
             terms,
             arrived,
             passes: 0,
+            answer_passes: 0,
+            last_pass: passes,
+            prompt_rows_left: terms.prompt_rows,
             answered: f64::NEG_INFINITY,
-            tag: self.virtual_time,
+            tag: f64::NEG_INFINITY,
+            wanted: None,
+            is_suspended: false,
         });
         id
     }
 
     fn remove(&mut self, mut condition: impl FnMut(&Waiting<J>) -> bool) -> Vec<J> {
         let mut removed = Vec::new();
+        if !self.waiting.iter().any(&mut condition) {
+            return removed;
+        }
         for _ in 0..self.waiting.len() {
             let Some(waiting) = self.waiting.pop_front() else {
                 break;
@@ -419,26 +464,38 @@ impl<J> Schedule<J> {
         removed
     }
 
-    /// Of the models that something is wanted of, the one whose turn it is.
-    fn next_model(&self, wants: &[Option<Want>]) -> Option<ModelId> {
-        let running = self.running.iter().zip(wants);
-        let wanted = running.filter_map(|(run, want)| want.map(|_| run.terms.model));
-        wanted.min_by(|a, b| self.tag_of(*a).total_cmp(&self.tag_of(*b)).then(a.cmp(b)))
+    /// Takes note of what everybody wants. Who wants anything anew has nothing to catch up on.
+    fn note_wants(&mut self, mut want: impl FnMut(&Running) -> Option<Want>) {
+        for run in &mut self.running {
+            let wanted = want(run);
+            let is_prompt = |want| matches!(want, Some(Want::Prompt(_)));
+            if is_prompt(wanted) && !is_prompt(run.wanted) {
+                run.tag = run.tag.max(self.prompt_time);
+            }
+            run.wanted = wanted;
+        }
+        for (id, turn) in &mut self.models {
+            let mut of_model = self.running.iter().filter(|run| run.terms.model == *id);
+            let is_wanted = of_model.any(|run| run.wanted.is_some());
+            if is_wanted && !turn.is_wanted {
+                turn.tag = turn.tag.max(self.model_time);
+            }
+            turn.is_wanted = is_wanted;
+        }
     }
 
-    fn tag_of(&self, model: ModelId) -> f64 {
-        self.models.get(&model).map_or(0.0, |turn| turn.tag)
+    /// Of the models that something is wanted of, the one whose turn it is.
+    fn next_model(&self) -> Option<ModelId> {
+        let wanted = self.models.iter().filter(|(_, turn)| turn.is_wanted);
+        let next = wanted.min_by(|a, b| a.1.tag.total_cmp(&b.1.tag).then(a.0.cmp(b.0)));
+        next.map(|(id, _)| *id)
     }
 
     /// Returns the answering requests whose turn it is, those that have had least first. One is
     /// left out that is ahead of another by what the heaviest gains in a pass, or in as many as it
-    /// takes for everybody to have a turn.
-    fn answering_next(
-        &mut self,
-        model: ModelId,
-        mut answering: Vec<usize>,
-        rows: usize,
-    ) -> Vec<usize> {
+    /// takes for everybody to have a turn; but not for ever.
+    fn answering_next(&mut self, model: ModelId) -> Vec<usize> {
+        let mut answering = self.wanting(model, |want| matches!(want, Want::Answer(_)));
         let turn = self.models.entry(model).or_default();
         let answered = answering.iter().map(|index| self.running[*index].answered);
         let before = answered.filter(|answered| *answered >= turn.answered);
@@ -446,41 +503,63 @@ impl<J> Schedule<J> {
         if least.is_finite() {
             turn.answered = least;
         }
-        let mut heaviest = f64::MIN_POSITIVE;
+        let (mut heaviest, mut rows) = (f64::MIN_POSITIVE, 0);
         for index in &answering {
             let run = &mut self.running[*index];
             // Who comes in, or comes back, has nothing to catch up on.
             run.answered = run.answered.max(turn.answered);
             heaviest = heaviest.max(run.terms.share());
+            rows += run.wanted_rows();
         }
         let passes = rows.div_ceil(self.limits.rows_max).max(1) as f64;
         // Sums of thirds are not exact.
         let bound = turn.answered + (passes - 1e-6) / heaviest;
-        answering.retain(|index| self.running[*index].answered < bound);
-        let answered = |index: usize| self.running[index].answered;
-        answering.sort_by(|a, b| answered(*a).total_cmp(&answered(*b)));
+        let number = turn.passes;
+        let is_next = |run: &Running| run.is_left_out(number) || run.answered < bound;
+        self.sort_by_turn(&mut answering, number, |run| run.answered);
+        let len = answering
+            .iter()
+            .take_while(|index| is_next(&self.running[**index]));
+        // Not none of them, whatever the sums come to.
+        let len = len.count().max(1);
+        answering.truncate(len);
         answering
     }
 
     /// Returns requests at their prompts in the order in which their next chunks would be done if
-    /// they were served by weight.
-    fn prompting_next(
-        &self,
-        mut prompting: Vec<usize>,
-        rows_of: impl Fn(usize) -> usize,
-    ) -> Vec<usize> {
-        let done = |index: usize| {
-            let run = &self.running[index];
-            let rows = rows_of(index).min(PROMPT_ROWS_MAX);
+    /// they were served by weight; before them those that were left out for too long.
+    fn prompting_next(&self, model: ModelId) -> Vec<usize> {
+        let mut prompting = self.wanting(model, |want| matches!(want, Want::Prompt(_)));
+        let number = self.models.get(&model).map_or(0, |turn| turn.passes);
+        self.sort_by_turn(&mut prompting, number, |run| {
+            let rows = run.wanted_rows().min(PROMPT_ROWS_MAX);
             run.tag + rows as f64 / run.terms.share()
-        };
-        prompting.sort_by(|a, b| done(*a).total_cmp(&done(*b)));
+        });
         prompting
     }
 
-    /// How many rows of prompts go with `rows` of answers.
+    /// Puts first those that were left out for too long, then those with the lowest tag.
+    fn sort_by_turn(&self, chosen: &mut [usize], pass: u64, tag: impl Fn(&Running) -> f64) {
+        chosen.sort_by(|a, b| {
+            let (a, b) = (&self.running[*a], &self.running[*b]);
+            let left_out = b.is_left_out(pass).cmp(&a.is_left_out(pass));
+            left_out.then(tag(a).total_cmp(&tag(b)))
+        });
+    }
+
+    /// The places of those that want something of a kind from a model.
+    fn wanting(&self, model: ModelId, is_kind: fn(Want) -> bool) -> Vec<usize> {
+        let running = self.running.iter().enumerate();
+        let wanting =
+            running.filter(|(_, run)| run.terms.model == model && run.wanted.is_some_and(is_kind));
+        wanting.map(|(index, _)| index).collect()
+    }
+
+    /// How many rows of prompts go with `rows` of answers. While anybody waits for the next token,
+    /// be it another model's, a pass is to be short.
     fn prompt_rows(&self, model: ModelId, rows: usize) -> usize {
-        if rows == 0 {
+        let mut wants = self.running.iter().filter_map(|run| run.wanted);
+        if !wants.any(|want| matches!(want, Want::Answer(_))) {
             return PROMPT_ROWS_MAX;
         }
         let cost = self.models.get(&model).map(|turn| turn.cost);
@@ -510,30 +589,55 @@ impl<J> Schedule<J> {
     }
 
     /// How long a request would take if it came now, as far as anything is known: until it has a
-    /// place, its prompt and those before it, and an answer of typical length.
+    /// place and the prompts before it are evaluated, then its own prompt, and an answer of typical
+    /// length.
     fn expected_time(&self, terms: &Terms) -> Option<Duration> {
         let cost = self.models.get(&terms.model)?.cost;
-        let chunk = cost.predict(PROMPT_ROWS_MAX)?.as_secs_f64() / PROMPT_ROWS_MAX as f64;
+        let row = cost.predict(PROMPT_ROWS_MAX)?.as_secs_f64() / PROMPT_ROWS_MAX as f64;
         let before = self
             .waiting
             .iter()
             .filter(|of| of.terms.priority >= terms.priority);
-        let ahead: usize = before.clone().map(|of| of.terms.prompt_rows).sum();
+        let waiting_rows: usize = before.clone().map(|of| of.terms.prompt_rows).sum();
+        let running_rows: usize = self.running.iter().map(|run| run.prompt_rows_left).sum();
+        let prompts = (waiting_rows + running_rows) as f64 * row;
         let free = self.limits.running_max.saturating_sub(self.running.len());
-        let place = if before.count() < free {
-            Duration::ZERO
-        } else {
-            self.until_place_is_free()
+        let place = match (before.count() + 1).saturating_sub(free) {
+            0 => 0.0,
+            places => {
+                let typical = mean(self.lengths.iter().map(|length| *length as f64))?;
+                let per_place = typical * self.pace() / self.limits.running_max as f64;
+                self.until_place_is_free().as_secs_f64() + (places - 1) as f64 * per_place
+            }
         };
-        let typical = mean(self.lengths.iter().map(|length| *length as f64))?;
+        let typical = mean(self.answer_lengths.iter().map(|length| *length as f64))?;
         let answer = typical.min(terms.passes_max as f64) * self.pace();
-        let prompts = (ahead + terms.prompt_rows) as f64 * chunk;
-        Duration::try_from_secs_f64(place.as_secs_f64() + prompts + answer).ok()
+        let own = terms.prompt_rows as f64 * row;
+        Duration::try_from_secs_f64(place.max(prompts) + own + answer).ok()
     }
 
     /// Mean seconds of a pass.
     fn pace(&self) -> f64 {
         mean(self.pass_times.iter().map(Duration::as_secs_f64)).unwrap_or(0.0)
+    }
+}
+
+impl Running {
+    /// How urgent it is: its priority, and how long it is here.
+    fn rank(&self, now: Instant) -> f64 {
+        self.terms.aged(now.saturating_duration_since(self.arrived))
+    }
+
+    fn wanted_rows(&self) -> usize {
+        match self.wanted {
+            Some(Want::Prompt(rows) | Want::Answer(rows)) => rows.max(1),
+            None => 0,
+        }
+    }
+
+    /// Whether it was in none of the last passes up to this one of its model.
+    fn is_left_out(&self, pass: u64) -> bool {
+        pass.saturating_sub(self.last_pass) > LEFT_OUT_MAX
     }
 }
 

@@ -38,8 +38,6 @@ pub(super) struct Lent<'a, C: PageContent> {
 pub(crate) struct PageCounts {
     /// That exist.
     pub(crate) existing: usize,
-    /// Of these, those that nobody uses now and that can be let go.
-    pub(crate) evictable: usize,
     /// That may exist.
     pub(crate) max: usize,
     /// Sequences that run.
@@ -59,10 +57,14 @@ impl<C: PageContent> Sequences<C> {
     pub(super) fn counts(&self) -> PageCounts {
         PageCounts {
             existing: self.pool.len(),
-            evictable: self.prefixes.evictable(),
             max: self.pool.len_max(),
             sequences: self.live.len(),
         }
+    }
+
+    /// Pages that nobody uses now and that can be let go. Looks at each.
+    pub(super) fn evictable(&self) -> usize {
+        self.prefixes.evictable()
     }
 
     /// Says how many pages there may be, and lets go of those beyond that nobody uses.

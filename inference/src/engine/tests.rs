@@ -352,6 +352,34 @@ fn a_panicking_sink_does_not_stop_the_engine() {
 }
 
 #[test]
+fn a_sink_that_panics_on_a_piece_leaves_no_pages_behind() {
+    let fixture = Fixture::new(config());
+    fixture.register("a");
+    for choices in [1, 3] {
+        let sink: EventSink = Box::new(|event| match event {
+            GenerationEvent::Piece { .. } => panic!("scripted panic of a sink"),
+            _ => Flow::Continue,
+        });
+        let request = GenerateRequest {
+            choices,
+            ..request("a", 5)
+        };
+        fixture.engine.submit(request, sink).unwrap();
+        fixture.wait_for("it has ended", |status| {
+            status.running + status.queued == 0 && !status.loaded.is_empty()
+        });
+        let state = fixture.engine.shared().lock();
+        let (_, parts) = state.residency.models().next().unwrap();
+        let decoder = parts.decoder();
+        let counts = decoder.page_counts();
+        assert_eq!(
+            (counts.sequences, counts.existing),
+            (0, decoder.evictable())
+        );
+    }
+}
+
+#[test]
 fn a_vanished_file_is_an_error_and_a_loaded_model_goes_on() {
     let fixture = Fixture::new(config());
     let first = fixture.register("a");
@@ -459,7 +487,7 @@ fn an_idle_model_is_evicted_for_another_and_comes_back() {
     probe.register("a");
     let registered = probe.engine.shared().lock_catalogue().get("a").unwrap();
     // Room for one model with its cache, not for two.
-    let memory_budget_bytes = registered.expected_bytes() + registered.cache_bytes(5, 1);
+    let memory_budget_bytes = registered.expected_bytes() + registered.page_bytes(5 + PAGE_LEN, 1);
     let fixture = Fixture::new(EngineConfig {
         memory_budget_bytes,
         ..config()

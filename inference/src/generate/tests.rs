@@ -146,6 +146,7 @@ fn pass(
     rows_max: usize,
     emit: &mut dyn FnMut(GenerationEvent) -> Flow,
 ) -> Result<Progress> {
+    generation.catch_up(model);
     let parts = generation.plan(model, rows_max, true);
     assert!(!parts.is_empty());
     let logits = model.extend(&parts)?;

@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering, fence},
     },
 };
 
@@ -137,7 +137,10 @@ impl<C: PageContent> PagePool<C> {
 impl<C: PageContent> Page<C> {
     /// Whether nobody else holds it.
     pub(super) fn is_sole(&self) -> bool {
-        Arc::strong_count(&self.held) == 1
+        let is_sole = Arc::strong_count(&self.held) == 1;
+        // What the last other holder did with it comes before what this one does.
+        fence(Ordering::Acquire);
+        is_sole
     }
 
     /// Returns the content for writing, if nobody else holds the page.

@@ -5,6 +5,8 @@
 //! that it agrees with. The tree holds pages like anybody else, so nobody writes them. Pages that
 //! it alone holds are what can be evicted, the least recently used first.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use super::pages::{PAGE_LEN, Page, PageContent, PagePool, PageTable};
 
 /// Beginnings of sequences of one model.
@@ -113,16 +115,24 @@ impl<C: PageContent> PrefixTree<C> {
     /// Lets go of pages that nobody else holds until `count` of them are free; returns how many
     /// are.
     pub fn evict(&mut self, count: usize) -> usize {
+        if count == 0 {
+            return 0;
+        }
+        let leaf = |id: NodeId, node: &Node<C>| {
+            let is_leaf = node.children.is_empty() && node.page.is_sole();
+            is_leaf.then_some(Reverse((node.used, id)))
+        };
+        let nodes = self.nodes.iter().enumerate();
+        let leaves = nodes.filter_map(|(id, node)| leaf(id, node.as_ref()?));
+        let mut leaves: BinaryHeap<_> = leaves.collect();
         for evicted in 0..count {
-            let nodes = self.nodes.iter().enumerate();
-            let leaves = nodes.filter_map(|(id, node)| {
-                let node = node.as_ref()?;
-                (node.children.is_empty() && node.page.is_sole()).then_some((node.used, id))
-            });
-            let Some((_, id)) = leaves.min() else {
+            let Some(Reverse((_, id))) = leaves.pop() else {
                 return evicted;
             };
+            let parent = self.node(id).and_then(|node| node.parent);
             self.remove(id);
+            let parent = parent.and_then(|id| Some((id, self.node(id)?)));
+            leaves.extend(parent.and_then(|(id, node)| leaf(id, node)));
         }
         count
     }

@@ -14,8 +14,10 @@ fn need(id: u64, expected_bytes: u64, cache_bytes: u64) -> Need<'static> {
         id: ModelId(id),
         name: "m",
         expected_bytes,
-        cache_bytes,
-        cache_bytes_max: cache_bytes,
+        cache: CacheNeed {
+            bytes: cache_bytes,
+            bytes_max: cache_bytes,
+        },
     }
 }
 
@@ -59,6 +61,7 @@ impl Fixture {
 
     fn release(&mut self, id: u64, cache: u64, keep_alive: Option<Duration>) {
         let now = self.now;
+        let cache = need(id, 0, cache).cache;
         self.residency.release(ModelId(id), cache, keep_alive, now);
     }
 }
@@ -103,10 +106,12 @@ fn caches_of_running_requests_count() {
     assert_eq!(fixture.place(1, 60, 10).0, Place::Ready);
     let cache = CacheCounts {
         pages: 3,
+        pages_idle: 1,
+        pages_max: 4,
         page_bytes: 10,
-        ..CacheCounts::default()
     };
-    fixture.residency.note_cache(ModelId(1), cache);
+    fixture.residency.note_cache(ModelId(1), 3, 4, 10);
+    fixture.residency.note_idle_pages(ModelId(1), 1);
     let view = &fixture.residency.view(true, fixture.now)[0];
     assert_eq!((view.gpu_bytes, view.cache), (90, cache));
     assert_eq!(fixture.residency.cache_budget_bytes(), 40);
@@ -220,12 +225,7 @@ fn a_machine_that_is_short_of_memory_lowers_the_limit_and_gives_it_back() {
     fixture.load(1, 30);
     fixture.load(2, 30);
     fixture.acquire(2, 10);
-    let cache = CacheCounts {
-        pages: 2,
-        page_bytes: 5,
-        ..CacheCounts::default()
-    };
-    fixture.residency.note_cache(ModelId(2), cache);
+    fixture.residency.note_cache(ModelId(2), 2, 8, 5);
     let mut note = |available, reserve| fixture.residency.note_available(available, reserve);
     assert!(!note(30, 0), "as the budget has it");
     assert!(!note(u64::MAX, 10));
@@ -251,4 +251,29 @@ fn a_machine_that_is_short_of_memory_lowers_the_limit_and_gives_it_back() {
     assert_eq!(fixture.place(3, 30, 0).0, Place::StartLoading);
     assert!(!fixture.residency.note_available(0, 0));
     assert_eq!(fixture.residency.limit_bytes(), 100);
+}
+
+#[test]
+fn what_is_loaded_leaves_room_for_what_runs_to_come_to_its_end() {
+    let mut fixture = Fixture::new(100);
+    fixture.load(1, 30);
+    let growing = Need {
+        cache: CacheNeed {
+            bytes: 5,
+            bytes_max: 60,
+        },
+        ..need(1, 0, 0)
+    };
+    let now = fixture.now;
+    assert_eq!(fixture.residency.place(growing, now).place, Place::Ready);
+    fixture.residency.acquire(growing, now);
+    // At first there would be room for both.
+    assert_eq!(fixture.place(2, 20, 1).0, Place::Full);
+    assert_eq!(fixture.place(3, 10, 1).0, Place::StartLoading);
+    fixture.residency.load_failed();
+    // A second one like it is welcome: one of them may be suspended.
+    assert_eq!(fixture.residency.place(growing, now).place, Place::Ready);
+    let cache = growing.cache;
+    fixture.residency.release(ModelId(1), cache, None, now);
+    assert_eq!(fixture.place(2, 20, 1).0, Place::StartLoading);
 }

@@ -467,6 +467,116 @@ fn the_last_of_the_lowest_priority_gives_way_first() {
         ..terms()
     };
     let ids = [0, 1, 0].map(|priority| fixture.run(with(priority)));
-    let order = fixture.schedule.by_urgency(fixture.now);
-    assert_eq!(order, [ids[2], ids[0], ids[1]]);
+    let now = fixture.now;
+    let victims = [(); 3].map(|()| fixture.schedule.suspend_one(now));
+    assert_eq!(victims, [Some(ids[2]), Some(ids[0]), None]);
+}
+
+#[test]
+fn who_is_suspended_goes_on_by_urgency_and_nobody_less_urgent_starts_before() {
+    let mut fixture = Fixture::new(limits(9, 9));
+    let with = |priority| Terms {
+        priority,
+        ..terms()
+    };
+    let ids = [0, 1, 2].map(|priority| fixture.run(with(priority)));
+    let now = fixture.now;
+    assert_eq!(fixture.schedule.suspend_one(now), Some(ids[0]));
+    assert_eq!(fixture.schedule.suspend_one(now), Some(ids[1]));
+    let pass = fixture.schedule.compose(|_| Some(Want::Answer(1))).unwrap();
+    assert_eq!(pass.shares.len(), 1, "{pass:?}");
+
+    fixture.enqueue(1, with(1)).unwrap();
+    assert!(fixture.start().is_none(), "no more urgent than who waits");
+    fixture.enqueue(2, with(3)).unwrap();
+    assert_eq!(fixture.start().unwrap().1, 2);
+    assert!(fixture.start().is_none());
+
+    // The small one does not pass the more urgent one that has no room yet.
+    let mut asked = Vec::new();
+    fixture.schedule.resume(now, |id, is_alone| {
+        asked.push((id, is_alone));
+        false
+    });
+    assert_eq!(asked, [(ids[1], false)]);
+    asked.clear();
+    fixture.schedule.resume(now, |id, _| {
+        asked.push((id, false));
+        true
+    });
+    assert_eq!(asked, [(ids[1], false), (ids[0], false)]);
+    assert_eq!(fixture.start().unwrap().1, 1);
+}
+
+#[test]
+fn a_light_answer_is_not_left_out_for_ever() {
+    let mut fixture = Fixture::new(limits(9, 9));
+    let with = |weight| Terms { weight, ..terms() };
+    let light = fixture.run(with(0.01));
+    for _ in 0..3 {
+        fixture.run(with(100.0));
+    }
+    for want in [Want::Answer(1), Want::Prompt(1000)] {
+        let mut passes = 0;
+        for _ in 0..LEFT_OUT_MAX * 20 {
+            let pass = fixture.schedule.compose(|_| Some(want)).unwrap();
+            passes += u64::from(pass.shares.iter().any(|share| share.id == light));
+        }
+        assert!((15..=25).contains(&passes), "{passes} for {want:?}");
+    }
+}
+
+#[test]
+fn a_prompt_does_not_stall_the_answers_of_another_model() {
+    let mut fixture = Fixture::new(limits(9, 9));
+    let of = |model| Terms {
+        model: ModelId(model),
+        ..terms()
+    };
+    let prompting = fixture.run(of(1));
+    let want = |id| {
+        Some(if id == prompting {
+            Want::Prompt(1000)
+        } else {
+            Want::Answer(1)
+        })
+    };
+    let alone = fixture.schedule.compose(want).unwrap();
+    assert_eq!(alone.shares[0].rows, PROMPT_ROWS_MAX);
+    // 1 ms a row.
+    let took = Duration::from_millis(PROMPT_ROWS_MAX as u64);
+    fixture.schedule.passed(&alone, PROMPT_ROWS_MAX, took);
+    fixture.run(of(2));
+    for _ in 0..10 {
+        let pass = fixture.schedule.compose(want).unwrap();
+        let rows: usize = pass.shares.iter().map(|share| share.rows).sum();
+        assert!(rows <= 40, "{pass:?}");
+        let took = Duration::from_millis(rows as u64);
+        fixture.schedule.passed(&pass, rows, took);
+    }
+}
+
+#[test]
+fn a_model_that_comes_back_has_nothing_to_catch_up_on() {
+    let mut fixture = Fixture::new(limits(9, 9));
+    let of = |model| Terms {
+        model: ModelId(model),
+        ..terms()
+    };
+    let away = fixture.run(of(1));
+    fixture.run(of(2));
+    let mut passes = |count: usize, is_away: bool| {
+        let mut models = Vec::new();
+        for _ in 0..count {
+            let want = |id| (!is_away || id != away).then_some(Want::Answer(1));
+            let pass = fixture.schedule.compose(want).unwrap();
+            fixture.schedule.passed(&pass, 1, Duration::from_millis(10));
+            models.push(pass.model.0);
+        }
+        models
+    };
+    assert_eq!(passes(50, true), [2; 50]);
+    let both = passes(20, false);
+    let of_first = both.iter().filter(|model| **model == 1).count();
+    assert!((9..=11).contains(&of_first), "{both:?}");
 }

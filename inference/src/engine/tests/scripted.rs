@@ -37,7 +37,7 @@ fn pass(gate: &Mutex<Option<Receiver<()>>>) {
 }
 
 impl Loader for ScriptedLoader {
-    fn load(&self, gguf: &Gguf) -> Result<Box<dyn LoadedDecoder>> {
+    fn load(&self, gguf: &Gguf, _is_busy: bool) -> Result<Box<dyn LoadedDecoder>> {
         pass(&self.0.load_gate);
         self.0.loads.fetch_add(1, Atomic::SeqCst);
         self.0.alive.fetch_add(1, Atomic::SeqCst);
@@ -68,6 +68,10 @@ impl LoadedDecoder for ScriptedModel {
 
     fn page_counts(&self) -> PageCounts {
         self.sequences.counts()
+    }
+
+    fn evictable(&self) -> usize {
+        self.sequences.evictable()
     }
 
     fn set_pages_max(&mut self, pages_max: usize) {

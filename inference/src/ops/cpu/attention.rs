@@ -120,10 +120,10 @@ impl<'a> LayerKeysValues<'a> {
     /// Returns a view of one layer of a sequence's pages.
     ///
     /// # Panics
-    /// If there is no such layer.
+    /// If there is no such layer, or the pages have another shape.
     pub fn new(pages: &'a [&'a KeysValuesPage], layer: usize, shape: KeysValuesShape) -> Self {
         assert!(layer < shape.layers);
-        debug_assert!(pages.iter().all(|page| page.shape == shape));
+        assert!(pages.iter().all(|page| page.shape == shape));
         Self {
             pages,
             layer,
