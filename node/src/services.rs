@@ -9,6 +9,6 @@ pub mod readiness;
 
 pub use self::{
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
-    llm::{Generation, GenerationStep, LlmError, LlmService},
+    llm::{Generation, GenerationStep, LlmError, LlmService, Urgency},
     readiness::{Readiness, ReadyState},
 };

@@ -22,6 +22,7 @@ use serde_json::error::Category;
 use utoipa::ToSchema;
 
 use super::{ApiError, ApiState, error::Dialect};
+use crate::services::Urgency;
 
 /// A body beyond the limit is read on for this many bytes, so that the client, which may still be
 /// sending, gets to read the refusal; then the connection closes.
@@ -167,6 +168,11 @@ fn parse_error(path: &str, error: &serde_json::Error) -> ApiError {
     ApiError::field(path, words)
 }
 
+/// What a client may ask for. Each step doubles or halves its share of the tokens.
+const PRIORITIES: RangeInclusive<i32> = -2..=2;
+/// Longest deadline: longer ones bound nothing.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What the `X-Aither-…` headers ask for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct RoutingHints {
@@ -174,6 +180,8 @@ pub(super) struct RoutingHints {
     pub(super) explain: bool,
     /// Whether the request must not leave this machine.
     pub(super) local_only: bool,
+    /// How it stands beside others.
+    pub(super) urgency: Urgency,
 }
 
 impl FromRequestParts<ApiState> for RoutingHints {
@@ -222,9 +230,34 @@ impl RoutingHints {
             "0" | "false" | "" => false,
             _ => return Err(ApiError::field("x-aither-explain", "must be 0 or 1")),
         };
+        let priority = text("x-aither-priority").transpose()?.map(|priority| {
+            let priority = priority.parse().ok();
+            priority
+                .filter(|priority| PRIORITIES.contains(priority))
+                .ok_or_else(|| {
+                    let (low, high) = (PRIORITIES.start(), PRIORITIES.end());
+                    let message = format!("must be a whole number from {low} to {high}");
+                    ApiError::field("x-aither-priority", message)
+                })
+        });
+        let deadline = text("x-aither-deadline").transpose()?.map(|seconds| {
+            let seconds = seconds.parse::<f64>().ok();
+            let deadline = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            deadline
+                .filter(|deadline| *deadline <= DEADLINE_MAX)
+                .ok_or_else(|| {
+                    let max = DEADLINE_MAX.as_secs();
+                    let message = format!("must be a number of seconds from 0 to {max}");
+                    ApiError::field("x-aither-deadline", message)
+                })
+        });
         Ok(Self {
             explain,
             local_only,
+            urgency: Urgency {
+                priority: priority.transpose()?.unwrap_or(0),
+                deadline: deadline.transpose()?,
+            },
         })
     }
 }
@@ -424,6 +457,22 @@ mod tests {
             read("x-aither-explain", "maybe"),
             Err(ErrorCode::ValidationFailed)
         );
+        let urgency = |name, value| read(name, value).map(|hints| hints.urgency);
+        assert_eq!(urgency("x-aither-priority", "-2").unwrap().priority, -2);
+        assert_eq!(
+            urgency("x-aither-deadline", " 2.5 ").unwrap().deadline,
+            Some(Duration::from_millis(2500))
+        );
+        for (name, value) in [
+            ("x-aither-priority", "3"),
+            ("x-aither-priority", "urgent"),
+            ("x-aither-deadline", "-1"),
+            ("x-aither-deadline", "NaN"),
+            ("x-aither-deadline", "1e9"),
+        ] {
+            let refused = urgency(name, value);
+            assert_eq!(refused, Err(ErrorCode::ValidationFailed), "{name}: {value}");
+        }
         assert!(read("x-aither-max-cost", "0.5").is_ok());
         for cost in ["-1", "NaN", "inf", "1e300", "much"] {
             assert_eq!(

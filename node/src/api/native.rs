@@ -30,7 +30,7 @@ use super::{
     request_id::RequestId,
     stream::{self, Encoder, X_AITHER_COST, push_event},
 };
-use crate::services::GenerationStep;
+use crate::services::{GenerationStep, Urgency};
 
 /// `max_tokens` of a request without one (INTERFACE, section 4).
 const MAX_TOKENS_DEFAULT: i64 = 256;
@@ -71,7 +71,7 @@ pub(super) async fn generate(
     let info = resolve(&state, body.model.as_deref())?;
     let prompt = prompt_of(&info, body.system, body.prompt);
     let reply = Reply::new(&state, hints, request_id, &info, false);
-    run(&state, info, prompt, common_of!(body), reply).await
+    run(&state, info, prompt, common_of!(body), hints.urgency, reply).await
 }
 
 /// Answers a conversation.
@@ -114,6 +114,7 @@ pub(super) async fn chat(
         info,
         Prompt::Chat(messages),
         common_of!(body),
+        hints.urgency,
         reply,
     )
     .await
@@ -197,6 +198,7 @@ async fn run(
     info: ModelInfo,
     prompt: Prompt,
     common: CommonBody,
+    urgency: Urgency,
     reply: Reply,
 ) -> Result<Response, ApiError> {
     let max_tokens = common.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT);
@@ -213,7 +215,7 @@ async fn run(
         },
         ..GenerateRequest::new(info.name, prompt)
     };
-    let generation = state.llm.generate(vec![request]).await?;
+    let generation = state.llm.generate(vec![request], urgency).await?;
     if common.stream.unwrap_or(false) {
         return stream::respond(generation, reply).await;
     }

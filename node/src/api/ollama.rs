@@ -31,7 +31,7 @@ use super::{
     rfc3339,
     stream::{self, Encoder, X_AITHER_COST, finish_word, json_logprob, push_line},
 };
-use crate::services::GenerationStep;
+use crate::services::{GenerationStep, Urgency};
 
 const TEMPERATURE_DEFAULT: f64 = 0.8;
 const TOP_P_DEFAULT: f64 = 0.9;
@@ -69,7 +69,7 @@ const FIELD_NAMES: [(&str, &str); 11] = [
 )]
 pub(super) async fn chat(
     State(state): State<ApiState>,
-    _hints: RoutingHints,
+    hints: RoutingHints,
     JsonBody(body): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
@@ -97,7 +97,7 @@ pub(super) async fn chat(
         ..EngineRequest::new(&info.name, Prompt::Chat(check_messages(messages)?))
     };
     let request = with_options(request, body.options.unwrap_or_default(), &info)?;
-    run(&state, request, body.stream, reply).await
+    run(&state, request, hints.urgency, body.stream, reply).await
 }
 
 /// Answers a prompt.
@@ -115,7 +115,7 @@ pub(super) async fn chat(
 )]
 pub(super) async fn generate(
     State(state): State<ApiState>,
-    _hints: RoutingHints,
+    hints: RoutingHints,
     JsonBody(body): JsonBody<GenerateRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
@@ -155,7 +155,7 @@ pub(super) async fn generate(
         ..EngineRequest::new(&info.name, prompt)
     };
     let request = with_options(request, body.options.unwrap_or_default(), &info)?;
-    run(&state, request, body.stream, reply).await
+    run(&state, request, hints.urgency, body.stream, reply).await
 }
 
 /// Embeds texts: not in this version.
@@ -264,11 +264,12 @@ fn with_options(
 async fn run(
     state: &ApiState,
     request: EngineRequest,
+    urgency: Urgency,
     stream: Option<bool>,
     mut reply: Reply,
 ) -> Result<Response, ApiError> {
     reply.with_logprobs = request.logprobs.is_some();
-    let generation = state.llm.generate(vec![request]).await;
+    let generation = state.llm.generate(vec![request], urgency).await;
     let generation = generation.map_err(|error| ApiError::from(error).renamed(&FIELD_NAMES))?;
     if stream.unwrap_or(true) {
         return stream::respond(generation, reply).await;

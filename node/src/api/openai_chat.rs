@@ -53,7 +53,7 @@ pub(super) const SYSTEM_FINGERPRINT: &str = concat!("fp_aither_", env!("CARGO_PK
 )]
 pub(super) async fn chat_completions(
     State(state): State<ApiState>,
-    _hints: RoutingHints,
+    hints: RoutingHints,
     RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
@@ -88,7 +88,7 @@ pub(super) async fn chat_completions(
         logprobs,
         ..GenerateRequest::new(info.name, Prompt::Chat(messages))
     };
-    let generation = state.llm.generate(vec![request]).await?;
+    let generation = state.llm.generate(vec![request], hints.urgency).await?;
     let head = Head::new("chatcmpl", generation.model());
     if body.stream.unwrap_or(false) {
         let encoder = ChatEncoder {

@@ -47,7 +47,7 @@ const OBJECT: &str = "text_completion";
 )]
 pub(super) async fn completions(
     State(state): State<ApiState>,
-    _hints: RoutingHints,
+    hints: RoutingHints,
     RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
@@ -83,7 +83,7 @@ pub(super) async fn completions(
             ..template.clone()
         })
         .collect();
-    let generation = state.llm.generate(requests).await?;
+    let generation = state.llm.generate(requests, hints.urgency).await?;
     let head = Head::new("cmpl", generation.model());
     if body.stream.unwrap_or(false) {
         let encoder = CompletionEncoder {

@@ -94,6 +94,16 @@ impl LlmError {
     }
 }
 
+/// How a request stands beside others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Urgency {
+    /// Higher ones start first and get more of the tokens.
+    pub priority: i32,
+    /// After what time the answer is of no more use: then it is broken off, and refused at once
+    /// where that can be foreseen.
+    pub deadline: Option<Duration>,
+}
+
 /// One step of a generation, over all its prompts.
 #[derive(Debug, Clone)]
 pub enum GenerationStep {
@@ -175,7 +185,14 @@ impl LlmService {
     ///
     /// # Panics
     /// Never on input: an empty list is answered by [`LlmError::Dropped`].
-    pub async fn generate(&self, requests: Vec<GenerateRequest>) -> Result<Generation, LlmError> {
+    pub async fn generate(
+        &self,
+        mut requests: Vec<GenerateRequest>,
+        urgency: Urgency,
+    ) -> Result<Generation, LlmError> {
+        for request in &mut requests {
+            (request.priority, request.deadline) = (urgency.priority, urgency.deadline);
+        }
         let Some(first) = requests.first() else {
             return Err(LlmError::Dropped);
         };

@@ -67,6 +67,33 @@ def alone(node: Node) -> "list[str]":
     return [ask(node, question) for question in range(len(QUESTIONS))]
 
 
+def test_a_client_says_how_urgent_it_is(node: Node) -> None:
+    """Priorities and deadlines come in headers, in every dialect."""
+    waits = 'aither_inference_wait_seconds_count{class="high"}'
+    before = node.metric(waits)
+    headers = {"X-Aither-Priority": "2", "X-Aither-Deadline": "60"}
+    answer = node.http.post("/v1/chat/completions", json=body(0), headers=headers)
+    assert answer.status_code == 200, answer.text
+    request = {"model": MODEL, "prompt": "Hi", "stream": False}
+    answer = node.http.post("/api/generate", json=request, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert node.metric(waits) == before + 2
+    for headers in ({"X-Aither-Priority": "9"}, {"X-Aither-Deadline": "soon"}):
+        answer = node.http.post("/v1/chat/completions", json=body(0), headers=headers)
+        assert answer.status_code in (400, 422), answer.text
+
+
+def test_a_deadline_that_cannot_be_kept_is_refused_or_ends_the_request(node: Node) -> None:
+    """What a node cannot do in time it says before it begins, or breaks off."""
+    ask(node, 0)
+    headers = {"X-Aither-Deadline": "0.001"}
+    answer = node.http.post("/v1/chat/completions", json=body(0), headers=headers)
+    assert answer.status_code in (503, 504), answer.text
+    if answer.status_code == 503:
+        assert int(answer.headers["retry-after"]) >= 1
+    wait_until("nothing is left of it", lambda: node.running() == 0)
+
+
 def test_a_text_is_the_same_alone_and_among_32(node: Node, alone: "list[str]"):
     asked = [index % len(QUESTIONS) for index in range(32)]
     with ThreadPoolExecutor(32) as pool:
