@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Measures serving beside llama.cpp's servers: many clients at once over HTTP.
 #
-# Usage: scripts/bench-serving.sh [--rounds N] [--threads N] [--port N] [--json FILE] [--work DIR]
-#                                 [--python PATH] [--llama-server FILE] [--smollm2 FILE] [--help]
+# Usage: scripts/bench-serving.sh [--rounds N] [--threads N] [--instructions SET] [--port N]
+#                                 [--json FILE] [--work DIR] [--python PATH]
+#                                 [--llama-server FILE] [--smollm2 FILE] [--help]
 #
 #   --rounds N           rounds of each workload, of which medians are shown (default 3)
 #   --threads N          threads of either engine (default: one per core)
+#   --instructions SET   what llama.cpp is built with: native (all, the default) or avx512 (no AMX)
 #   --port N             the first of three ports on 127.0.0.1 (default 18200)
 #   --json FILE          write the figures there
 #   --work DIR           where llama.cpp and the model are made and kept (default: target/bench)

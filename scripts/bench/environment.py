@@ -11,10 +11,12 @@ different things to know: `--instructions` bounds both engines, and the report s
 in.
 """
 
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
+import tarfile
 import venv
 
 from models import Failure, run, say
@@ -94,6 +96,32 @@ def set_up(folder: pathlib.Path, instructions: str, more: str) -> pathlib.Path:
     run([*command, archive, f"gguf=={GGUF_VERSION}"], "building llama.cpp")
     stamp.write_text(wanted)
     return python
+
+
+def set_up_server(folder: pathlib.Path, instructions: str, python: pathlib.Path) -> pathlib.Path:
+    """Returns llama.cpp's own server, built from the source that the interpreter's package has."""
+    flags = build_flags(processor_flags(), instructions, "")
+    home = folder / f"llama-server-{instructions}"
+    binary, stamp = home / "bin/llama-server", home / "built-with"
+    wanted = f"{LLAMA_VERSION} {flags}\n"
+    if binary.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return binary
+    archive = max((folder / "sources").glob(f"*{LLAMA_VERSION}*.tar.gz"))
+    with tarfile.open(archive) as source:
+        source.extractall(folder / "sources", filter="data")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    run([*pip, "cmake", "ninja"], "installing cmake")
+    tools = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    source = folder / "sources" / archive.name.removesuffix(".tar.gz") / "vendor/llama.cpp"
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_OPENSSL=OFF"]
+    options += [f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "UI")]
+    options += ["-DLLAMA_USE_PREBUILT_UI=OFF", *shlex.split(flags)]
+    say("building llama-server (some twenty minutes of processor time, once)")
+    cmake = python.parent / "cmake"
+    run([cmake, "-G", "Ninja", "-S", source, "-B", home, *options], "configuring", env=tools)
+    run([cmake, "--build", home, "--target", "llama-server"], "building llama-server", env=tools)
+    stamp.write_text(wanted)
+    return binary
 
 
 def worker_info(python: pathlib.Path, worker: pathlib.Path) -> str:

@@ -61,10 +61,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(command: list, what: str) -> None:
+def run(command: list, what: str, env: "dict | None" = None) -> None:
     """Runs a program whose output is only of interest when it fails."""
     command = [str(part) for part in command]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, text=True, env=env, **output)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-20:])
         raise Failure(f"{what} failed ({done.returncode}): {' '.join(command)}\n{tail}")

@@ -41,6 +41,9 @@ ANSWER_TOKENS = 64
 PREFIX_TOKENS = 1000
 START_SECONDS = 120
 
+# What the engine is called among the servers.
+ENGINE = "engine"
+
 
 def words(count: int, salt: int) -> str:
     """A text of about so many tokens; another salt makes another text from its first word on."""
@@ -53,7 +56,7 @@ class Server:
     """A server process, and how it is asked."""
 
     def __init__(self, name: str, command: list, port: int, env: "dict | None" = None):
-        self.name, self.port = name, port
+        self.name, self.port, self.key = name, port, ""
         self.log = tempfile.TemporaryFile()  # noqa: SIM115, closed with the server
         self.process = subprocess.Popen(
             [str(part) for part in command], stdout=self.log, stderr=self.log, env=env
@@ -70,6 +73,17 @@ class Server:
                 return
             time.sleep(0.1)
         raise Failure(f"{self.name} is not ready after {START_SECONDS} s: {self.tail()}")
+
+    def pass_seconds(self) -> float:
+        """Time in passes over the model so far, where the server tells."""
+        if not self.key:
+            return 0.0
+        headers = {"Authorization": f"Bearer {self.key}"}
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+            lines = answer.read().decode().splitlines()
+        name = "aither_inference_pass_seconds_total "
+        return next(float(line.split()[1]) for line in lines if line.startswith(name))
 
     def tail(self) -> str:
         self.log.seek(0)
@@ -111,18 +125,21 @@ class Salts:
 
 def measure_clients(server: Server, clients: int, rounds: int, salts: Salts) -> dict:
     """All clients at once, each with prompts of its own."""
-    rates, gaps, firsts = [], [], []
+    rates, gaps, firsts, outside = [], [], [], []
     for number in range(rounds + 1):
         bodies = [[body(words(PROMPT_TOKENS, salts.next()), ANSWER_TOKENS)] for _ in range(clients)]
+        before = server.pass_seconds()
         answers, took = asyncio.run(load.together(server.port, bodies))
         if number == 0:
             continue
         tokens = sum(answer.completion_tokens for answer in answers)
         rates.append(tokens / took)
+        outside.append(1 - (server.pass_seconds() - before) / took)
         gaps += [gap for answer in answers for gap in answer.gaps()]
         firsts += [answer.first for answer in answers]
     return {
         "tokens_per_second": statistics.median(rates),
+        "outside_passes": statistics.median(outside),
         "gap_p50": load.percentile(gaps, 0.5),
         "gap_p99": load.percentile(gaps, 0.99),
         "first_p50": load.percentile(firsts, 0.5),
@@ -141,36 +158,40 @@ def measure_prefix(server: Server, rounds: int, salts: Salts) -> dict:
     return {"cold": statistics.median(cold), "warm": statistics.median(warm)}
 
 
-def measure_alone(server: Server, rounds: int, salts: Salts) -> dict:
-    """One client after another: tokens per second after the first."""
-    rates = []
-    for _ in range(rounds):
-        answer = asyncio.run(load.ask(server.port, body(words(32, salts.next()), 128)))
-        gaps = answer.gaps()
-        rates.append((answer.completion_tokens - 1) / sum(gaps))
-    return {"tokens_per_second": statistics.median(rates)}
+def measure_alone(servers: "list[Server]", engine: "Engine", rounds: int, salts: Salts) -> dict:
+    """One client after another: tokens a second after the first. Servers and engine take turns."""
+    rates = {name: [] for name in [*(server.name for server in servers), ENGINE]}
+    for _ in range(rounds * 3):
+        for server in servers:
+            answer = asyncio.run(load.ask(server.port, body(words(32, salts.next()), 128)))
+            rates[server.name].append((answer.completion_tokens - 1) / sum(answer.gaps()))
+        rates[ENGINE].append(engine.ask("decode 128"))
+    return {name: statistics.median(found) for name, found in rates.items()}
 
 
-def measure_engine(bench: pathlib.Path, model: pathlib.Path, threads: int, rounds: int) -> dict:
-    """The same without HTTP and scheduling: decoding of one sequence, and of several."""
-    command = [str(bench), str(model), "--threads", str(threads)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
+class Engine:
+    """Our engine without HTTP and scheduling."""
 
-        def ask(line: str) -> float:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            found = json.loads(process.stdout.readline())
-            return found["positions"] / found["ms"] * 1e3
+    def __init__(self, bench: pathlib.Path, model: pathlib.Path, threads: int):
+        command = [str(bench), str(model), "--threads", str(threads)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, **pipes)
+        self.process.stdout.readline()
+        self.ask("decode 16")
 
-        results = {}
-        for name, line in [("alone", "decode 128"), ("8", "rows 8 64"), ("32", "rows 32 64")]:
-            ask(line)
-            results[name] = statistics.median(ask(line) for _ in range(rounds))
-        process.stdin.close()
-    return results
+    def ask(self, line: str) -> float:
+        """Positions a second."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        found = json.loads(self.process.stdout.readline())
+        return found["positions"] / found["ms"] * 1e3
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_unused) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def start_servers(options, python: pathlib.Path, model: pathlib.Path, stack) -> "list[Server]":
@@ -178,6 +199,7 @@ def start_servers(options, python: pathlib.Path, model: pathlib.Path, stack) -> 
     command = [options.node, "run", "--data-dir", data, "--http", f"127.0.0.1:{options.port}"]
     command += ["--model", f"bench={model}", "--threads", options.threads]
     servers = [stack.enter_context(Server("aither-node", command, options.port))]
+    servers[0].key = (pathlib.Path(data) / "admin.key").read_text().strip()
     port = options.port + 1
     command = [python, "-m", "llama_cpp.server", "--model", model, "--port", port]
     command += ["--n_threads", options.threads, "--n_threads_batch", options.threads]
@@ -194,89 +216,77 @@ def start_servers(options, python: pathlib.Path, model: pathlib.Path, stack) -> 
 
 def compare(options) -> dict:
     options.work.mkdir(parents=True, exist_ok=True)
-    python = options.python or environment.set_up(options.work, "native", "")
+    python = options.python or environment.set_up(options.work, options.instructions, "")
     if not options.python:
-        run(
-            [
-                python,
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                f"llama-cpp-python[server]=={environment.LLAMA_VERSION}",
-            ],
-            "installing llama_cpp.server",
-        )
-    files = Files(
-        options.work / "models",
-        python,
-        options.threads,
-        {"smollm2": options.smollm2, "gemma3": None},
-    )
+        package = f"llama-cpp-python[server]=={environment.LLAMA_VERSION}"
+        run([python, "-m", "pip", "install", "-q", package], "installing llama_cpp.server")
+        if not options.llama_server:
+            options.llama_server = environment.set_up_server(
+                options.work, options.instructions, python
+            )
+    given = {"smollm2": options.smollm2, "gemma3": None}
+    files = Files(options.work / "models", python, options.threads, given)
     model = files.get(MODELS["smollm2"], PUBLISHED)
     before = processor_times()
     salts = Salts()
-    outcome = {"machine": machine(), "commit": commit(), "threads": options.threads, "servers": {}}
+    outcome = {"machine": machine(), "commit": commit(), "threads": options.threads}
     with contextlib.ExitStack() as stack:
         servers = start_servers(options, python, model, stack)
+        engine = stack.enter_context(Engine(options.bench, model, options.threads))
         results = {server.name: {} for server in servers}
+        alone = measure_alone(servers, engine, options.rounds, salts)
+        say(f"one client: {alone}")
         for server in servers:
-            own = results[server.name]
-            own["alone"] = measure_alone(server, options.rounds, salts)
-            say(f"{server.name}: one client {own['alone']['tokens_per_second']:.0f} tokens/s")
-            own["prefix"] = measure_prefix(server, options.rounds, salts)
-            say(f"{server.name}: first token {own['prefix']}")
+            found = measure_prefix(server, options.rounds, salts)
+            results[server.name] |= {"alone": alone[server.name], "prefix": found}
+            say(f"{server.name}: first token {found}")
         for clients in (8, 32):
             for server in servers:
                 found = measure_clients(server, clients, options.rounds, salts)
                 results[server.name][str(clients)] = found
                 say(f"{server.name}: {clients} clients {found}")
     outcome["servers"] = results
-    outcome["engine"] = measure_engine(options.bench, model, options.threads, options.rounds)
+    outcome["engine_alone"] = alone[ENGINE]
     outcome["stolen_share"] = stolen_share(before)
     return outcome
 
 
 def markdown(outcome: dict) -> str:
-    rows = [
-        [
-            "server",
-            "1 client",
-            "8 clients",
-            "gap p99",
-            "32 clients",
-            "gap p99",
-            "first, cold",
-            "first, prefix known",
-        ]
-    ]
+    """A table of the figures, and what they come to."""
+    titles = ["server", "1 client", "8 clients", "gap p50, p99", "32 clients", "gap p50, p99"]
+    titles += ["first token, cold", "prefix known"]
+
+    def ms(seconds: float) -> str:
+        return f"{seconds * 1e3:.0f}"
+
+    rows = [titles]
     for name, found in outcome["servers"].items():
-        rows.append(
-            [
-                name,
-                f"{found['alone']['tokens_per_second']:.0f}",
-                f"{found['8']['tokens_per_second']:.0f}",
-                f"{found['8']['gap_p99'] * 1e3:.0f} ms",
-                f"{found['32']['tokens_per_second']:.0f}",
-                f"{found['32']['gap_p99'] * 1e3:.0f} ms",
-                f"{found['prefix']['cold'] * 1e3:.0f} ms",
-                f"{found['prefix']['warm'] * 1e3:.0f} ms",
-            ]
-        )
-    engine = outcome["engine"]
-    rows.append(
-        [
-            "the engine alone",
-            f"{engine['alone']:.0f}",
-            f"{engine['8']:.0f}",
-            "",
-            f"{engine['32']:.0f}",
-            "",
-            "",
-            "",
-        ]
+        row = [name, f"{found['alone']:.0f}"]
+        for clients in ("8", "32"):
+            many = found[clients]
+            row.append(f"{many['tokens_per_second']:.1f}")
+            row.append(f"{ms(many['gap_p50'])}, {ms(many['gap_p99'])} ms")
+        prefix = found["prefix"]
+        row += [f"{ms(prefix['cold'])} ms", f"{ms(prefix['warm'])} ms"]
+        rows.append(row)
+    own, *others = outcome["servers"].items()
+    lines = [table(rows), "Tokens a second of all clients together."]
+    for name, found in others:
+        for clients in ("8", "32"):
+            ratio = own[1][clients]["tokens_per_second"] / found[clients]["tokens_per_second"]
+            gap = own[1][clients]["gap_p99"] / found[clients]["gap_p99"]
+            lines.append(
+                f"Beside {name}, {clients} clients: {ratio:.2f} x the tokens, {gap:.2f} x the gap."
+            )
+    outside = [f"{own[1][clients]['outside_passes']:.1%}" for clients in ("8", "32")]
+    prefix = own[1]["prefix"]
+    lines.append(f"Time outside of passes: {outside[0]} with 8 clients, {outside[1]} with 32.")
+    lines.append(f"A known prefix: {prefix['warm'] / prefix['cold']:.1%} of the cold time.")
+    lines.append(
+        f"One client: {own[1]['alone'] / outcome['engine_alone']:.3f} of the engine without a "
+        f"server ({outcome['engine_alone']:.0f} tokens/s)."
     )
-    return table(rows)
+    return "\n".join(lines)
 
 
 def parse() -> argparse.Namespace:
@@ -287,6 +297,9 @@ def parse() -> argparse.Namespace:
     add("--port", type=int, default=18200, help="the first of three ports (default 18200)")
     add("--json", type=pathlib.Path, metavar="FILE", help="write the figures there")
     add("--work", type=pathlib.Path, help="where llama.cpp and the model are kept")
+    add(
+        "--instructions", choices=("native", "avx512"), default="native", help="what llama.cpp uses"
+    )
     add("--python", type=pathlib.Path, help="an interpreter that has llama-cpp-python[server]")
     add("--llama-server", type=pathlib.Path, help="llama.cpp's own server, to be measured too")
     add("--smollm2", type=pathlib.Path, metavar="FILE", help="the model, not to be fetched")
