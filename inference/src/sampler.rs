@@ -26,8 +26,10 @@ use crate::{
 };
 
 mod logprobs;
+mod weights;
 
 pub use self::logprobs::{LogProbabilities, log_probabilities};
+use self::weights::{Weights, weight};
 
 /// Up to this many, top-k keeps a short sorted list in one pass; beyond, it partitions.
 const SHORT_LIST_MAX: usize = 256;
@@ -47,8 +49,8 @@ pub struct Sampler {
     generated: HashMap<u32, u32>,
     /// The logits after bias and penalties; kept for its memory.
     adjusted: Vec<f32>,
-    /// Weights of all ids, where top-k keeps all; kept for its memory.
-    weights: Vec<f32>,
+    /// Where top-k keeps all.
+    weights: Weights,
     /// What the filters leave; kept for its memory.
     candidates: Vec<Candidate>,
 }
@@ -75,7 +77,7 @@ impl Sampler {
             rng,
             generated: HashMap::new(),
             adjusted: Vec::new(),
-            weights: Vec::new(),
+            weights: Weights::default(),
             candidates: Vec::new(),
         }
     }
@@ -159,11 +161,11 @@ impl Sampler {
             self.keep_top_k(best);
             sum(self.candidates.iter().map(|candidate| candidate.weight))
         } else {
-            self.weigh_all(best);
-            let total = sum(self.weights.iter().copied());
+            self.weights
+                .fill(&self.adjusted, best, self.params.temperature);
+            let total = self.weights.total();
             if !filters_tail {
-                let random = uniform(&mut self.rng) * total;
-                return walk((0..).zip(self.weights.iter().copied()), random);
+                return self.weights.at(uniform(&mut self.rng) * total);
             }
             // Ids below this weight come together to less than what top-p drops.
             let negligible = (total * (1.0 - top_p) / all as f64) as f32;
@@ -206,21 +208,13 @@ impl Sampler {
         }
     }
 
-    fn weigh_all(&mut self, best: f32) {
-        let temperature = self.params.temperature;
-        let adjusted = self.adjusted.iter().copied();
-        self.weights.clear();
-        self.weights
-            .extend(adjusted.map(|logit| weight(logit, best, temperature)));
-    }
-
     /// Fills `candidates` with all that weigh at least so much.
     fn collect_above(&mut self, least: f32) {
         let weighed = self
             .adjusted
             .iter()
             .copied()
-            .zip(self.weights.iter().copied());
+            .zip(self.weights.values().iter().copied());
         let numbered = (0..).zip(weighed);
         let heavy = numbered.filter(|(_, (_, weight))| *weight >= least);
         self.candidates.clear();
@@ -283,12 +277,6 @@ fn greatest(logits: &[f32]) -> f32 {
         .chain(rest)
         .copied()
         .fold(f32::NEG_INFINITY, larger)
-}
-
-/// Returns a probability up to a common factor: the best candidate weighs 1.
-fn weight(logit: f32, best: f32, temperature: f32) -> f32 {
-    // A difference that overflows is minus infinity, whose weight is 0.
-    ((logit - best) / temperature).exp()
 }
 
 fn sum(weights: impl Iterator<Item = f32>) -> f64 {
