@@ -467,6 +467,11 @@ impl Owner {
         let mut state = self.shared.lock();
         state.schedule.finished(id, is_whole);
         state.residency.release(model, cache, keep_alive, now);
+        if matches!(end, End::Cancelled) {
+            // Whoever sees the place free sees why.
+            let cancelled = &self.shared.counters.cancelled;
+            cancelled.fetch_add(1, Ordering::Relaxed);
+        }
         drop(state);
         // The status is true before anybody is told.
         self.balance();
@@ -477,13 +482,7 @@ impl Owner {
                 tracing::warn!(%error, "a generation failed");
                 deliver(sink, GenerationEvent::Failed(error));
             }
-            End::Cancelled => {
-                self.shared
-                    .counters
-                    .cancelled
-                    .fetch_add(1, Ordering::Relaxed);
-                drop_caught(sink);
-            }
+            End::Cancelled => drop_caught(sink),
         }
     }
 

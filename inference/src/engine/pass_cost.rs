@@ -12,6 +12,9 @@ const MEMORY: f64 = 0.98;
 /// Variance of rows from which on a slope is learned.
 const SPREAD_MIN: f64 = 0.5;
 
+/// Scatters that a pass is to stay clear of a bound.
+const SCATTERS: f64 = 2.0;
+
 /// Time of passes by their rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PassCost {
@@ -20,6 +23,8 @@ pub(super) struct PassCost {
     seconds: f64,
     rows_squared: f64,
     rows_seconds: f64,
+    /// How far passes were from what was expected of them, summed like the others.
+    scatter: f64,
     /// Seconds of each row more, when passes last differed enough to tell.
     per_row: Option<f64>,
 }
@@ -27,6 +32,9 @@ pub(super) struct PassCost {
 impl PassCost {
     /// Takes note of a pass.
     pub(super) fn observe(&mut self, rows: usize, took: Duration) {
+        // Before a slope is known, being off says nothing about the machine.
+        let expected = self.per_row.and_then(|_| self.predict(rows));
+        let expected = expected.unwrap_or(took);
         let (rows, seconds) = (rows as f64, took.as_secs_f64());
         for (sum, value) in [
             (&mut self.count, 1.0),
@@ -34,6 +42,7 @@ impl PassCost {
             (&mut self.seconds, seconds),
             (&mut self.rows_squared, rows * rows),
             (&mut self.rows_seconds, rows * seconds),
+            (&mut self.scatter, took.abs_diff(expected).as_secs_f64()),
         ] {
             *sum = *sum * MEMORY + value;
         }
@@ -52,10 +61,12 @@ impl PassCost {
         Duration::try_from_secs_f64(fixed + per_row * rows as f64).ok()
     }
 
-    /// How many rows more than `rows` a pass may have to stay within a time.
+    /// How many rows more than `rows` a pass may have to stay within a time, with a margin for
+    /// passes that take longer than expected, as they do where others use the machine.
     pub(super) fn rows_within(&self, rows: usize, time: Duration) -> Option<usize> {
         let (fixed, per_row) = self.line()?;
-        let left = time.as_secs_f64() - fixed - per_row * rows as f64;
+        let margin = SCATTERS * self.scatter / self.count;
+        let left = time.as_secs_f64() - margin - fixed - per_row * rows as f64;
         // From a float that is no number this is 0, from one that is too large the largest.
         Some((left / per_row.max(1e-9)).max(0.0) as usize)
     }
@@ -127,6 +138,20 @@ mod tests {
         }
         let predicted = cost.predict(256).unwrap();
         assert!(predicted.abs_diff(ms(261)) < ms(1), "{predicted:?}");
+    }
+
+    #[test]
+    fn a_pass_stays_clear_of_a_bound_by_how_far_passes_scatter() {
+        let mut cost = PassCost::default();
+        for round in 0..200 {
+            for rows in [1, 8, 32, 64] {
+                let late = if round % 2 == 0 { 4 } else { 0 };
+                cost.observe(rows, ms(5 + rows as u64 + late));
+            }
+        }
+        // A mean of 2 ms late, and off by as much again: 2 and twice 2 of the 50.
+        let rows = cost.rows_within(0, ms(50)).unwrap();
+        assert!((38..=40).contains(&rows), "{rows}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Waiting that makes up for one priority.
 const AGING: Duration = Duration::from_secs(5);
 /// Time that a pass may take while somebody waits for the next token, if prompts can help it.
-const PASS_TIME: Duration = Duration::from_millis(40);
+const PASS_TIME: Duration = Duration::from_millis(44);
 /// Passes of its model that a request with little weight is left out of at most.
 const LEFT_OUT_MAX: u64 = 32;
 /// Rows of prompts that are in every pass all the same: they must get on.
@@ -556,14 +556,28 @@ impl<J> Schedule<J> {
     }
 
     /// How many rows of prompts go with `rows` of answers. While anybody waits for the next token,
-    /// be it another model's, a pass is to be short.
+    /// a pass is to be short; it shares its time with the passes of other models that answer, for
+    /// these come before the next one of its own.
     fn prompt_rows(&self, model: ModelId, rows: usize) -> usize {
-        let mut wants = self.running.iter().filter_map(|run| run.wanted);
-        if !wants.any(|want| matches!(want, Want::Answer(_))) {
+        let mut answer_rows: BTreeMap<ModelId, usize> = BTreeMap::new();
+        for run in &self.running {
+            if let Some(Want::Answer(rows)) = run.wanted {
+                *answer_rows.entry(run.terms.model).or_default() += rows.max(1);
+            }
+        }
+        if answer_rows.is_empty() {
             return PROMPT_ROWS_MAX;
         }
+        let others = answer_rows.iter().filter(|(id, _)| **id != model);
+        let others_time: Duration = others
+            .filter_map(|(id, rows)| {
+                let cost = self.models.get(id)?.cost;
+                cost.predict((*rows).min(self.limits.rows_max))
+            })
+            .sum();
+        let own_time = PASS_TIME.saturating_sub(others_time);
         let cost = self.models.get(&model).map(|turn| turn.cost);
-        let fitting = cost.and_then(|cost| cost.rows_within(rows, PASS_TIME));
+        let fitting = cost.and_then(|cost| cost.rows_within(rows, own_time));
         fitting
             .unwrap_or(PROMPT_ROWS_MIN)
             .clamp(PROMPT_ROWS_MIN, PROMPT_ROWS_MAX)
