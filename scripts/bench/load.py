@@ -12,13 +12,15 @@ class Failed(Exception):
 class Stream:
     """When the pieces of one answer came, in seconds since it was asked for."""
 
-    def __init__(self, times: "list[float]", completion_tokens: int):
+    def __init__(self, times: "list[float]", took: float, completion_tokens: int):
         self.times = times
+        self.took = took
         self.completion_tokens = completion_tokens
 
     @property
     def first(self) -> float:
-        return self.times[0]
+        """When the first piece came, or the end where a model had nothing to say."""
+        return self.times[0] if self.times else self.took
 
     def gaps(self) -> "list[float]":
         return [after - before for before, after in zip(self.times, self.times[1:])]
@@ -65,9 +67,10 @@ async def ask(port: int, body: dict, path: str = "/v1/completions") -> Stream:
             is_chunked |= line.lower().startswith(b"transfer-encoding: chunked")
         if b" 200 " not in status:
             raise Failed(f"{status.decode().strip()}: {(await reader.read(2000)).decode()}")
-        times, tokens = [], 0
+        times, tokens, is_whole = [], 0, False
         async for line in lines_of(reader, is_chunked):
             if not line.startswith(b"data: {"):
+                is_whole |= line.startswith(b"data: [DONE]")
                 continue
             event = json.loads(line[6:])
             if "error" in event:
@@ -76,9 +79,9 @@ async def ask(port: int, body: dict, path: str = "/v1/completions") -> Stream:
                 tokens = event["usage"]["completion_tokens"]
             if any(choice.get("text") for choice in event.get("choices", [])):
                 times.append(time.perf_counter() - asked)
-        if not times:
-            raise Failed("an answer without text")
-        return Stream(times, tokens or len(times))
+        if not is_whole:
+            raise Failed("the answer broke off")
+        return Stream(times, time.perf_counter() - asked, tokens or len(times))
     finally:
         writer.close()
 

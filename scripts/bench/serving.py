@@ -123,23 +123,34 @@ class Salts:
         return self.last
 
 
-def measure_clients(server: Server, clients: int, rounds: int, salts: Salts) -> dict:
-    """All clients at once, each with prompts of its own."""
-    rates, gaps, firsts, outside = [], [], [], []
-    for number in range(rounds + 1):
-        bodies = [[body(words(PROMPT_TOKENS, salts.next()), ANSWER_TOKENS)] for _ in range(clients)]
-        before = server.pass_seconds()
-        answers, took = asyncio.run(load.together(server.port, bodies))
-        if number == 0:
-            continue
-        tokens = sum(answer.completion_tokens for answer in answers)
-        rates.append(tokens / took)
-        outside.append(1 - (server.pass_seconds() - before) / took)
-        gaps += [gap for answer in answers for gap in answer.gaps()]
-        firsts += [answer.first for answer in answers]
+def one_round(server: Server, clients: int, salts: Salts) -> dict:
+    """All clients at once, each with a prompt of its own."""
+    bodies = [[body(words(PROMPT_TOKENS, salts.next()), ANSWER_TOKENS)] for _ in range(clients)]
+    before = server.pass_seconds()
+    answers, took = asyncio.run(load.together(server.port, bodies))
     return {
-        "tokens_per_second": statistics.median(rates),
-        "outside_passes": statistics.median(outside),
+        "rate": sum(answer.completion_tokens for answer in answers) / took,
+        "outside": 1 - (server.pass_seconds() - before) / took,
+        "gaps": [gap for answer in answers for gap in answer.gaps()],
+        "firsts": [answer.first for answer in answers],
+    }
+
+
+def measure_clients(servers: "list[Server]", clients: int, rounds: int, salts: Salts) -> dict:
+    """Figures of each server; they take turns, so that a noisy minute is nobody's alone."""
+    found = {server.name: [] for server in servers}
+    for _ in range(rounds):
+        for server in servers:
+            found[server.name].append(one_round(server, clients, salts))
+    return {name: summary(rounds) for name, rounds in found.items()}
+
+
+def summary(rounds: "list[dict]") -> dict:
+    gaps = [gap for one in rounds for gap in one["gaps"]]
+    firsts = [first for one in rounds for first in one["firsts"]]
+    return {
+        "tokens_per_second": statistics.median(one["rate"] for one in rounds),
+        "outside_passes": statistics.median(one["outside"] for one in rounds),
         "gap_p50": load.percentile(gaps, 0.5),
         "gap_p99": load.percentile(gaps, 0.99),
         "first_p50": load.percentile(firsts, 0.5),
@@ -164,7 +175,8 @@ def measure_alone(servers: "list[Server]", engine: "Engine", rounds: int, salts:
     for _ in range(rounds * 3):
         for server in servers:
             answer = asyncio.run(load.ask(server.port, body(words(32, salts.next()), 128)))
-            rates[server.name].append((answer.completion_tokens - 1) / sum(answer.gaps()))
+            if gaps := answer.gaps():
+                rates[server.name].append((answer.completion_tokens - 1) / sum(gaps))
         rates[ENGINE].append(engine.ask("decode 128"))
     return {name: statistics.median(found) for name, found in rates.items()}
 
@@ -241,10 +253,10 @@ def compare(options) -> dict:
             results[server.name] |= {"alone": alone[server.name], "prefix": found}
             say(f"{server.name}: first token {found}")
         for clients in (8, 32):
-            for server in servers:
-                found = measure_clients(server, clients, options.rounds, salts)
-                results[server.name][str(clients)] = found
-                say(f"{server.name}: {clients} clients {found}")
+            found = measure_clients(servers, clients, options.rounds, salts)
+            for name, figures in found.items():
+                results[name][str(clients)] = figures
+                say(f"{name}: {clients} clients {figures}")
     outcome["servers"] = results
     outcome["engine_alone"] = alone[ENGINE]
     outcome["stolen_share"] = stolen_share(before)
