@@ -1,13 +1,15 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
-//! Reading order: who a node is ([`id`]), how a refusal is named on every surface
-//! ([`error_code`]), and how large anything that arrives may be ([`limits`]).
+//! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), how a refusal is named on
+//! every surface ([`error_code`]), and how large anything that arrives may be ([`limits`]).
 
 #![warn(missing_docs)]
 
+pub mod amount;
 pub mod error_code;
 pub mod id;
 pub mod limits;
 
+pub use amount::{Amount, AmountError};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};

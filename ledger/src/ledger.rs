@@ -1,0 +1,236 @@
+//! The ledger's handle: what everybody else calls.
+
+use std::{path::Path, sync::Arc, sync::mpsc};
+
+use redb::{Database, StorageBackend};
+
+use crate::{
+    account::{Account, AccountId},
+    audit::{self, Audit, Depth},
+    entry::Entry,
+    error::LedgerError,
+    operation::{Unit, Verdict},
+    store::{ReadTables, Store},
+    time::Time,
+    usage::{Usage, UsageQuery, UsageSum},
+    writer::{Command, Reply, Request, Writer},
+};
+
+/// Limits of a ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerOptions {
+    /// Units that wait to be written; further ones are refused.
+    pub queue_len_max: usize,
+    /// Memory that the store keeps of its file.
+    pub cache_bytes: usize,
+}
+
+/// An open ledger. Clones share it; the last one that goes waits for what is queued.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    writer: Arc<Writer>,
+    database: Arc<Database>,
+}
+
+/// The ledger as it was at one moment, however much is written meanwhile.
+pub struct View {
+    tables: ReadTables,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self {
+            queue_len_max: 8192,
+            cache_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+impl Ledger {
+    /// Opens a ledger's file, making it where there is none, and checks what was written since the
+    /// last checkpoint.
+    ///
+    /// # Errors
+    /// It cannot be opened, is damaged, or a newer program wrote it.
+    pub fn open(path: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        Self::start(Store::open(path, options.cache_bytes)?, options)
+    }
+
+    /// Opens a ledger on a backend of the store.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn open_backend(
+        backend: impl StorageBackend,
+        options: LedgerOptions,
+    ) -> Result<Self, LedgerError> {
+        Self::start(Store::open_backend(backend, options.cache_bytes)?, options)
+    }
+
+    fn start(store: Store, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let database = Arc::clone(store.database());
+        audit::journal(&ReadTables::open(&database)?, Depth::SinceCheckpoint)?;
+        let writer = Arc::new(Writer::start(store, options.queue_len_max)?);
+        Ok(Self { writer, database })
+    }
+
+    /// Queues a unit. `reply` is called once it is durable, or refused, on the thread that writes:
+    /// it must hand on what it is told, and not wait.
+    ///
+    /// # Errors
+    /// The queue is full or the ledger has stopped; `reply` is not called.
+    pub fn submit(
+        &self,
+        unit: Unit,
+        now: Time,
+        reply: impl FnOnce(Result<Verdict, LedgerError>) + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        let reply: Reply = Box::new(reply);
+        self.writer
+            .send(Request::Apply(Box::new(Command { unit, now, reply })))
+    }
+
+    /// Does a unit and waits until it is durable, or refused.
+    ///
+    /// # Errors
+    /// The queue is full, the store failed, or the ledger has stopped.
+    pub fn apply(&self, unit: Unit, now: Time) -> Result<Verdict, LedgerError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.submit(unit, now, move |verdict| {
+            // The receiver waits below.
+            let _ = sender.send(verdict);
+        })?;
+        receiver.recv().map_err(|_| LedgerError::Stopped {
+            why: "its thread ended".into(),
+        })?
+    }
+
+    /// Has holds end whose time is over. They also end before any unit is done.
+    ///
+    /// # Errors
+    /// The queue is full or the ledger has stopped.
+    pub fn expire(&self, now: Time) -> Result<(), LedgerError> {
+        self.writer.send(Request::Expire(now))
+    }
+
+    /// Whether it still takes what it is asked.
+    ///
+    /// # Errors
+    /// It has stopped; the error says why.
+    pub fn check_writable(&self) -> Result<(), LedgerError> {
+        self.writer.check()
+    }
+
+    /// Returns the ledger as it is now. Writing goes on beside it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn view(&self) -> Result<View, LedgerError> {
+        let tables = ReadTables::open(&self.database)?;
+        Ok(View { tables })
+    }
+}
+
+impl View {
+    /// Returns an account.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn account(&self, id: AccountId) -> Result<Option<Account>, LedgerError> {
+        self.tables.account(id)
+    }
+
+    /// Returns all accounts in order of their names.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn accounts(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(AccountId, Account), LedgerError>>, LedgerError> {
+        self.tables.accounts()
+    }
+
+    /// Returns an entry of the journal, the first being 1.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn entry(&self, sequence: u64) -> Result<Option<Entry>, LedgerError> {
+        self.tables.entry(sequence)
+    }
+
+    /// Returns up to `count_max` entries that touched an account, with their numbers, the newest
+    /// first: those before the entry `before`, or the last ones.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn statement(
+        &self,
+        account: AccountId,
+        before: Option<u64>,
+        count_max: usize,
+    ) -> Result<Vec<(u64, Entry)>, LedgerError> {
+        let mut next = match before {
+            // A number that the caller had from here, of an entry of this account.
+            Some(before) => match self.tables.entry(before)? {
+                Some(entry) => entry.before(account),
+                None => None,
+            },
+            None => self.tables.account(account)?.map(|found| found.last_entry),
+        };
+        let mut entries = Vec::new();
+        while let Some(sequence) = next.filter(|sequence| *sequence != 0) {
+            if entries.len() >= count_max {
+                break;
+            }
+            let entry = self.tables.entry(sequence)?;
+            let entry = entry.ok_or_else(|| {
+                LedgerError::corrupt(format!("the journal lacks entry {sequence}"))
+            })?;
+            next = entry.before(account);
+            entries.push((sequence, entry));
+        }
+        Ok(entries)
+    }
+
+    /// Returns the sums of an account's usage by hour, agent and model, in order of time.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn usage_sums(&self, query: &UsageQuery) -> Result<Vec<UsageSum>, LedgerError> {
+        self.tables.usage_sums(query)
+    }
+
+    /// Returns up to `count_max` of an account's usage records, in order of time.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn usage(
+        &self,
+        query: &UsageQuery,
+        count_max: usize,
+    ) -> Result<Vec<(Time, Usage)>, LedgerError> {
+        self.tables.usage(query, count_max)
+    }
+
+    /// Checks sums, limits and open holds.
+    ///
+    /// # Errors
+    /// [`LedgerError::Corrupt`] says what does not hold.
+    pub fn audit_balances(&self) -> Result<Audit, LedgerError> {
+        audit::balances(&self.tables)
+    }
+
+    /// Checks everything against the whole journal. It takes as long as reading it.
+    ///
+    /// # Errors
+    /// [`LedgerError::Corrupt`] says what does not hold.
+    pub fn audit(&self) -> Result<Audit, LedgerError> {
+        audit::journal(&self.tables, Depth::Whole)
+    }
+}
