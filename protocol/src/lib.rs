@@ -1,13 +1,16 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), how a refusal is named on every surface
-//! ([`error_code`]), and how large anything that arrives may be ([`limits`]).
+//! ([`error_code`]), what an account may use ([`plan`]), and how large anything that arrives may
+//! be ([`limits`]).
 
 #![warn(missing_docs)]
 
 pub mod error_code;
 pub mod id;
 pub mod limits;
+pub mod plan;
 
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
+pub use plan::{Plan, UnknownPlan};
