@@ -8,6 +8,9 @@
 //! The server that accepts connections must insert `ConnectInfo<SocketAddr>`; without it nobody
 //! counts as local.
 
+mod accounts;
+mod accounts_types;
+mod admin_accounts;
 mod auth;
 mod docs;
 mod error;
@@ -24,6 +27,8 @@ mod openai_chat;
 mod openai_completions;
 mod openai_models;
 mod openai_types;
+mod page;
+mod permit;
 mod request_id;
 mod stream;
 
@@ -46,7 +51,7 @@ use crate::{
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
-    services::{LlmService, ModelCatalog, Readiness},
+    services::{AccountService, LlmService, ModelCatalog, Readiness},
 };
 
 /// The version that `/health` and Ollama's clients are told.
@@ -59,6 +64,8 @@ pub struct ApiParts {
     pub engine: Engine,
     /// Holds their files.
     pub models: ModelStore,
+    /// Knows accounts and their keys.
+    pub accounts: AccountService,
     /// The section `http` of the configuration.
     pub http: HttpConfig,
     /// The operator's key.
@@ -86,6 +93,7 @@ pub struct ApiState {
 pub struct Shared {
     engine: Engine,
     models: ModelStore,
+    accounts: AccountService,
     http: HttpConfig,
     admin_key: Arc<AdminKey>,
     peer_id: String,
@@ -110,6 +118,7 @@ impl ApiState {
             shared: Arc::new(Shared {
                 engine: parts.engine,
                 models: parts.models,
+                accounts: parts.accounts,
                 http: parts.http,
                 admin_key: parts.admin_key,
                 peer_id: parts.peer_id,
@@ -185,6 +194,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(ollama_models::pull))
         .routes(routes!(ollama_models::delete))
         .routes(routes!(ollama_models::version))
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+        .routes(routes!(accounts::refresh))
+        .routes(routes!(accounts::me))
+        .routes(routes!(accounts::keys))
+        .routes(routes!(accounts::revoke_key))
+        .routes(routes!(admin_accounts::list, admin_accounts::create))
+        .routes(routes!(admin_accounts::update))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))

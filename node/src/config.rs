@@ -16,7 +16,7 @@ use aither_inference::{
     EngineConfig,
     engine::{self, BackendChoice},
 };
-use aither_protocol::limits::NODE_NAME_BYTES_MAX;
+use aither_protocol::{Plan, limits::NODE_NAME_BYTES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The HTTP API.
     pub http: HttpConfig,
+    /// Accounts and their keys.
+    pub accounts: AccountsConfig,
     /// The inference engine.
     pub inference: InferenceConfig,
     /// Model files.
@@ -104,6 +106,40 @@ pub struct HttpConfig {
     /// "https://node.example.org".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
+}
+
+/// Accounts and their keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccountsConfig {
+    /// Who may make an account: "open" is everybody who reaches the node, "closed" the operator
+    /// alone.
+    pub registration: Registration,
+    /// The plan of new accounts: "explorer" (10 requests a minute, one at a time), "builder" (100
+    /// and 5) or "enterprise" (unlimited). A node that is open to the world sets "explorer".
+    #[schemars(with = "String")]
+    pub default_plan: Plan,
+    /// How long the key of a login works. The one of a registration does not expire.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub login_key_ttl: Duration,
+    /// How long a login can be renewed without the password, from its last renewal on.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub refresh_ttl: Duration,
+}
+
+/// Who may make an account.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Registration {
+    /// Everybody who reaches the node.
+    #[default]
+    Open,
+    /// The operator.
+    Closed,
 }
 
 /// The inference engine.
@@ -184,6 +220,7 @@ impl Default for Config {
             default_model: DEFAULT_MODEL.to_owned(),
             log: LogConfig::default(),
             http: HttpConfig::default(),
+            accounts: AccountsConfig::default(),
             inference: InferenceConfig::default(),
             models: ModelsConfig::default(),
             aliases: BUILT_IN_ALIASES
@@ -229,6 +266,17 @@ impl Default for HttpConfig {
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(60),
             public_url: None,
+        }
+    }
+}
+
+impl Default for AccountsConfig {
+    fn default() -> Self {
+        Self {
+            registration: Registration::Open,
+            default_plan: Plan::Enterprise,
+            login_key_ttl: Duration::from_secs(24 * 3600),
+            refresh_ttl: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

@@ -20,6 +20,7 @@ const LOCK_FILE: &str = "lock";
 const RUN_FILE: &str = "run.json";
 const IDENTITY_FILE: &str = "identity.key";
 const ADMIN_KEY_FILE: &str = "admin.key";
+const ACCOUNTS_FILE: &str = "accounts.redb";
 /// `run.json` holds a handful of addresses.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A process id has at most ten digits.
@@ -164,6 +165,11 @@ pub fn identity_path(data_dir: &Path) -> PathBuf {
 /// Returns where the admin key lies.
 pub fn admin_key_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ADMIN_KEY_FILE)
+}
+
+/// Returns where the accounts lie.
+pub fn accounts_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(ACCOUNTS_FILE)
 }
 
 /// Returns the URL by which this machine reaches a bound address.

@@ -6,8 +6,8 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
-    config::load::ConfigError, data_dir::DataDirError, files::FileError, identity::IdentityError,
-    models::ModelStoreError,
+    accounts::StoreError, config::load::ConfigError, data_dir::DataDirError, files::FileError,
+    identity::IdentityError, models::ModelStoreError,
 };
 
 /// Why a command, or the node, did not come to a good end.
@@ -40,6 +40,9 @@ pub enum NodeError {
     /// The model store refuses.
     #[error(transparent)]
     Models(#[from] ModelStoreError),
+    /// The account store refuses.
+    #[error(transparent)]
+    Accounts(#[from] StoreError),
     /// `check` found damage.
     #[error("{message}")]
     Damaged {
@@ -110,6 +113,7 @@ impl NodeError {
                 | ModelStoreError::InvalidModel { .. },
             ) => 2,
             Self::DataDir(DataDirError::InUse { .. }) => 3,
+            Self::Accounts(error) if error.is_damage() => 4,
             Self::Damaged { .. } | Self::Models(ModelStoreError::Corrupt { .. }) => 4,
             Self::Identity(
                 IdentityError::InvalidIdentity { .. } | IdentityError::InvalidAdminKey { .. },

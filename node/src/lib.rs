@@ -9,6 +9,7 @@ pub mod node;
 pub mod args;
 pub mod error;
 
+pub mod accounts;
 pub mod api;
 pub mod config;
 pub mod data_dir;

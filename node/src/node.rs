@@ -1,6 +1,6 @@
 //! The node: builds every part, owns their tasks, stops them in order.
 //!
-//! Start: lock the directory, read keys, open the store, start the engine, bind, serve. Only then
+//! Start: lock the directory, read keys, open the stores, start the engine, bind, serve. Only then
 //! are models loaded, so that `/health` and `/ready` answer meanwhile; with the last one loaded
 //! the node is ready and says so in `run.json`. Stop: accept nothing, let requests finish, stop
 //! the engine, take `run.json` back. A part that ends by itself stops the node with a reason.
@@ -30,7 +30,7 @@ use crate::{
     machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::readiness::{Readiness, ReadyState},
+    services::{AccountService, Readiness, ReadyState},
     signals::Signals,
 };
 
@@ -49,6 +49,7 @@ pub struct Node {
     identity: NodeIdentity,
     engine: Engine,
     models: ModelStore,
+    accounts: AccountService,
     readiness: Readiness,
     address: SocketAddr,
     /// The models to load before the node is ready.
@@ -72,6 +73,8 @@ impl Node {
             ..DownloadLimits::default()
         };
         let models = ModelStore::open(data_dir.path(), limits)?;
+        let accounts_path = data_dir::accounts_path(data_dir.path());
+        let accounts = AccountService::open(&accounts_path, config.accounts.clone(), None)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
         register_models(&engine, &models, &chosen)?;
@@ -81,6 +84,7 @@ impl Node {
         let router = api::router(ApiState::new(ApiParts {
             engine: engine.clone(),
             models: models.clone(),
+            accounts: accounts.clone(),
             http: config.http.clone(),
             admin_key: Arc::new(admin_key),
             aliases: config.aliases.clone(),
@@ -105,6 +109,7 @@ impl Node {
             identity,
             engine,
             models,
+            accounts,
             readiness,
             address,
             preload,
@@ -162,6 +167,7 @@ impl Node {
                 },
             }),
             failed = pin!(ready_forever) => failed,
+            () = self.accounts.maintain() => Ok(()),
         };
         self.server = server;
         outcome
@@ -220,6 +226,7 @@ impl Node {
             }
         }
         self.stop_engine().await;
+        self.accounts.flush().await;
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
     }

@@ -1,14 +1,21 @@
 //! What the node does, without saying how it is asked.
 //!
-//! Services know models, names, prices and time limits. They see neither HTTP nor the network:
-//! `api` translates requests into calls of these types and their answers into each dialect.
+//! Services know accounts, models, names, prices and time limits. They see neither HTTP nor the
+//! network: `api` translates requests into calls of these types and their answers into each
+//! dialect.
 
+pub mod accounts;
 pub mod catalog;
+pub mod gate;
 pub mod llm;
+pub mod plan_limits;
+pub mod rate_limit;
 pub mod readiness;
 
 pub use self::{
+    accounts::{AccountHook, AccountService},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     llm::{Generation, GenerationStep, LlmError, LlmService, Urgency},
+    plan_limits::Permit,
     readiness::{Readiness, ReadyState},
 };

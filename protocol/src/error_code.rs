@@ -20,6 +20,8 @@ pub enum ErrorCode {
     Unauthorized,
     /// A key that may not do this.
     CapabilityMissing,
+    /// Nobody can register here by himself.
+    RegistrationClosed,
     /// No such route or thing.
     NotFound,
     /// Nobody reachable serves a model of that name.
@@ -63,6 +65,7 @@ impl ErrorCode {
         Self::PromptTooLong,
         Self::Unauthorized,
         Self::CapabilityMissing,
+        Self::RegistrationClosed,
         Self::NotFound,
         Self::ModelNotFound,
         Self::MethodNotAllowed,
@@ -89,6 +92,7 @@ impl ErrorCode {
             Self::PromptTooLong => "prompt_too_long",
             Self::Unauthorized => "unauthorized",
             Self::CapabilityMissing => "capability_missing",
+            Self::RegistrationClosed => "registration_closed",
             Self::NotFound => "not_found",
             Self::ModelNotFound => "model_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -114,7 +118,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::PromptTooLong => 400,
             Self::Unauthorized => 401,
-            Self::CapabilityMissing => 403,
+            Self::CapabilityMissing | Self::RegistrationClosed => 403,
             Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
@@ -139,6 +143,7 @@ impl ErrorCode {
             Self::PromptTooLong => "Prompt too long",
             Self::Unauthorized => "Missing or wrong key",
             Self::CapabilityMissing => "Not permitted with this key",
+            Self::RegistrationClosed => "Registration closed",
             Self::NotFound => "Not found",
             Self::ModelNotFound => "Model not found",
             Self::MethodNotAllowed => "Method not allowed",

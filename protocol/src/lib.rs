@@ -1,7 +1,8 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
-//! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), how a refusal is named on
-//! every surface ([`error_code`]), and how large anything that arrives may be ([`limits`]).
+//! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
+//! ([`plan`]), how a refusal is named on every surface ([`error_code`]), and how large anything that
+//! arrives may be ([`limits`]).
 
 #![warn(missing_docs)]
 
@@ -9,7 +10,9 @@ pub mod amount;
 pub mod error_code;
 pub mod id;
 pub mod limits;
+pub mod plan;
 
 pub use amount::{Amount, AmountError};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
+pub use plan::{Plan, UnknownPlan};

@@ -14,3 +14,14 @@ pub const CHAT_MESSAGES_MAX: usize = 4096;
 
 /// Longest client-made request id that is echoed, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Longest e-mail address, in bytes (RFC 5321: a path is 256 with its brackets).
+pub const EMAIL_BYTES_MAX: usize = 254;
+
+/// Lengths that a password can have, in bytes. The upper one bounds what hashing reads.
+pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1024;
+
+/// Most entries of a list in one answer, and how many come unasked.
+pub const PAGE_ITEMS_MAX: usize = 500;
+/// See [`PAGE_ITEMS_MAX`].
+pub const PAGE_ITEMS_DEFAULT: usize = 50;

@@ -1,8 +1,11 @@
 //! Who may do what: the one place that decides.
 //!
 //! Every route has an [`Access`]; what is not listed is the operator's alone. A wrong key is 401
-//! everywhere but on open routes, which do not look at it. Accounts, agents and capability tokens
-//! will be further kinds of [`Caller`].
+//! everywhere but on open routes, which do not look at it. Agents and capability tokens will be
+//! further kinds of [`Caller`].
+//!
+//! An account's key opens inference and the account's own routes. What a request may cost is its
+//! plan's matter: a paid one needs a permit, which goes with the answer to its end.
 //!
 //! **Keyless loopback.** Local tools made for Ollama send no key. They may use inference and
 //! model lists when the connection comes from loopback *and* is made to a loopback name. The name
@@ -14,13 +17,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use aither_protocol::ErrorCode;
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, header},
+    extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState};
+use super::{ApiError, ApiState, permit::hold_until_end};
+use crate::{
+    accounts::{AccountCaller, KeyRefusal},
+    services::Permit,
+};
 
 /// Headers by which a proxy tells that it stands between us and the client.
 const FORWARDING: [HeaderName; 3] = [
@@ -36,6 +43,8 @@ pub(super) enum Access {
     Open,
     /// Key holders, and keyless programs on this machine where that is configured.
     Inference,
+    /// Accounts, and the operator.
+    Account,
     /// The operator, and programs on this machine.
     Metrics,
     /// The operator.
@@ -51,8 +60,20 @@ pub(super) enum Caller {
     Anyone,
     /// A program on this machine, without a key.
     Local,
+    /// The holder of an account's key.
+    Account(AccountCaller),
     /// The holder of the admin key.
     Operator,
+}
+
+impl FromRequestParts<ApiState> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &ApiState) -> Result<Self, ApiError> {
+        // Set by the layer around every route.
+        let caller = parts.extensions.get::<Self>().copied();
+        caller.ok_or_else(|| ApiError::internal("a route outside authentication"))
+    }
 }
 
 impl Access {
@@ -63,6 +84,8 @@ impl Access {
         };
         match route {
             "/" | "/health" | "/ready" | "/docs" | "/openapi.json" => Self::Open,
+            "/v1/auth/register" | "/v1/auth/login" | "/v1/auth/refresh" => Self::Open,
+            "/v1/auth/me" | "/v1/keys" | "/v1/keys/{id}" => Self::Account,
             "/metrics" => Self::Metrics,
             "/v1/llm/generate" | "/v1/llm/chat" | "/v1/llm/embed" => Self::Inference,
             "/v1/models" | "/v1/models/{id}" => Self::Inference,
@@ -81,7 +104,9 @@ pub(super) async fn authenticate(
     next: Next,
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let access = Access::of(route.map(MatchedPath::as_str));
+    let route = route.map(MatchedPath::as_str);
+    let access = Access::of(route);
+    let is_paid = request.method() == Method::POST && route.is_some_and(is_paid);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let is_local = peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip()))
         && is_local_request(request.uri().host(), request.headers());
@@ -90,15 +115,44 @@ pub(super) async fn authenticate(
         request.headers(),
         is_local,
         state.http.keyless_loopback,
-        |key| state.admin_key.matches(key),
+        |key| {
+            if state.admin_key.matches(key) {
+                return Ok(Caller::Operator);
+            }
+            state.accounts.authenticate(key).map(Caller::Account)
+        },
     );
-    match caller {
-        Ok(caller) => {
+    let admitted = caller.and_then(|caller| {
+        let permit = match &caller {
+            Caller::Account(account) if is_paid => state.accounts.admit(account)?,
+            _ => Permit::default(),
+        };
+        Ok((caller, permit))
+    });
+    match admitted {
+        Ok((caller, permit)) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            hold_until_end(next.run(request).await, permit)
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Returns whether a route, given by its template, is one that a plan counts.
+fn is_paid(route: &str) -> bool {
+    matches!(
+        route,
+        "/v1/llm/generate"
+            | "/v1/llm/chat"
+            | "/v1/llm/embed"
+            | "/v1/chat/completions"
+            | "/v1/completions"
+            | "/v1/embeddings"
+            | "/api/chat"
+            | "/api/generate"
+            | "/api/embed"
+            | "/api/embeddings"
+    )
 }
 
 fn decide(
@@ -106,7 +160,7 @@ fn decide(
     headers: &HeaderMap,
     is_local: bool,
     keyless_loopback: bool,
-    is_admin_key: impl Fn(&str) -> bool,
+    holder_of: impl Fn(&str) -> Result<Caller, KeyRefusal>,
 ) -> Result<Caller, ApiError> {
     if access == Access::Open {
         return Ok(Caller::Anyone);
@@ -117,11 +171,12 @@ fn decide(
         (Some(value), None) => Some(value.to_str().ok().and_then(bearer)),
         (Some(_), Some(_)) => Some(None),
     };
-    match (key, access) {
-        (Some(Some(key)), _) if is_admin_key(key) => Ok(Caller::Operator),
-        (Some(_), _) => Err(unauthorized(
-            "the key in the Authorization header is not one of this node's",
-        )),
+    let holder = key.map(|key| key.map_or(Err(KeyRefusal::Unknown), &holder_of));
+    match (holder, access) {
+        (Some(Err(refusal)), _) => Err(unauthorized(&refusal.to_string())),
+        (Some(Ok(Caller::Account(_))), Access::Metrics) if is_local => Ok(Caller::Local),
+        (Some(Ok(Caller::Account(_))), Access::Operator | Access::Metrics) => Err(operator_only()),
+        (Some(Ok(holder)), _) => Ok(holder),
         (None, Access::NoRoute) => Ok(Caller::Anyone),
         (None, Access::Inference) if is_local && keyless_loopback => Ok(Caller::Local),
         (None, Access::Metrics) if is_local => Ok(Caller::Local),
@@ -133,6 +188,11 @@ fn decide(
             "this route needs a key: Authorization: Bearer KEY",
         )),
     }
+}
+
+fn operator_only() -> ApiError {
+    let words = "this route is for the node's operator, and this key is an account's";
+    ApiError::new(ErrorCode::CapabilityMissing, words).with_member("capability", "operator")
 }
 
 fn unauthorized(detail: &str) -> ApiError {
@@ -183,9 +243,11 @@ fn is_loopback_host(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aither_protocol::Plan;
     use axum::http::HeaderValue;
 
-    use super::*;
+    use super::{super::error::Dialect, *};
+    use crate::accounts::AccountId;
 
     type Pairs = &'static [(&'static str, &'static str)];
     /// Route, headers, whether local, who is admitted.
@@ -201,6 +263,31 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    fn an_account() -> AccountCaller {
+        AccountCaller {
+            account: AccountId::from_u128(1),
+            plan: Plan::Explorer,
+            key: ulid::Ulid::nil(),
+        }
+    }
+
+    fn holder_of(key: &str) -> Result<Caller, KeyRefusal> {
+        match key {
+            "right" => Ok(Caller::Operator),
+            "account" => Ok(Caller::Account(an_account())),
+            _ => Err(KeyRefusal::Unknown),
+        }
+    }
+
+    #[test]
+    fn an_account_on_an_operators_route_is_told_what_is_missing() {
+        let key = headers(&[("authorization", "Bearer account")]);
+        let refused = decide(Access::Operator, &key, false, true, holder_of).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::CapabilityMissing);
+        let body = refused.body(Dialect::Native, "");
+        assert_eq!(body["capability"], "operator");
     }
 
     #[test]
@@ -257,6 +344,8 @@ mod tests {
         let wrong = &[("authorization", "Bearer wrong")];
         let basic = &[("authorization", "Basic right")];
         let empty = &[("authorization", "Bearer ")];
+        let account = &[("authorization", "Bearer account")];
+        let accounts = Some(Caller::Account(an_account()));
         let rows: &[Row] = &[
             (Open, none, false, Some(Caller::Anyone)),
             (Open, wrong, false, Some(Caller::Anyone)),
@@ -271,16 +360,22 @@ mod tests {
             (Metrics, none, true, Some(Caller::Local)),
             (Metrics, none, false, None),
             (Metrics, right, false, Some(Caller::Operator)),
+            (Account, none, true, None),
+            (Account, account, false, accounts),
+            (Account, right, false, Some(Caller::Operator)),
+            (Inference, account, false, accounts),
+            (Operator, account, true, None),
+            (Metrics, account, true, Some(Caller::Local)),
+            (Metrics, account, false, None),
+            (NoRoute, account, false, accounts),
             (NoRoute, none, false, Some(Caller::Anyone)),
             (NoRoute, wrong, false, None),
         ];
         for (access, pairs, is_local, expected) in rows {
-            let decided = decide(*access, &headers(pairs), *is_local, true, |key| {
-                key == "right"
-            });
+            let decided = decide(*access, &headers(pairs), *is_local, true, holder_of);
             assert_eq!(decided.ok(), *expected, "{access:?} {pairs:?} {is_local}");
         }
-        let keyless_off = decide(Inference, &headers(none), true, false, |_| false);
+        let keyless_off = decide(Inference, &headers(none), true, false, holder_of);
         assert!(keyless_off.is_err());
     }
 
@@ -291,7 +386,7 @@ mod tests {
             header::AUTHORIZATION,
             HeaderValue::from_static("Bearer right"),
         );
-        assert!(decide(Access::Inference, &two, true, true, |_| true).is_err());
+        assert!(decide(Access::Inference, &two, true, true, holder_of).is_err());
     }
 
     #[test]

@@ -18,11 +18,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::request_id::RequestId;
-use crate::{models::ModelStoreError, services::LlmError};
+use crate::{accounts::AccountError, models::ModelStoreError, services::LlmError};
 
 /// How long to wait before asking a node again that is starting or stopping.
 const RETRY_WHEN_NOT_READY: Duration = Duration::from_secs(2);
@@ -39,6 +39,8 @@ pub struct ApiError {
     code: ErrorCode,
     detail: String,
     fields: Vec<FieldError>,
+    /// What the native form says beside its standard members.
+    members: Map<String, Value>,
     retry_after: Option<Duration>,
     /// For the log only.
     cause: Option<String>,
@@ -73,6 +75,10 @@ pub struct Problem {
     /// The fields at fault, if any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What else the code calls for: with 403 the `capability` that is missing.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub members: Map<String, Value>,
 }
 
 /// Whose shape an answer takes.
@@ -116,6 +122,7 @@ impl ApiError {
             code,
             detail: detail.into(),
             fields: Vec::new(),
+            members: Map::new(),
             retry_after: None,
             cause: None,
         }
@@ -124,6 +131,24 @@ impl ApiError {
     /// A field that is missing or out of bounds.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with_field(ErrorCode::ValidationFailed, field, message)
+    }
+
+    /// Several fields at once.
+    pub(super) fn fields(errors: Vec<FieldError>) -> Self {
+        let words: Vec<_> = errors
+            .iter()
+            .map(|error| format!("{}: {}", error.field, error.message))
+            .collect();
+        Self {
+            fields: errors,
+            ..Self::new(ErrorCode::ValidationFailed, words.join("; "))
+        }
+    }
+
+    /// Adds a member to the native form.
+    pub(super) fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
     }
 
     /// A field that asks for what this version does not have.
@@ -199,6 +224,7 @@ impl ApiError {
                     code: self.code,
                     request_id: request_id.to_owned(),
                     errors: self.fields.clone(),
+                    members: self.members.clone(),
                 };
                 json!(problem)
             }
@@ -323,6 +349,34 @@ impl From<ModelStoreError> for ApiError {
                 Self::with_field(ErrorCode::ValidationFailed, "model", error.to_string())
             }
             code => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let (code, words) = (error.code(), error.to_string());
+        match error {
+            AccountError::Invalid(fields) => {
+                let fields = fields.into_iter().map(|invalid| FieldError {
+                    field: invalid.field.to_owned(),
+                    message: invalid.message,
+                });
+                Self::fields(fields.collect())
+            }
+            AccountError::RateLimited { retry_after, .. }
+            | AccountError::Overloaded { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(code, words)
+            },
+            // The path is the operator's business.
+            _ if code == ErrorCode::InsufficientStorage => Self {
+                cause: Some(words),
+                retry_after: Some(RETRY_WHEN_MENDED),
+                ..Self::new(code, "the node's disk is full; its operator must make room")
+            },
+            _ if code == ErrorCode::Internal => Self::internal(words),
+            _ => Self::new(code, words),
         }
     }
 }

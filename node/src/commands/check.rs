@@ -1,6 +1,7 @@
 //! `check`: reads everything in the data directory that could be damaged.
 
 use crate::{
+    accounts::AccountStore,
     config::Config,
     data_dir::{self, DataDir},
     error::NodeError,
@@ -11,7 +12,7 @@ use crate::{
     },
 };
 
-/// Verifies the keys and the checksum of every stored model.
+/// Verifies the keys, the accounts and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -24,6 +25,12 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let identity = NodeIdentity::load(&data_dir::identity_path(data_dir.path()))?;
     let admin_key = AdminKey::load(&data_dir::admin_key_path(data_dir.path()))?;
     let models = ModelStore::open(data_dir.path(), DownloadLimits::default())?;
+    let accounts_path = data_dir::accounts_path(data_dir.path());
+    let accounts = match accounts_path.exists() {
+        // Opening verifies every page and every row.
+        true => Some(AccountStore::open(&accounts_path)?),
+        false => None,
+    };
     let mut problems = Vec::new();
     let entries = models.list();
     for entry in &entries {
@@ -45,9 +52,13 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
             message: problems.join("; "),
         });
     }
+    let accounts = accounts.map_or_else(
+        || "not made yet".to_owned(),
+        |accounts| format!("{} good", accounts.len()),
+    );
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
-        "identity   {}\nadmin key  {}\nmodels     {} good\n",
+        "identity   {}\nadmin key  {}\naccounts   {accounts}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()

@@ -5,11 +5,15 @@ use std::{ops::RangeInclusive, time::Duration};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, HttpConfig, InferenceConfig, load::ConfigError};
+use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, load::ConfigError};
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
 const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// How long a login can be good: for ever is what the key of a registration is for.
+const LOGIN_PERIOD: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(400 * 86_400);
 
 /// A key, whether its value fits, and what it must be.
 type Row = (&'static str, bool, &'static str);
@@ -22,6 +26,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     let rows = top_rows(config)
         .into_iter()
         .chain(http_rows(&config.http))
+        .chain(accounts_rows(&config.accounts))
         .chain(inference_rows(&config.inference));
     for (key, fits, must) in rows {
         if !fits {
@@ -80,6 +85,22 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
             period_must,
         ),
         ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn accounts_rows(accounts: &AccountsConfig) -> [Row; 2] {
+    let period_must = "must be 1s to 400days";
+    [
+        (
+            "accounts.login_key_ttl",
+            LOGIN_PERIOD.contains(&accounts.login_key_ttl),
+            period_must,
+        ),
+        (
+            "accounts.refresh_ttl",
+            LOGIN_PERIOD.contains(&accounts.refresh_ttl),
+            period_must,
+        ),
     ]
 }
 
@@ -154,6 +175,10 @@ mod tests {
                 "default_model",
             ),
             (message_of(|c| c.log.filter = "a=b=c".into()), "log.filter"),
+            (
+                message_of(|c| c.accounts.login_key_ttl = Duration::ZERO),
+                "accounts.login_key_ttl",
+            ),
             (
                 message_of(|c| c.http.connections_max = 0),
                 "http.connections_max",

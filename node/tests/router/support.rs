@@ -1,0 +1,201 @@
+//! A router as the tests use it: made of real parts, without a network and without a model.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use aither_inference::{
+    Engine, EngineConfig,
+    engine::{BackendChoice, Speculation},
+};
+use aither_node::{
+    api::{self, ApiParts, ApiState},
+    config::{AccountsConfig, Config, HttpConfig},
+    data_dir::accounts_path,
+    identity::AdminKey,
+    models::{DownloadLimits, ModelStore},
+    services::{AccountService, Readiness},
+};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::ConnectInfo,
+    http::{HeaderMap, Request, StatusCode},
+};
+use serde_json::Value;
+use tower::ServiceExt;
+
+pub(crate) const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
+pub(crate) const BODY_BYTES_MAX: usize = 4096;
+
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    pub(crate) accounts: AccountService,
+    pub(crate) readiness: Readiness,
+    _data_dir: tempfile::TempDir,
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+pub(crate) fn api_with(http: HttpConfig) -> Api {
+    api_made_by(http, api::router)
+}
+
+pub(crate) fn api_made_by(http: HttpConfig, make_router: impl FnOnce(ApiState) -> Router) -> Api {
+    api_made_of(http, AccountsConfig::default(), make_router)
+}
+
+pub(crate) fn api_made_of(
+    http: HttpConfig,
+    accounts: AccountsConfig,
+    make_router: impl FnOnce(ApiState) -> Router,
+) -> Api {
+    let engine = Engine::start(EngineConfig {
+        backend: BackendChoice::Cpu,
+        threads: 1,
+        running_max: 1,
+        queue_len_max: 1,
+        memory_budget_bytes: 1 << 20,
+        idle_unload: Duration::from_secs(60),
+        context_length_max: 128,
+        speculation: Speculation::Auto,
+    })
+    .unwrap();
+    let data_dir = tempfile::tempdir().unwrap();
+    let readiness = Readiness::new();
+    let path = accounts_path(data_dir.path());
+    let accounts = AccountService::open(&path, accounts, None).unwrap();
+    let state = ApiState::new(ApiParts {
+        engine,
+        models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
+        accounts: accounts.clone(),
+        http,
+        admin_key: Arc::new(AdminKey::from_text(KEY.into())),
+        aliases: Config::default().aliases,
+        default_model: "smollm2:135m".into(),
+        peer_id: "peer".into(),
+        node_name: "name".into(),
+        readiness: readiness.clone(),
+    });
+    Api {
+        router: make_router(state),
+        accounts,
+        readiness,
+        _data_dir: data_dir,
+    }
+}
+
+pub(crate) fn api() -> Api {
+    api_with(HttpConfig {
+        body_bytes_max: BODY_BYTES_MAX,
+        ..HttpConfig::default()
+    })
+}
+
+impl Api {
+    /// Sends a request as a local program would, with more headers.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:8200");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let peer: SocketAddr = "127.0.0.1:5555".parse().unwrap();
+        let request = request
+            .extension(ConnectInfo(peer))
+            .body(body.into())
+            .unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 1 << 20).await.unwrap();
+        Reply {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        let headers = [("content-type", "application/json")];
+        self.send("POST", path, &headers, body.to_string()).await
+    }
+}
+
+/// Asserts that an answer is an error of the dialect of `path`, with a request id.
+pub(crate) fn assert_shape(path: &str, reply: &Reply) {
+    assert!(!reply.header("x-request-id").is_empty(), "{path}");
+    let json = reply.json();
+    if path.starts_with("/api/") {
+        assert!(json["error"].is_string(), "{path}: {json}");
+    } else if [
+        "/v1/chat/",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/embeddings",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
+    {
+        let error = &json["error"];
+        assert!(error["message"].is_string(), "{path}: {json}");
+        assert!(
+            error["type"].is_string() && error["code"].is_string(),
+            "{path}: {json}"
+        );
+        assert!(error.get("param").is_some(), "{path}: {json}");
+    } else {
+        assert_eq!(
+            reply.header("content-type"),
+            "application/problem+json",
+            "{path}"
+        );
+        assert_eq!(json["status"], reply.status.as_u16(), "{path}");
+        assert_eq!(json["request_id"], reply.header("x-request-id"), "{path}");
+        let kind = json["type"].as_str().unwrap();
+        assert!(
+            kind.ends_with(json["code"].as_str().unwrap()),
+            "{path}: {json}"
+        );
+        assert!(
+            json["title"].is_string() && json["detail"].is_string(),
+            "{path}: {json}"
+        );
+    }
+}
+
+/// The words of an error, in whatever dialect.
+pub(crate) fn words(reply: &Reply) -> String {
+    let json = reply.json();
+    let words = [&json["detail"], &json["error"]["message"], &json["error"]];
+    words
+        .iter()
+        .find_map(|word| word.as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
