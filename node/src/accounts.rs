@@ -4,7 +4,7 @@
 //! [`crate::services::AccountService`] is the face for async callers. Secrets are stored as
 //! hashes only: passwords by argon2id, keys by SHA-256, which is enough for 256 random bits.
 //! Nothing is acknowledged before it is durable. Requests are told from each other by the
-//! [`KeyRing`], so that none of them waits for the disk.
+//! key ring, so that none of them waits for the disk.
 
 mod error;
 mod key_ring;

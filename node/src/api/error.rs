@@ -40,7 +40,7 @@ pub struct ApiError {
     detail: String,
     fields: Vec<FieldError>,
     /// What the native form says beside its standard members.
-    members: Map<String, Value>,
+    members: Vec<(&'static str, Value)>,
     retry_after: Option<Duration>,
     /// For the log only.
     cause: Option<String>,
@@ -122,7 +122,7 @@ impl ApiError {
             code,
             detail: detail.into(),
             fields: Vec::new(),
-            members: Map::new(),
+            members: Vec::new(),
             retry_after: None,
             cause: None,
         }
@@ -146,9 +146,16 @@ impl ApiError {
     }
 
     /// Adds a member to the native form.
-    pub(super) fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+    pub(super) fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
         self
+    }
+
+    fn members_map(&self) -> Map<String, Value> {
+        let members = self.members.iter();
+        members
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect()
     }
 
     /// A field that asks for what this version does not have.
@@ -224,7 +231,7 @@ impl ApiError {
                     code: self.code,
                     request_id: request_id.to_owned(),
                     errors: self.fields.clone(),
-                    members: self.members.clone(),
+                    members: self.members_map(),
                 };
                 json!(problem)
             }

@@ -380,3 +380,139 @@ fn refusal_of(error: GateError) -> AccountError {
         GateError::Panicked => AccountError::Internal("work on an account panicked".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Fails as often as it was told, then says yes.
+    #[derive(Debug)]
+    struct Welcome {
+        failures: AtomicUsize,
+        welcomed: AtomicUsize,
+    }
+
+    impl Welcome {
+        fn failing(failures: usize) -> Arc<Self> {
+            Arc::new(Self {
+                failures: AtomicUsize::new(failures),
+                welcomed: AtomicUsize::new(0),
+            })
+        }
+
+        fn welcomed(&self) -> usize {
+            self.welcomed.load(Ordering::SeqCst)
+        }
+    }
+
+    impl AccountHook for Welcome {
+        fn on_created(
+            &self,
+            _account: AccountId,
+        ) -> BoxFuture<'_, Result<(), Box<dyn Error + Send + Sync>>> {
+            Box::pin(async {
+                let left = self.failures.load(Ordering::SeqCst);
+                if left > 0 {
+                    self.failures.store(left - 1, Ordering::SeqCst);
+                    return Err("not now".into());
+                }
+                self.welcomed.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        }
+    }
+
+    fn open(path: &Path, hook: Option<Arc<dyn AccountHook>>) -> AccountService {
+        AccountService::open(path, AccountsConfig::default(), hook).unwrap()
+    }
+
+    /// One round of maintenance.
+    async fn maintain(service: &AccountService) {
+        let round = service.maintain();
+        let deadline = tokio::time::sleep(Duration::from_secs(30));
+        let done = async {
+            while !service.shared.store.unannounced().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = round => {}
+            () = done => {}
+            () = deadline => panic!("waited in vain for the hook"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hook_is_told_once_the_account_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let welcome = Welcome::failing(0);
+        let service = open(&directory.path().join("a"), Some(welcome.clone()));
+        service.create("ann@example.org", None, None).await.unwrap();
+        assert_eq!(welcome.welcomed(), 1);
+        assert!(service.create("ann@example.org", None, None).await.is_err());
+        maintain(&service).await;
+        assert_eq!(welcome.welcomed(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_failed_or_came_later_is_told_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let broken = Welcome::failing(1);
+        let service = open(&path, Some(broken.clone()));
+        service.create("ann@example.org", None, None).await.unwrap();
+        assert_eq!(broken.welcomed(), 0);
+        drop(service);
+        let service = open(&path, None);
+        service.create("bob@example.org", None, None).await.unwrap();
+        drop(service);
+        let welcome = Welcome::failing(0);
+        let service = open(&path, Some(welcome.clone()));
+        maintain(&service).await;
+        assert_eq!(welcome.welcomed(), 2);
+        drop(service);
+        let nobody = Welcome::failing(0);
+        maintain(&open(&path, Some(nobody.clone()))).await;
+        assert_eq!(nobody.welcomed(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_logins_is_refused_beyond_its_queue() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = open(&directory.path().join("a"), None);
+        let address = |n: u8| IpAddr::from([203, 0, 113, n]);
+        let logins: Vec<_> = (0..100)
+            .map(|n| {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let password = SecretText::from("wrong horse".to_owned());
+                    let email = format!("u{n}@example.org");
+                    service.log_in(address(n), &email, password).await
+                })
+            })
+            .collect();
+        let mut refused = 0;
+        for login in logins {
+            match login.await.unwrap() {
+                Err(AccountError::Overloaded { .. }) => refused += 1,
+                Err(AccountError::WrongCredentials) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(
+            (1..=100 - HASHES_WAITING_MAX).contains(&refused),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let site = |text: &str| site_of(text.parse().unwrap());
+        assert_eq!(site("2001:db8::1"), site("2001:db8::ffff:1"));
+        assert_ne!(site("2001:db8::1"), site("2001:db8:0:1::1"));
+        assert_eq!(site("::ffff:192.0.2.1"), site("192.0.2.1"));
+        assert_ne!(site("192.0.2.1"), site("192.0.2.2"));
+    }
+}

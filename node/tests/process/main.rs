@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop there"
 )]
 
+mod accounts;
 mod cli;
 mod keys;
 mod lifecycle;

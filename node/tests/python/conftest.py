@@ -57,7 +57,11 @@ class Node:
 
         def is_ready() -> bool:
             assert self.process.poll() is None, (directory / "log").read_text()
-            return run_file.exists()
+            try:
+                # A killed node leaves its own behind.
+                return json.loads(run_file.read_text())["pid"] == self.process.pid
+            except FileNotFoundError:
+                return False
 
         wait_until("the node is ready", is_ready)
         self.url: str = json.loads(run_file.read_text())["http"]
@@ -114,9 +118,11 @@ def start_node(tmp_path: pathlib.Path) -> Iterator[Callable[..., Node]]:
     """Starts nodes with settings of their own."""
     started: list[Node] = []
 
-    def start(config: str = "", model: str | None = None) -> Node:
-        directory = tmp_path / f"node-{len(started)}"
-        directory.mkdir()
+    def start(
+        config: str = "", model: str | None = None, directory: pathlib.Path | None = None
+    ) -> Node:
+        directory = directory or tmp_path / f"node-{len(started)}"
+        directory.mkdir(exist_ok=True)
         started.append(Node(directory, config, model))
         return started[-1]
 

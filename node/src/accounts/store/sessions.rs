@@ -14,7 +14,7 @@ use super::{
     LOGINS_MAX, NewKey, Record, RingChange, SecretHash, SessionTerms, StoreError, new_id,
     read_account, unix_ms,
 };
-use crate::accounts::{SecretText, Session, records::FamilyV1, secret::RefreshToken};
+use crate::accounts::{SecretText, Session, records::FamilyV1, secret::RefreshToken, time_of};
 
 impl AccountStore {
     /// Begins a login.
@@ -50,12 +50,12 @@ impl AccountStore {
         terms: SessionTerms,
         now: SystemTime,
     ) -> Result<Session, AccountError> {
-        let token = RefreshToken::parse(presented).ok_or(AccountError::WrongRefreshToken)?;
-        let next = token.next()?;
+        let old = RefreshToken::parse(presented).ok_or(AccountError::WrongRefreshToken)?;
+        let next = old.next()?;
         let key = NewKey::make()?;
         let key_id = new_id(now)?.0;
         self.write(|edit| {
-            let found = edit.tables.families.get(token.family)?;
+            let found = edit.tables.families.get(old.family)?;
             let Some(family) = found.map(|row| FamilyV1::decode(row.value())).transpose()? else {
                 return Ok(Err(AccountError::WrongRefreshToken));
             };
@@ -63,22 +63,22 @@ impl AccountStore {
             if family.expires_ms <= unix_ms(now) {
                 return Ok(Err(AccountError::WrongRefreshToken));
             }
-            if !bool::from(family.current.ct_eq(&token.hash)) {
+            if !bool::from(family.current.ct_eq(&old.hash)) {
                 tracing::warn!(%account, "a refresh token came twice; its login was ended");
-                edit.end_login(&self.ring, account, token.family)?;
+                edit.end_login(&self.ring, account, old.family)?;
                 return Ok(Err(AccountError::WrongRefreshToken));
             }
             if let Err(refusal) = edit.check_active(account)? {
                 return Ok(Err(refusal));
             }
-            edit.end_old_keys(&self.ring, account, token.family)?;
+            edit.end_old_keys(&self.ring, account, old.family)?;
             let draft = Draft {
                 account,
                 key,
                 key_id,
                 refresh: next,
-                expires: now + terms.key_ttl,
-                refresh_expires: now + terms.refresh_ttl,
+                expires: stored(now + terms.key_ttl),
+                refresh_expires: stored(now + terms.refresh_ttl),
             };
             edit.put_session(&draft, family.made_ms)?;
             Ok(Ok(draft.into_session()))
@@ -108,8 +108,8 @@ impl Draft {
             key: NewKey::make()?,
             key_id: new_id(now)?.0,
             refresh,
-            expires: now + terms.key_ttl,
-            refresh_expires: now + terms.refresh_ttl,
+            expires: stored(now + terms.key_ttl),
+            refresh_expires: stored(now + terms.refresh_ttl),
         })
     }
 
@@ -120,6 +120,11 @@ impl Draft {
             refresh_token: self.refresh.text,
         }
     }
+}
+
+/// What is told is what is stored.
+fn stored(time: SystemTime) -> SystemTime {
+    time_of(unix_ms(time))
 }
 
 impl Edit<'_> {
