@@ -89,7 +89,7 @@ fn exp_of_negative(x: f32) -> f32 {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ];
     let bounded = x.max(LEAST);
     let rounded = bounded * std::f32::consts::LOG2_E + ROUND;
