@@ -7,13 +7,13 @@ use redb::{Database, StorageBackend};
 use crate::{
     account::{Account, AccountId},
     audit::{self, Audit, Depth},
-    entry::Entry,
+    entry::{Entry, Movement},
     error::LedgerError,
     operation::{Unit, Verdict},
     store::{ReadTables, Store},
     time::Time,
     usage::{Usage, UsageQuery, UsageSum},
-    writer::{Command, Reply, Request, Writer},
+    writer::{Command, Request, Writer},
 };
 
 /// Limits of a ledger.
@@ -80,20 +80,19 @@ impl Ledger {
         Ok(Self { writer, database })
     }
 
-    /// Queues a unit. `reply` is called once it is durable, or refused, on the thread that writes:
-    /// it must hand on what it is told, and not wait.
-    ///
-    /// # Errors
-    /// The queue is full or the ledger has stopped; `reply` is not called.
+    /// Queues a unit. `reply` is called exactly once: when the unit is durable or refused, on the
+    /// thread that writes; or at once, where it cannot be queued. It must hand on what it is told,
+    /// and not wait.
     pub fn submit(
         &self,
         unit: Unit,
         now: Time,
         reply: impl FnOnce(Result<Verdict, LedgerError>) + Send + 'static,
-    ) -> Result<(), LedgerError> {
-        let reply: Reply = Box::new(reply);
-        self.writer
-            .send(Request::Apply(Box::new(Command { unit, now, reply })))
+    ) {
+        let command = Box::new(Command::new(unit, now, Box::new(reply)));
+        if let Err((Request::Apply(command), error)) = self.writer.send(Request::Apply(command)) {
+            command.answer(Err(error));
+        }
     }
 
     /// Does a unit and waits until it is durable, or refused.
@@ -105,7 +104,7 @@ impl Ledger {
         self.submit(unit, now, move |verdict| {
             // The receiver waits below.
             let _ = sender.send(verdict);
-        })?;
+        });
         receiver.recv().map_err(|_| LedgerError::Stopped {
             why: "its thread ended".into(),
         })?
@@ -116,7 +115,8 @@ impl Ledger {
     /// # Errors
     /// The queue is full or the ledger has stopped.
     pub fn expire(&self, now: Time) -> Result<(), LedgerError> {
-        self.writer.send(Request::Expire(now))
+        let sent = self.writer.send(Request::Expire(now));
+        sent.map_err(|(_, error)| error)
     }
 
     /// Whether it still takes what it is asked.
@@ -154,6 +154,16 @@ impl View {
         &self,
     ) -> Result<impl Iterator<Item = Result<(AccountId, Account), LedgerError>>, LedgerError> {
         self.tables.accounts()
+    }
+
+    /// Returns all open holds, with when they expire.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn holds(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(Time, Movement), LedgerError>>, LedgerError> {
+        self.tables.holds()
     }
 
     /// Returns an entry of the journal, the first being 1.

@@ -41,7 +41,7 @@ mod writer;
 
 pub use account::{Account, AccountId, AccountKind, Flags, OwnerId, Side, Sum};
 pub use audit::Audit;
-pub use entry::{Entry, EntryKind, Leg};
+pub use entry::{Entry, EntryKind, Leg, Movement};
 pub use error::LedgerError;
 pub use ledger::{Ledger, LedgerOptions, View};
 pub use operation::{
@@ -50,4 +50,4 @@ pub use operation::{
 };
 pub use refusal::{Reason, Refusal};
 pub use time::Time;
-pub use usage::{Usage, UsageQuery, UsageSum};
+pub use usage::{Usage, UsageCounts, UsageQuery, UsageSum};

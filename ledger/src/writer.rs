@@ -24,11 +24,11 @@ const EXPIRED_LEN_MAX: usize = 1024;
 /// Who wants to know what came of a unit. Called on the writer's thread: it must not wait.
 pub(crate) type Reply = Box<dyn FnOnce(Result<Verdict, LedgerError>) + Send>;
 
-/// A unit that waits.
+/// A unit that waits. Whatever becomes of it, its reply is called once.
 pub(crate) struct Command {
-    pub(crate) unit: Unit,
-    pub(crate) now: Time,
-    pub(crate) reply: Reply,
+    unit: Unit,
+    now: Time,
+    reply: Option<Reply>,
 }
 
 /// What the writer is asked.
@@ -59,6 +59,27 @@ impl fmt::Debug for Request {
     }
 }
 
+impl Command {
+    pub(crate) fn new(unit: Unit, now: Time, reply: Reply) -> Self {
+        let reply = Some(reply);
+        Self { unit, now, reply }
+    }
+
+    pub(crate) fn answer(mut self, answer: Result<Verdict, LedgerError>) {
+        if let Some(reply) = self.reply.take() {
+            reply(answer);
+        }
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply(Err(closed()));
+        }
+    }
+}
+
 impl Writer {
     pub(crate) fn start(store: Store, queue_len_max: usize) -> Result<Self, LedgerError> {
         let (queue, requests) = std::sync::mpsc::sync_channel(queue_len_max.max(1));
@@ -80,15 +101,20 @@ impl Writer {
     /// Queues a request.
     ///
     /// # Errors
-    /// The queue is full, or the writer has stopped. The reply is dropped uncalled.
-    pub(crate) fn send(&self, request: Request) -> Result<(), LedgerError> {
-        self.failure.check()?;
+    /// The queue is full, or the writer has stopped. The request comes back.
+    pub(crate) fn send(&self, request: Request) -> Result<(), (Request, LedgerError)> {
+        if let Err(error) = self.failure.check() {
+            return Err((request, error));
+        }
         let Some(queue) = &self.queue else {
-            return Err(closed());
+            return Err((request, closed()));
         };
         queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(_) => LedgerError::Busy,
-            TrySendError::Disconnected(_) => self.failure.check().err().unwrap_or_else(closed),
+            TrySendError::Full(request) => (request, LedgerError::Busy),
+            TrySendError::Disconnected(request) => {
+                let why = self.failure.check().err();
+                (request, why.unwrap_or_else(closed))
+            }
         })
     }
 
@@ -146,7 +172,7 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
         match write(&mut store, &commands, now) {
             Ok(verdicts) => {
                 for (command, verdict) in commands.drain(..).zip(verdicts) {
-                    (command.reply)(Ok(verdict));
+                    command.answer(Ok(verdict));
                 }
             }
             Err(error) => {
@@ -154,7 +180,7 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
                 // Nobody else sets it.
                 let _ = failure.0.set(why);
                 for command in commands.drain(..) {
-                    (command.reply)(Err(error.clone()));
+                    command.answer(Err(error.clone()));
                 }
                 break;
             }
@@ -167,7 +193,7 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
 fn refuse_the_rest(requests: &Receiver<Request>, failure: &Failure) {
     while let Ok(request) = requests.try_recv() {
         if let Request::Apply(command) = request {
-            (command.reply)(Err(failure.check().err().unwrap_or_else(closed)));
+            command.answer(Err(failure.check().err().unwrap_or_else(closed)));
         }
     }
 }

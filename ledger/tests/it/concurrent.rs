@@ -22,7 +22,7 @@ fn a_thousand_at_once_on_a_balance_for_a_hundred() {
                     let unit = Unit::one(reserve(id, PAYER, NODE, 1, 1000));
                     let sender = sender.clone();
                     let reply = move |verdict| sender.send((id, verdict)).unwrap();
-                    ledger.submit(unit, Time(2), reply).unwrap();
+                    ledger.submit(unit, Time(2), reply);
                 }
             });
         }
