@@ -48,6 +48,7 @@ use self::{
 };
 
 pub use self::{
+    admission::Prepared,
     job::CancelFlag,
     types::{
         BackendChoice, CacheCounts, EngineConfig, EngineStatus, EventSink, Flow, LoadedModel,
@@ -245,6 +246,14 @@ impl Engine {
         sink: EventSink,
         cancel: CancelFlag,
     ) -> Result<()> {
+        self.submit_prepared(self.prepare(request)?, sink, cancel)
+    }
+
+    /// Checks a request and counts its prompt's tokens; nothing runs yet, and no place is taken.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn prepare(&self, request: GenerateRequest) -> Result<Prepared> {
         let submitted = self.shared().now();
         request.validate()?;
         // Asked before a file is read or the prompt tokenized: a full engine refuses cheaply.
@@ -254,6 +263,39 @@ impl Engine {
         let keep_alive = request.keep_alive;
         let (weight, priority, deadline) = (request.weight, request.priority, request.deadline);
         let work = admission::prepare(request, &registered, &text, self.shared().draft_len_max())?;
+        Ok(Prepared {
+            registered,
+            text,
+            work,
+            keep_alive,
+            weight,
+            priority,
+            deadline,
+            submitted,
+        })
+    }
+
+    /// Admits a request that was prepared. The flag cancels as in
+    /// [`submit_cancellable`](Self::submit_cancellable).
+    ///
+    /// # Errors
+    /// Not enough memory, or a full queue.
+    pub fn submit_prepared(
+        &self,
+        prepared: Prepared,
+        sink: EventSink,
+        cancel: CancelFlag,
+    ) -> Result<()> {
+        let Prepared {
+            registered,
+            text,
+            work,
+            keep_alive,
+            weight,
+            priority,
+            deadline,
+            submitted,
+        } = prepared;
         let (prompt_len, completion_max) = (work.prompt_ids.len(), work.completion_max);
         let cache = self.cache_need(&registered, &work);
         self.check_memory(&registered, cache.bytes_max)?;

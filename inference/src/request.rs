@@ -123,7 +123,8 @@ impl Default for SamplingParams {
 }
 
 /// What a running request reports, in this order: one `Started`, any number of `Piece` and one
-/// `ChoiceDone` per choice, one `Done`. `Failed` may come instead of any of them and is the last.
+/// `ChoiceDone` per choice, one `Done`. `Failed` or `Cancelled` may come instead of any of them and
+/// is the last.
 #[derive(Debug, Clone)]
 pub enum GenerationEvent {
     /// The prompt is in the cache; the first piece follows.
@@ -149,6 +150,9 @@ pub enum GenerationEvent {
     },
     /// All choices are complete.
     Done(GenerationStats),
+    /// The receiver has gone, or gave the request up while it ran; what was made until then. A
+    /// prompt that was not complete counts as nothing.
+    Cancelled(GenerationStats),
     /// The request ended in an error.
     Failed(Error),
 }

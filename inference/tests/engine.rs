@@ -147,7 +147,7 @@ impl Answer {
                 }
                 GenerationEvent::Done(stats) => answer.stats = Some(stats),
                 GenerationEvent::Failed(error) => answer.failure = Some(error),
-                GenerationEvent::Started { .. } => {}
+                GenerationEvent::Started { .. } | GenerationEvent::Cancelled(_) => {}
             }
         }
         answer

@@ -12,6 +12,8 @@ mod accounts;
 mod accounts_types;
 mod admin_accounts;
 mod auth;
+mod billing;
+mod billing_types;
 mod docs;
 mod error;
 mod extract;
@@ -28,6 +30,7 @@ mod openai_completions;
 mod openai_models;
 mod openai_types;
 mod page;
+mod payment;
 mod permit;
 mod request_id;
 mod stream;
@@ -48,6 +51,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use self::error::{ApiError, FieldError, Problem};
 use self::metrics::HttpMetrics;
 use crate::{
+    billing::Billing,
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
@@ -66,6 +70,8 @@ pub struct ApiParts {
     pub models: ModelStore,
     /// Knows accounts and their keys.
     pub accounts: AccountService,
+    /// Knows who pays what.
+    pub billing: Billing,
     /// The section `http` of the configuration.
     pub http: HttpConfig,
     /// The operator's key.
@@ -94,6 +100,7 @@ pub struct Shared {
     engine: Engine,
     models: ModelStore,
     accounts: AccountService,
+    billing: Billing,
     http: HttpConfig,
     admin_key: Arc<AdminKey>,
     peer_id: String,
@@ -110,15 +117,22 @@ impl ApiState {
         let catalog = ModelCatalog::new(
             parts.engine.clone(),
             parts.models.clone(),
+            parts.billing.prices().clone(),
             parts.aliases,
             &parts.default_model,
         );
-        let llm = LlmService::new(parts.engine.clone(), catalog, parts.http.request_timeout);
+        let llm = LlmService::new(
+            parts.engine.clone(),
+            catalog,
+            parts.billing.clone(),
+            parts.http.request_timeout,
+        );
         Self {
             shared: Arc::new(Shared {
                 engine: parts.engine,
                 models: parts.models,
                 accounts: parts.accounts,
+                billing: parts.billing,
                 http: parts.http,
                 admin_key: parts.admin_key,
                 peer_id: parts.peer_id,
@@ -202,6 +216,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(accounts::revoke_key))
         .routes(routes!(admin_accounts::list, admin_accounts::create))
         .routes(routes!(admin_accounts::update))
+        .routes(routes!(billing::balance))
+        .routes(routes!(billing::check))
+        .routes(routes!(billing::deduct))
+        .routes(routes!(billing::top_up))
+        .routes(routes!(billing::usage))
+        .routes(routes!(billing::statement))
+        .routes(routes!(billing::prices, billing::set_price))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))

@@ -16,7 +16,7 @@ use aither_inference::{
     EngineConfig,
     engine::{self, BackendChoice},
 };
-use aither_protocol::{Plan, limits::NODE_NAME_BYTES_MAX};
+use aither_protocol::{Amount, Plan, limits::NODE_NAME_BYTES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Accounts and their keys.
     pub accounts: AccountsConfig,
+    /// What is paid for what.
+    pub billing: BillingConfig,
     /// The inference engine.
     pub inference: InferenceConfig,
     /// Model files.
@@ -142,6 +144,34 @@ pub enum Registration {
     Closed,
 }
 
+/// What is paid for what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BillingConfig {
+    /// Tokens that a new account is given.
+    #[serde(with = "units::amount")]
+    #[schemars(with = "f64")]
+    pub welcome_grant: Amount,
+    /// Tokens for a thousand prompt and a thousand completion tokens of a model, by its name:
+    /// "smollm2:135m" = { prompt_per_1k = 0.02, completion_per_1k = 0.05 }. A model that is not
+    /// named costs 1 for 8 billion weights, others in proportion.
+    pub prices: BTreeMap<String, PriceConfig>,
+}
+
+/// What a model costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceConfig {
+    /// Tokens for a thousand tokens of prompts.
+    #[serde(with = "units::amount")]
+    #[schemars(with = "f64")]
+    pub prompt_per_1k: Amount,
+    /// Tokens for a thousand tokens of answers.
+    #[serde(with = "units::amount")]
+    #[schemars(with = "f64")]
+    pub completion_per_1k: Amount,
+}
+
 /// The inference engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -221,6 +251,7 @@ impl Default for Config {
             log: LogConfig::default(),
             http: HttpConfig::default(),
             accounts: AccountsConfig::default(),
+            billing: BillingConfig::default(),
             inference: InferenceConfig::default(),
             models: ModelsConfig::default(),
             aliases: BUILT_IN_ALIASES
@@ -277,6 +308,15 @@ impl Default for AccountsConfig {
             default_plan: Plan::Enterprise,
             login_key_ttl: Duration::from_secs(24 * 3600),
             refresh_ttl: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+impl Default for BillingConfig {
+    fn default() -> Self {
+        Self {
+            welcome_grant: Amount::from_tokens(1000),
+            prices: BTreeMap::new(),
         }
     }
 }

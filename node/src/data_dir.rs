@@ -21,6 +21,8 @@ const RUN_FILE: &str = "run.json";
 const IDENTITY_FILE: &str = "identity.key";
 const ADMIN_KEY_FILE: &str = "admin.key";
 const ACCOUNTS_FILE: &str = "accounts.redb";
+const LEDGER_FILE: &str = "ledger.redb";
+const PRICES_FILE: &str = "prices.json";
 /// `run.json` holds a handful of addresses.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A process id has at most ten digits.
@@ -170,6 +172,16 @@ pub fn admin_key_path(data_dir: &Path) -> PathBuf {
 /// Returns where the accounts lie.
 pub fn accounts_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ACCOUNTS_FILE)
+}
+
+/// Returns where the ledger lies.
+pub fn ledger_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(LEDGER_FILE)
+}
+
+/// Returns where the prices lie.
+pub fn prices_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(PRICES_FILE)
 }
 
 /// Returns the URL by which this machine reaches a bound address.

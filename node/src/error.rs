@@ -6,8 +6,13 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
-    accounts::StoreError, config::load::ConfigError, data_dir::DataDirError, files::FileError,
-    identity::IdentityError, models::ModelStoreError,
+    accounts::StoreError,
+    billing::{BillingError, PriceBookError},
+    config::load::ConfigError,
+    data_dir::DataDirError,
+    files::FileError,
+    identity::IdentityError,
+    models::ModelStoreError,
 };
 
 /// Why a command, or the node, did not come to a good end.
@@ -43,6 +48,12 @@ pub enum NodeError {
     /// The account store refuses.
     #[error(transparent)]
     Accounts(#[from] StoreError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Billing(#[from] BillingError),
+    /// The prices cannot be read.
+    #[error(transparent)]
+    Prices(#[from] PriceBookError),
     /// `check` found damage.
     #[error("{message}")]
     Damaged {
@@ -114,6 +125,8 @@ impl NodeError {
             ) => 2,
             Self::DataDir(DataDirError::InUse { .. }) => 3,
             Self::Accounts(error) if error.is_damage() => 4,
+            Self::Billing(error) if error.is_damage() => 4,
+            Self::Prices(PriceBookError::Malformed { .. }) => 4,
             Self::Damaged { .. } | Self::Models(ModelStoreError::Corrupt { .. }) => 4,
             Self::Identity(
                 IdentityError::InvalidIdentity { .. } | IdentityError::InvalidAdminKey { .. },

@@ -11,6 +11,7 @@ pub mod error;
 
 pub mod accounts;
 pub mod api;
+pub mod billing;
 pub mod config;
 pub mod data_dir;
 pub mod files;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, ApiParts, ApiState},
+    billing::{self, Billing, ModelPrice, PriceBook, Welcome},
     config::{Config, DRAIN_TIMEOUT},
     data_dir::{self, DataDir, RunInfo},
     error::NodeError,
@@ -30,7 +31,7 @@ use crate::{
     machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::{AccountService, Readiness, ReadyState},
+    services::{AccountHook, AccountService, Readiness, ReadyState},
     signals::Signals,
 };
 
@@ -41,6 +42,9 @@ const STOP_RESERVE: Duration = Duration::from_secs(2);
 /// for their last words.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(16);
 
+/// Time between two looks for holds whose time is over.
+const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
@@ -50,6 +54,7 @@ pub struct Node {
     engine: Engine,
     models: ModelStore,
     accounts: AccountService,
+    billing: Billing,
     readiness: Readiness,
     address: SocketAddr,
     /// The models to load before the node is ready.
@@ -73,8 +78,11 @@ impl Node {
             ..DownloadLimits::default()
         };
         let models = ModelStore::open(data_dir.path(), limits)?;
+        let billing = open_billing(&config, &data_dir)?;
         let accounts_path = data_dir::accounts_path(data_dir.path());
-        let accounts = AccountService::open(&accounts_path, config.accounts.clone(), None)?;
+        let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
+        let accounts =
+            AccountService::open(&accounts_path, config.accounts.clone(), Some(welcome))?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
         register_models(&engine, &models, &chosen)?;
@@ -85,6 +93,7 @@ impl Node {
             engine: engine.clone(),
             models: models.clone(),
             accounts: accounts.clone(),
+            billing: billing.clone(),
             http: config.http.clone(),
             admin_key: Arc::new(admin_key),
             aliases: config.aliases.clone(),
@@ -110,6 +119,7 @@ impl Node {
             engine,
             models,
             accounts,
+            billing,
             readiness,
             address,
             preload,
@@ -168,6 +178,7 @@ impl Node {
             }),
             failed = pin!(ready_forever) => failed,
             () = self.accounts.maintain() => Ok(()),
+            () = expire_holds(&self.billing) => Ok(()),
         };
         self.server = server;
         outcome
@@ -249,6 +260,29 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
+}
+
+fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {
+    let configured = config.billing.prices.iter().map(|(model, price)| {
+        let price = ModelPrice {
+            prompt_per_1k: price.prompt_per_1k,
+            completion_per_1k: price.completion_per_1k,
+        };
+        (model.clone(), price)
+    });
+    let prices_path = data_dir::prices_path(data_dir.path());
+    let prices = PriceBook::open(&prices_path, configured.collect(), billing::now().0)?;
+    let ledger_path = data_dir::ledger_path(data_dir.path());
+    Ok(Billing::open(&ledger_path, &config.billing, prices)?)
+}
+
+/// Has holds end that nobody ended in time.
+async fn expire_holds(billing: &Billing) {
+    let mut ticks = time::interval(EXPIRY_PERIOD);
+    loop {
+        ticks.tick().await;
+        billing.expire_holds();
+    }
 }
 
 /// Restricts the store to what the operator named; no names mean no restriction.

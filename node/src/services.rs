@@ -15,7 +15,7 @@ pub mod readiness;
 pub use self::{
     accounts::{AccountHook, AccountService},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
-    llm::{Generation, GenerationStep, LlmError, LlmService, Urgency},
+    llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
 };

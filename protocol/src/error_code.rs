@@ -18,6 +18,8 @@ pub enum ErrorCode {
     PromptTooLong,
     /// No key, or a wrong one.
     Unauthorized,
+    /// The payer has fewer tokens than it takes.
+    InsufficientTokens,
     /// A key that may not do this.
     CapabilityMissing,
     /// Nobody can register here by himself.
@@ -64,6 +66,7 @@ impl ErrorCode {
         Self::InvalidRequest,
         Self::PromptTooLong,
         Self::Unauthorized,
+        Self::InsufficientTokens,
         Self::CapabilityMissing,
         Self::RegistrationClosed,
         Self::NotFound,
@@ -91,6 +94,7 @@ impl ErrorCode {
             Self::InvalidRequest => "invalid_request",
             Self::PromptTooLong => "prompt_too_long",
             Self::Unauthorized => "unauthorized",
+            Self::InsufficientTokens => "insufficient_tokens",
             Self::CapabilityMissing => "capability_missing",
             Self::RegistrationClosed => "registration_closed",
             Self::NotFound => "not_found",
@@ -118,6 +122,7 @@ impl ErrorCode {
         match self {
             Self::InvalidRequest | Self::PromptTooLong => 400,
             Self::Unauthorized => 401,
+            Self::InsufficientTokens => 402,
             Self::CapabilityMissing | Self::RegistrationClosed => 403,
             Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -142,6 +147,7 @@ impl ErrorCode {
             Self::InvalidRequest => "Invalid request",
             Self::PromptTooLong => "Prompt too long",
             Self::Unauthorized => "Missing or wrong key",
+            Self::InsufficientTokens => "Too few tokens",
             Self::CapabilityMissing => "Not permitted with this key",
             Self::RegistrationClosed => "Registration closed",
             Self::NotFound => "Not found",

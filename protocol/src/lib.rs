@@ -1,8 +1,8 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
-//! ([`plan`]), how a refusal is named on every surface ([`error_code`]), and how large anything that
-//! arrives may be ([`limits`]).
+//! ([`plan`]), how a refusal is named on every surface ([`error_code`]), and how large anything
+//! that arrives may be ([`limits`]).
 
 #![warn(missing_docs)]
 

@@ -3,6 +3,12 @@
 //! Runs on the caller's thread, so that a long prompt delays nobody else. The prompt's bytes are
 //! bounded before it is rendered and tokenized.
 
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use super::{catalogue::Registered, text_side::TextSide};
 use crate::{
     error::{Error, Result},
@@ -16,6 +22,57 @@ use crate::{
 const PROMPT_BYTES_PER_POSITION_MAX: usize = 64;
 /// Bytes per token by which the length of such a prompt is estimated.
 const BYTES_PER_TOKEN_TYPICAL: usize = 4;
+
+/// A request that can be done: its prompt is counted, its parameters are in bounds, its model is
+/// known. It holds no place yet.
+pub struct Prepared {
+    pub(super) registered: Arc<Registered>,
+    /// Keeps the vocabulary, even if the model is not loaded yet.
+    pub(super) text: Arc<TextSide>,
+    pub(super) work: Work,
+    pub(super) keep_alive: Option<Duration>,
+    pub(super) weight: f32,
+    pub(super) priority: i32,
+    pub(super) deadline: Option<Duration>,
+    pub(super) submitted: Instant,
+}
+
+impl Prepared {
+    /// The name of the model that will run.
+    pub fn model(&self) -> &str {
+        &self.registered.info.name
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.work.prompt_ids.len()
+    }
+
+    /// Texts that are generated from the prompt.
+    pub fn choices(&self) -> usize {
+        self.work.choices
+    }
+
+    /// The most tokens that each choice can have.
+    pub fn completion_max(&self) -> usize {
+        self.work.completion_max
+    }
+
+    /// Lets each choice have no more than so many tokens, at least one.
+    pub fn limit_completion(&mut self, tokens_max: usize) {
+        self.work.completion_max = self.work.completion_max.min(tokens_max.max(1));
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared")
+            .field("model", &self.model())
+            .field("prompt_tokens", &self.prompt_tokens())
+            .field("completion_max", &self.completion_max())
+            .finish_non_exhaustive()
+    }
+}
 
 /// Checks a request against its model and prepares it, drafts of that length allowed.
 ///

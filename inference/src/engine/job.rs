@@ -141,6 +141,11 @@ impl Run {
         is_first
     }
 
+    /// Whether the prompt is complete.
+    pub(super) fn is_prefilled(&self) -> bool {
+        self.prefilled.is_some()
+    }
+
     /// Drops all but the receiver.
     pub(super) fn into_sink(self) -> EventSink {
         self.sink

@@ -460,7 +460,11 @@ impl Owner {
         };
         run.generation.suspend(&mut **run.parts.decoder());
         let now = self.shared.now();
-        let stats = run.stats(now);
+        let mut stats = run.stats(now);
+        if !run.is_prefilled() {
+            // Nothing came of the part of the prompt that was evaluated.
+            stats.prompt_tokens = 0;
+        }
         let is_whole = matches!(end, End::Finished);
         let (model, cache, keep_alive) = (run.registered.id, run.cache, run.keep_alive);
         let sink = run.into_sink();
@@ -482,7 +486,7 @@ impl Owner {
                 tracing::warn!(%error, "a generation failed");
                 deliver(sink, GenerationEvent::Failed(error));
             }
-            End::Cancelled => drop_caught(sink),
+            End::Cancelled => deliver(sink, GenerationEvent::Cancelled(stats)),
         }
     }
 

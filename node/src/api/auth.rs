@@ -86,6 +86,8 @@ impl Access {
             "/" | "/health" | "/ready" | "/docs" | "/openapi.json" => Self::Open,
             "/v1/auth/register" | "/v1/auth/login" | "/v1/auth/refresh" => Self::Open,
             "/v1/auth/me" | "/v1/keys" | "/v1/keys/{id}" => Self::Account,
+            "/v1/billing/balance" | "/v1/billing/check" | "/v1/billing/deduct" => Self::Account,
+            "/v1/billing/usage" | "/v1/billing/statement" => Self::Account,
             "/metrics" => Self::Metrics,
             "/v1/llm/generate" | "/v1/llm/chat" | "/v1/llm/embed" => Self::Inference,
             "/v1/models" | "/v1/models/{id}" => Self::Inference,

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use aither_ledger::LedgerError;
 use aither_protocol::ErrorCode;
 use axum::{
     body::Body,
@@ -22,7 +23,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::request_id::RequestId;
-use crate::{accounts::AccountError, models::ModelStoreError, services::LlmError};
+use crate::{
+    accounts::AccountError, billing::BillingError, models::ModelStoreError, services::LlmError,
+};
 
 /// How long to wait before asking a node again that is starting or stopping.
 const RETRY_WHEN_NOT_READY: Duration = Duration::from_secs(2);
@@ -235,12 +238,19 @@ impl ApiError {
                 };
                 json!(problem)
             }
-            Dialect::OpenAi => json!({"error": {
-                "message": self.detail,
-                "type": self.openai_type(),
-                "param": self.fields.first().map(|error| &error.field),
-                "code": self.openai_code(),
-            }}),
+            Dialect::OpenAi => {
+                let mut error = self.members_map();
+                let param = self.fields.first().map(|error| error.field.as_str());
+                for (name, value) in [
+                    ("message", Some(self.detail.as_str())),
+                    ("type", Some(self.openai_type())),
+                    ("param", param),
+                    ("code", Some(self.openai_code())),
+                ] {
+                    error.insert(name.to_owned(), value.into());
+                }
+                json!({ "error": error })
+            }
             Dialect::Ollama => json!({"error": self.detail}),
         }
     }
@@ -248,6 +258,8 @@ impl ApiError {
     fn openai_type(&self) -> &'static str {
         match self.status(Dialect::OpenAi).as_u16() {
             401 => "authentication_error",
+            // OpenAI's word for an account that has used up what it paid for.
+            402 => "insufficient_quota",
             403 => "permission_error",
             429 => "rate_limit_error",
             500.. => "server_error",
@@ -300,6 +312,31 @@ impl ApiError {
     }
 }
 
+impl From<BillingError> for ApiError {
+    fn from(error: BillingError) -> Self {
+        let (code, words) = (error.code(), error.to_string());
+        match error {
+            BillingError::Insufficient { balance, required } => Self::new(code, words)
+                .with_member("balance", json!(balance))
+                .with_member("required", json!(required)),
+            BillingError::AboveMaxCost { required, max_cost } => Self::new(code, words)
+                .with_member("max_cost", json!(max_cost))
+                .with_member("required", json!(required)),
+            BillingError::Ledger(LedgerError::Busy) => Self {
+                retry_after: Some(RETRY_WHEN_NOT_READY),
+                ..Self::new(code, words)
+            },
+            // Paid work stops until somebody frees the disk and restarts; the words say so.
+            BillingError::Ledger(LedgerError::Storage(_) | LedgerError::Stopped { .. }) => Self {
+                retry_after: Some(RETRY_WHEN_MENDED),
+                ..Self::new(code, words)
+            },
+            BillingError::AccountUnknown(_) | BillingError::Refused(_) => Self::new(code, words),
+            BillingError::Ledger(_) => Self::internal(words),
+        }
+    }
+}
+
 impl From<LlmError> for ApiError {
     fn from(error: LlmError) -> Self {
         use aither_inference::Error as Engine;
@@ -313,6 +350,7 @@ impl From<LlmError> for ApiError {
                 }],
                 ..Self::new(code, words)
             },
+            LlmError::Billing(error) => error.into(),
             LlmError::Engine(Engine::InvalidRequest { field, message }) => {
                 Self::with_field(code, field, message)
             }

@@ -32,8 +32,6 @@ const EXCESS_TIME_MAX: Duration = Duration::from_secs(5);
 /// Largest `max_tokens` and the like: above any context, so only nonsense is refused. What a
 /// model's context cannot hold is cut at the context's end instead.
 const COMPLETION_TOKENS_MAX: i64 = 1 << 20;
-/// Largest amount of the platform's unit in one field (INTERFACE: an amount's bound).
-const AMOUNT_MAX: f64 = 9_007_199_254.0;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -216,15 +214,6 @@ impl RoutingHints {
                 return Err(ApiError::field("x-aither-route", message));
             }
         };
-        if let Some(cost) = text("x-aither-max-cost").transpose()? {
-            let is_amount = cost
-                .parse::<f64>()
-                .is_ok_and(|amount| (0.0..=AMOUNT_MAX).contains(&amount));
-            if !is_amount {
-                let message = format!("must be a number from 0 to {AMOUNT_MAX}");
-                return Err(ApiError::field("x-aither-max-cost", message));
-            }
-        }
         let explain = match text("x-aither-explain").transpose()?.unwrap_or("0") {
             "1" | "true" => true,
             "0" | "false" | "" => false,
@@ -472,14 +461,6 @@ mod tests {
         ] {
             let refused = urgency(name, value);
             assert_eq!(refused, Err(ErrorCode::ValidationFailed), "{name}: {value}");
-        }
-        assert!(read("x-aither-max-cost", "0.5").is_ok());
-        for cost in ["-1", "NaN", "inf", "1e300", "much"] {
-            assert_eq!(
-                read("x-aither-max-cost", cost),
-                Err(ErrorCode::ValidationFailed),
-                "{cost}"
-            );
         }
     }
 }

@@ -8,9 +8,7 @@ use std::time::Instant;
 
 use aither_inference::{
     engine::ModelInfo,
-    request::{
-        ChatMessage, FinishReason, GenerateRequest, GenerationStats, Prompt, SamplingParams,
-    },
+    request::{ChatMessage, FinishReason, GenerateRequest, Prompt, SamplingParams},
 };
 use aither_protocol::{ErrorCode, limits::CHAT_MESSAGES_MAX};
 use axum::{
@@ -27,10 +25,14 @@ use super::{
         Answer, ChatBody, CommonBody, Delta, Explanation, GenerateBody, MessageBody, common_of,
     },
     openai_chat::timings_of,
+    payment::Paid,
     request_id::RequestId,
-    stream::{self, Encoder, X_AITHER_COST, push_event},
+    stream::{self, Encoder, cost_header, push_event},
 };
-use crate::services::{GenerationStep, Urgency};
+use crate::{
+    billing::Payment,
+    services::{Finished, GenerationStep, Urgency},
+};
 
 /// `max_tokens` of a request without one (INTERFACE, section 4).
 const MAX_TOKENS_DEFAULT: i64 = 256;
@@ -62,6 +64,7 @@ const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 pub(super) async fn generate(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     request_id: RequestId,
     JsonBody(body): JsonBody<GenerateBody>,
 ) -> Result<Response, ApiError> {
@@ -71,7 +74,8 @@ pub(super) async fn generate(
     let info = resolve(&state, body.model.as_deref())?;
     let prompt = prompt_of(&info, body.system, body.prompt);
     let reply = Reply::new(&state, hints, request_id, &info, false);
-    run(&state, info, prompt, common_of!(body), hints.urgency, reply).await
+    let terms = (hints.urgency, payment);
+    run(&state, info, prompt, common_of!(body), terms, reply).await
 }
 
 /// Answers a conversation.
@@ -95,6 +99,7 @@ pub(super) async fn generate(
 pub(super) async fn chat(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     request_id: RequestId,
     JsonBody(body): JsonBody<ChatBody>,
 ) -> Result<Response, ApiError> {
@@ -114,7 +119,7 @@ pub(super) async fn chat(
         info,
         Prompt::Chat(messages),
         common_of!(body),
-        hints.urgency,
+        (hints.urgency, payment),
         reply,
     )
     .await
@@ -198,7 +203,7 @@ async fn run(
     info: ModelInfo,
     prompt: Prompt,
     common: CommonBody,
-    urgency: Urgency,
+    (urgency, payment): (Urgency, Payment),
     reply: Reply,
 ) -> Result<Response, ApiError> {
     let max_tokens = common.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT);
@@ -215,13 +220,13 @@ async fn run(
         },
         ..GenerateRequest::new(info.name, prompt)
     };
-    let generation = state.llm.generate(vec![request], urgency).await?;
+    let generation = state.llm.generate(vec![request], urgency, &payment).await?;
     if common.stream.unwrap_or(false) {
         return stream::respond(generation, reply).await;
     }
-    let (choice, stats) = stream::collect(generation, 1).await?.into_first();
-    let answer = reply.answer(choice.text, &stats, choice.finish_reason);
-    Ok(([(X_AITHER_COST, "0")], Json(answer)).into_response())
+    let (choice, finished) = stream::collect(generation, 1).await?.into_first();
+    let answer = reply.answer(choice.text, &finished, choice.finish_reason);
+    Ok((cost_header(finished.cost), Json(answer)).into_response())
 }
 
 /// What an answer says beside the text; writes the stream as well.
@@ -268,7 +273,7 @@ impl Reply {
         }
     }
 
-    fn answer(&self, text: String, stats: &GenerationStats, reason: FinishReason) -> Answer {
+    fn answer(&self, text: String, stats: &Finished, reason: FinishReason) -> Answer {
         let message = self.is_chat.then(|| MessageBody {
             role: "assistant".into(),
             content: text.clone(),
@@ -283,7 +288,7 @@ impl Reply {
             timings: timings_of(stats),
             completion_tokens: stats.completion_tokens,
             latency_ms: u64::try_from(self.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
-            cost_tokens: 0.0,
+            cost_tokens: stats.cost,
             finish_reason: stream::finish_word(reason),
             node: self.node.clone(),
             explain: self.explain.clone(),
@@ -304,12 +309,12 @@ impl Encoder for Reply {
                 self.text.push_str(&text);
             }
             GenerationStep::ChoiceDone { finish_reason, .. } => self.finish_reason = finish_reason,
-            GenerationStep::Done(stats) => {
+            GenerationStep::Done(finished) => {
                 let text = std::mem::take(&mut self.text);
                 push_event(
                     out,
                     Some("done"),
-                    &self.answer(text, &stats, self.finish_reason),
+                    &self.answer(text, &finished, self.finish_reason),
                 );
             }
         }

@@ -1,5 +1,6 @@
 //! Bodies of the node's own inference routes.
 
+use aither_protocol::Amount;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -115,7 +116,8 @@ pub(super) struct Answer {
     /// From the request's arrival to the answer's end.
     pub(super) latency_ms: u64,
     /// What was charged.
-    pub(super) cost_tokens: f64,
+    #[schema(value_type = f64)]
+    pub(super) cost_tokens: Amount,
     /// `stop` or `length`.
     pub(super) finish_reason: &'static str,
     /// The node that ran it.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use aither_inference::{
     engine::ModelInfo,
     request::{
-        ChatMessage, FinishReason, GenerateRequest as EngineRequest, GenerationStats, Prompt,
-        SamplingParams, TOP_LOGPROBS_MAX, TokenLogprob,
+        ChatMessage, FinishReason, GenerateRequest as EngineRequest, Prompt, SamplingParams,
+        TOP_LOGPROBS_MAX, TokenLogprob,
     },
 };
 use axum::{
@@ -28,10 +28,14 @@ use super::{
         Answer, AnswerMessage, ChatRequest, GenerateRequest, Logprob, Message, OllamaError,
         Options, Timings,
     },
+    payment::Paid,
     rfc3339,
-    stream::{self, Encoder, X_AITHER_COST, finish_word, json_logprob, push_line},
+    stream::{self, Encoder, cost_header, finish_word, json_logprob, push_line},
 };
-use crate::services::{GenerationStep, Urgency};
+use crate::{
+    billing::Payment,
+    services::{Finished, GenerationStep, Urgency},
+};
 
 const TEMPERATURE_DEFAULT: f64 = 0.8;
 const TOP_P_DEFAULT: f64 = 0.9;
@@ -70,6 +74,7 @@ const FIELD_NAMES: [(&str, &str); 11] = [
 pub(super) async fn chat(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     JsonBody(body): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
@@ -97,7 +102,8 @@ pub(super) async fn chat(
         ..EngineRequest::new(&info.name, Prompt::Chat(check_messages(messages)?))
     };
     let request = with_options(request, body.options.unwrap_or_default(), &info)?;
-    run(&state, request, hints.urgency, body.stream, reply).await
+    let terms = (hints.urgency, payment);
+    run(&state, request, terms, body.stream, reply).await
 }
 
 /// Answers a prompt.
@@ -116,6 +122,7 @@ pub(super) async fn chat(
 pub(super) async fn generate(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     JsonBody(body): JsonBody<GenerateRequest>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
@@ -155,7 +162,8 @@ pub(super) async fn generate(
         ..EngineRequest::new(&info.name, prompt)
     };
     let request = with_options(request, body.options.unwrap_or_default(), &info)?;
-    run(&state, request, hints.urgency, body.stream, reply).await
+    let terms = (hints.urgency, payment);
+    run(&state, request, terms, body.stream, reply).await
 }
 
 /// Embeds texts: not in this version.
@@ -264,23 +272,23 @@ fn with_options(
 async fn run(
     state: &ApiState,
     request: EngineRequest,
-    urgency: Urgency,
+    (urgency, payment): (Urgency, Payment),
     stream: Option<bool>,
     mut reply: Reply,
 ) -> Result<Response, ApiError> {
     reply.with_logprobs = request.logprobs.is_some();
-    let generation = state.llm.generate(vec![request], urgency).await;
+    let generation = state.llm.generate(vec![request], urgency, &payment).await;
     let generation = generation.map_err(|error| ApiError::from(error).renamed(&FIELD_NAMES))?;
     if stream.unwrap_or(true) {
         return stream::respond(generation, reply).await;
     }
-    let (choice, stats) = stream::collect(generation, 1).await?.into_first();
+    let (choice, finished) = stream::collect(generation, 1).await?.into_first();
     let mut answer = reply.answer(choice.text);
     if reply.with_logprobs {
         answer.logprobs = Some(choice.logprobs.into_iter().map(logprob_of).collect());
     }
-    let answer = reply.finished(answer, finish_word(choice.finish_reason), &stats);
-    Ok(([(X_AITHER_COST, "0")], Json(answer)).into_response())
+    let answer = reply.finished(answer, finish_word(choice.finish_reason), &finished);
+    Ok((cost_header(finished.cost), Json(answer)).into_response())
 }
 
 /// Loads or unloads a model and says so.
@@ -348,7 +356,7 @@ impl Reply {
         }
     }
 
-    fn finished(&self, answer: Answer, reason: &'static str, stats: &GenerationStats) -> Answer {
+    fn finished(&self, answer: Answer, reason: &'static str, stats: &Finished) -> Answer {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Answer {
             done: true,
@@ -361,6 +369,7 @@ impl Reply {
                 eval_count: stats.completion_tokens,
                 eval_duration: nanos(stats.decode_time),
             }),
+            cost_tokens: Some(stats.cost),
             ..answer
         }
     }
@@ -383,11 +392,11 @@ impl Encoder for Reply {
                 push_line(out, &answer);
             }
             GenerationStep::ChoiceDone { finish_reason, .. } => self.finish_reason = finish_reason,
-            GenerationStep::Done(stats) => {
+            GenerationStep::Done(finished) => {
                 let answer = self.answer(String::new());
                 push_line(
                     out,
-                    &self.finished(answer, finish_word(self.finish_reason), &stats),
+                    &self.finished(answer, finish_word(self.finish_reason), &finished),
                 );
             }
         }

@@ -6,6 +6,7 @@
 
 use std::{fmt, time::Duration};
 
+use aither_protocol::Amount;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, Visitor},
@@ -173,6 +174,10 @@ pub(super) struct Answer {
     pub(super) done_reason: Option<&'static str>,
     #[serde(flatten)]
     pub(super) timings: Option<Timings>,
+    /// What was charged, in the last line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub(super) cost_tokens: Option<Amount>,
 }
 
 /// The answer as a message.

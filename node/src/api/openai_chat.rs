@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aither_inference::request::{
     ChatMessage, GenerateRequest, GenerationStats, Prompt, SamplingParams, TokenLogprob,
 };
+use aither_protocol::Amount;
 use axum::{
     Json,
     extract::State,
@@ -22,8 +23,9 @@ use super::{
         Content, MessageAnswer, MessageDelta, MessageRequest, OpenAiError, PromptTokensDetails,
         Timings, Usage,
     },
+    payment::Paid,
     request_id::RequestId,
-    stream::{self, Encoder, X_AITHER_COST, finish_word, json_logprob, push_event},
+    stream::{self, Collected, Encoder, cost_header, finish_word, json_logprob, push_event},
     unix_seconds,
 };
 use crate::services::GenerationStep;
@@ -54,6 +56,7 @@ pub(super) const SYSTEM_FINGERPRINT: &str = concat!("fp_aither_", env!("CARGO_PK
 pub(super) async fn chat_completions(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<ChatRequest>,
 ) -> Result<Response, ApiError> {
@@ -88,11 +91,15 @@ pub(super) async fn chat_completions(
         logprobs,
         ..GenerateRequest::new(info.name, Prompt::Chat(messages))
     };
-    let generation = state.llm.generate(vec![request], hints.urgency).await?;
+    let generation = state
+        .llm
+        .generate(vec![request], hints.urgency, &payment)
+        .await?;
     let head = Head::new("chatcmpl", generation.model());
     if body.stream.unwrap_or(false) {
         let encoder = ChatEncoder {
             head,
+            last: None,
             choices,
             request_id,
             with_logprobs: logprobs.is_some(),
@@ -104,6 +111,10 @@ pub(super) async fn chat_completions(
         return stream::respond(generation, encoder).await;
     }
     let collected = stream::collect(generation, choices).await?;
+    Ok(whole_answer(&head, collected, logprobs.is_some()))
+}
+
+fn whole_answer(head: &Head, collected: Collected, with_logprobs: bool) -> Response {
     let choices = collected.choices.into_iter().enumerate();
     let choices = choices
         .map(|(index, choice)| ChatChoice {
@@ -113,13 +124,17 @@ pub(super) async fn chat_completions(
                 content: choice.text,
                 refusal: (),
             },
-            logprobs: logprobs.map(|_| chat_logprobs_of(choice.logprobs)),
+            logprobs: with_logprobs.then(|| chat_logprobs_of(choice.logprobs)),
             finish_reason: finish_word(choice.finish_reason),
         })
         .collect();
-    let usage = Some(Some(usage_of(&collected.stats)));
-    let answer = head.completion("chat.completion", choices, usage);
-    Ok(([(X_AITHER_COST, "0")], Json(answer)).into_response())
+    let finished = collected.finished;
+    let usage = Some(Some(usage_of(&finished)));
+    let answer = Completion {
+        cost_tokens: Some(finished.cost),
+        ..head.completion("chat.completion", choices, usage)
+    };
+    (cost_header(finished.cost), Json(answer)).into_response()
 }
 
 /// Refuses by name what would change the answer and is not here yet.
@@ -295,6 +310,7 @@ impl Head {
             system_fingerprint: SYSTEM_FINGERPRINT,
             choices,
             usage,
+            cost_tokens: None,
         }
     }
 }
@@ -343,6 +359,9 @@ fn chat_logprobs_of(logprobs: Vec<TokenLogprob>) -> ChatLogprobs {
 
 struct ChatEncoder {
     head: Head,
+    /// The end of a choice, held back until it is known whether it is the last event, which says
+    /// what the answer cost.
+    last: Option<ChunkChoice>,
     choices: usize,
     request_id: String,
     with_logprobs: bool,
@@ -351,10 +370,23 @@ struct ChatEncoder {
 
 impl ChatEncoder {
     fn push(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>, out: &mut Vec<u8>) {
+        self.push_with(choices, usage, None, out);
+    }
+
+    fn push_with(
+        &self,
+        choices: Vec<ChunkChoice>,
+        usage: Option<Usage>,
+        cost_tokens: Option<Amount>,
+        out: &mut Vec<u8>,
+    ) {
         let usage = self.include_usage.then_some(usage);
-        let chunk = self
-            .head
-            .completion("chat.completion.chunk", choices, usage);
+        let chunk = Completion {
+            cost_tokens,
+            ..self
+                .head
+                .completion("chat.completion.chunk", choices, usage)
+        };
         push_event(out, None, &chunk);
     }
 }
@@ -406,11 +438,18 @@ impl Encoder for ChatEncoder {
                     finish_reason: Some(finish_word(finish_reason)),
                     ..choice(index, MessageDelta::default())
                 };
-                self.push(vec![choice], None, out);
+                if let Some(before) = self.last.replace(choice) {
+                    self.push(vec![before], None, out);
+                }
             }
-            GenerationStep::Done(stats) => {
+            GenerationStep::Done(finished) => {
+                let last = self.last.take().into_iter().collect();
+                let cost = Some(finished.cost);
                 if self.include_usage {
-                    self.push(Vec::new(), Some(usage_of(&stats)), out);
+                    self.push(last, None, out);
+                    self.push_with(Vec::new(), Some(usage_of(&finished)), cost, out);
+                } else {
+                    self.push_with(last, None, cost, out);
                 }
                 out.extend_from_slice(END_OF_STREAM);
             }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aither_inference::request::{GenerateRequest, Prompt, TOP_LOGPROBS_MAX, TokenLogprob};
+use aither_protocol::Amount;
 use axum::{
     Json,
     extract::State,
@@ -20,8 +21,9 @@ use super::{
         Completion, CompletionChoice, CompletionRequest, LegacyLogprobs, OpenAiError,
         PromptRequest, Usage,
     },
+    payment::Paid,
     request_id::RequestId,
-    stream::{self, Collected, Encoder, X_AITHER_COST, finish_word, json_logprob, push_event},
+    stream::{self, Collected, Encoder, cost_header, finish_word, json_logprob, push_event},
 };
 use crate::services::{GenerationStep, llm::PROMPTS_MAX};
 
@@ -48,6 +50,7 @@ const OBJECT: &str = "text_completion";
 pub(super) async fn completions(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    Paid(payment): Paid,
     RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
@@ -83,11 +86,15 @@ pub(super) async fn completions(
             ..template.clone()
         })
         .collect();
-    let generation = state.llm.generate(requests, hints.urgency).await?;
+    let generation = state
+        .llm
+        .generate(requests, hints.urgency, &payment)
+        .await?;
     let head = Head::new("cmpl", generation.model());
     if body.stream.unwrap_or(false) {
         let encoder = CompletionEncoder {
             head,
+            last: None,
             request_id,
             with_logprobs,
             include_usage: body
@@ -131,9 +138,13 @@ fn whole_answer(
             }
         })
         .collect();
-    let usage = Some(Some(usage_of(&collected.stats)));
-    let answer = head.completion(OBJECT, choices, usage);
-    ([(X_AITHER_COST, "0")], Json(answer)).into_response()
+    let finished = collected.finished;
+    let usage = Some(Some(usage_of(&finished)));
+    let answer = Completion {
+        cost_tokens: Some(finished.cost),
+        ..head.completion(OBJECT, choices, usage)
+    };
+    (cost_header(finished.cost), Json(answer)).into_response()
 }
 
 fn refuse_unsupported(body: &CompletionRequest) -> Result<(), ApiError> {
@@ -227,6 +238,9 @@ fn legacy_logprobs(logprobs: Vec<TokenLogprob>, offset: &mut usize) -> LegacyLog
 
 struct CompletionEncoder {
     head: Head,
+    /// The end of a choice, held back until it is known whether it is the last event, which says
+    /// what the answer cost.
+    last: Option<CompletionChoice>,
     request_id: String,
     with_logprobs: bool,
     include_usage: bool,
@@ -238,8 +252,22 @@ struct CompletionEncoder {
 
 impl CompletionEncoder {
     fn push(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>, out: &mut Vec<u8>) {
+        self.push_with(choices, usage, None, out);
+    }
+
+    fn push_with(
+        &self,
+        choices: Vec<CompletionChoice>,
+        usage: Option<Usage>,
+        cost_tokens: Option<Amount>,
+        out: &mut Vec<u8>,
+    ) {
         let usage = self.include_usage.then_some(usage);
-        push_event(out, None, &self.head.completion(OBJECT, choices, usage));
+        let chunk = Completion {
+            cost_tokens,
+            ..self.head.completion(OBJECT, choices, usage)
+        };
+        push_event(out, None, &chunk);
     }
 }
 
@@ -290,11 +318,18 @@ impl Encoder for CompletionEncoder {
                     finish_reason: Some(finish_word(finish_reason)),
                     ..choice(index, String::new())
                 };
-                self.push(vec![choice], None, out);
+                if let Some(before) = self.last.replace(choice) {
+                    self.push(vec![before], None, out);
+                }
             }
-            GenerationStep::Done(stats) => {
+            GenerationStep::Done(finished) => {
+                let last = self.last.take().into_iter().collect();
+                let cost = Some(finished.cost);
                 if self.include_usage {
-                    self.push(Vec::new(), Some(usage_of(&stats)), out);
+                    self.push(last, None, out);
+                    self.push_with(Vec::new(), Some(usage_of(&finished)), cost, out);
+                } else {
+                    self.push_with(last, None, cost, out);
                 }
                 out.extend_from_slice(END_OF_STREAM);
             }

@@ -1,5 +1,6 @@
 //! `/v1/models`: what is served, in OpenAI's shape with our own members beside it.
 
+use aither_protocol::Amount;
 use axum::{
     Json,
     extract::{Path, State},
@@ -42,9 +43,11 @@ pub(super) struct ModelObject {
     /// Context in model tokens.
     context_length: usize,
     /// What a thousand prompt tokens cost.
-    cost_per_1k_prompt: f64,
+    #[schema(value_type = f64)]
+    cost_per_1k_prompt: Amount,
     /// What a thousand completion tokens cost.
-    cost_per_1k: f64,
+    #[schema(value_type = f64)]
+    cost_per_1k: Amount,
     /// Whether this node serves it.
     local: bool,
     /// The nodes that serve it.
@@ -114,7 +117,6 @@ impl ModelObject {
 }
 
 fn object_of(state: &ApiState, card: ModelCard) -> ModelObject {
-    let price = units_of(card.price_per_1k_micros);
     ModelObject {
         id: card.info.name,
         object: "model",
@@ -124,34 +126,11 @@ fn object_of(state: &ApiState, card: ModelCard) -> ModelObject {
         parameters: card.info.parameters,
         quantization: card.info.quantization,
         context_length: card.info.context_length,
-        cost_per_1k_prompt: price,
-        cost_per_1k: price,
+        cost_per_1k_prompt: card.price.prompt_per_1k,
+        cost_per_1k: card.price.completion_per_1k,
         local: true,
         nodes: vec![state.peer_id.clone()],
         loaded: card.loaded,
         alias_of: None,
-    }
-}
-
-/// Returns millionths as a JSON number of units: exact to six decimals within the amount's bound.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "prices are far below 2^53 millionths"
-)]
-fn units_of(micros: u64) -> f64 {
-    micros as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_price_is_written_with_six_decimals_at_most() {
-        assert_eq!(
-            serde_json::to_string(&units_of(16_815)).unwrap(),
-            "0.016815"
-        );
-        assert_eq!(serde_json::to_string(&units_of(1)).unwrap(), "1e-6");
     }
 }

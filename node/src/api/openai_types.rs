@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use aither_protocol::Amount;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, SeqAccess, Visitor},
@@ -180,6 +181,10 @@ pub(super) struct Completion<C> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
     pub(super) usage: Option<Option<Usage>>,
+    /// What was charged: in a whole answer, and in the last chunk of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub(super) cost_tokens: Option<Amount>,
 }
 
 /// Counts of model tokens.

@@ -7,7 +7,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use aither_inference::request::{FinishReason, GenerationStats, TokenLogprob};
+use aither_inference::request::{FinishReason, TokenLogprob};
+use aither_protocol::Amount;
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, header},
@@ -19,7 +20,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::ApiError;
-use crate::services::{Generation, GenerationStep};
+use crate::services::{Finished, Generation, GenerationStep};
 
 /// Pause after which a comment shows that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -141,7 +142,7 @@ impl<E: Encoder> Frames<E> {
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     pub(super) choices: Vec<CollectedChoice>,
-    pub(super) stats: GenerationStats,
+    pub(super) finished: Finished,
 }
 
 /// One of its choices.
@@ -164,13 +165,13 @@ impl Default for CollectedChoice {
 
 impl Collected {
     /// Returns the first choice.
-    pub(super) fn into_first(mut self) -> (CollectedChoice, GenerationStats) {
+    pub(super) fn into_first(mut self) -> (CollectedChoice, Finished) {
         let first = if self.choices.is_empty() {
             CollectedChoice::default()
         } else {
             self.choices.swap_remove(0)
         };
-        (first, self.stats)
+        (first, self.finished)
     }
 }
 
@@ -204,12 +205,17 @@ pub(super) async fn collect(
                     choice.finish_reason = finish_reason;
                 }
             }
-            GenerationStep::Done(stats) => {
-                collected.stats = stats;
+            GenerationStep::Done(finished) => {
+                collected.finished = finished;
                 return Ok(collected);
             }
         }
     }
+}
+
+/// Returns the header that says what a whole answer cost.
+pub(super) fn cost_header(cost: Amount) -> [(HeaderName, String); 1] {
+    [(X_AITHER_COST, cost.to_string())]
 }
 
 /// Appends a server-sent event.
@@ -256,7 +262,11 @@ pub(super) fn finish_word(reason: FinishReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use aither_inference::{Error, engine::EventSink, request::GenerationEvent};
+    use aither_inference::{
+        Error,
+        engine::EventSink,
+        request::{GenerationEvent, GenerationStats},
+    };
     use futures_util::StreamExt;
 
     use super::*;

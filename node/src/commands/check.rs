@@ -1,7 +1,12 @@
 //! `check`: reads everything in the data directory that could be damaged.
 
+use std::path::Path;
+
+use aither_ledger::{Ledger, LedgerOptions};
+
 use crate::{
     accounts::AccountStore,
+    billing::BillingError,
     config::Config,
     data_dir::{self, DataDir},
     error::NodeError,
@@ -12,7 +17,7 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts and the checksum of every stored model.
+/// Verifies the keys, the accounts, the whole ledger and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -31,6 +36,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         true => Some(AccountStore::open(&accounts_path)?),
         false => None,
     };
+    let ledger = check_ledger(data_dir.path())?;
     let mut problems = Vec::new();
     let entries = models.list();
     for entry in &entries {
@@ -58,9 +64,25 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     );
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
-        "identity   {}\nadmin key  {}\naccounts   {accounts}\nmodels     {} good\n",
+        "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
+         ledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()
     ))
+}
+
+/// Makes all balances again from the journal.
+fn check_ledger(data_dir: &Path) -> Result<String, NodeError> {
+    let path = data_dir::ledger_path(data_dir);
+    if !path.exists() {
+        return Ok("not made yet".to_owned());
+    }
+    let audit = || {
+        let ledger = Ledger::open(&path, LedgerOptions::default())?;
+        ledger.view()?.audit()
+    };
+    let audit = audit().map_err(BillingError::from)?;
+    let (accounts, entries) = (audit.accounts, audit.entries);
+    Ok(format!("{accounts} accounts and {entries} entries good"))
 }

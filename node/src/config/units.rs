@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aither_protocol::Amount;
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, Serializer, de};
 
@@ -120,6 +121,43 @@ pub mod duration {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text)
             .map_err(|_| de::Error::custom(format!("{text:?} is no duration such as \"30s\"")))
+    }
+}
+
+/// For `#[serde(with)]` on an [`Amount`] of tokens: a number, as 1000 or 0.05.
+pub mod amount {
+    use super::{Amount, Deserialize, Deserializer, Serializer, de};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(u64),
+        Decimal(f64),
+        Text(String),
+    }
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn serialize<S: Serializer>(amount: &Amount, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = amount.to_string();
+        match (text.parse::<u64>(), text.parse::<f64>()) {
+            (Ok(whole), _) => serializer.serialize_u64(whole),
+            (_, Ok(decimal)) => serializer.serialize_f64(decimal),
+            _ => serializer.serialize_str(&text),
+        }
+    }
+
+    #[expect(missing_docs, reason = "serde's shape")]
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
+        let number = Number::deserialize(deserializer)
+            .map_err(|_| de::Error::custom("expected a number of tokens such as 1000 or 0.05"))?;
+        // The shortest text of a float is what was typed, as far as a float can hold it.
+        let text = match number {
+            Number::Whole(whole) => whole.to_string(),
+            Number::Decimal(decimal) => decimal.to_string(),
+            Number::Text(text) => text,
+        };
+        text.parse()
+            .map_err(|error| de::Error::custom(format!("{text}: {error}")))
     }
 }
 

@@ -2,20 +2,19 @@
 //!
 //! A name is tried as it is, then with and without the tag `latest`, then among the aliases. The
 //! default model stands in for a missing name; where it is not served and exactly one model is,
-//! that one does. Prices follow from the number of weights.
+//! that one does.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use aither_inference::{Engine, engine::ModelInfo};
 
-use crate::models::ModelStore;
+use crate::{
+    billing::{ModelPrice, PriceBook},
+    models::ModelStore,
+};
 
 /// The tag that a name without one stands for, as in container registries and Ollama.
 const DEFAULT_TAG: &str = ":latest";
-/// Weights of the model that costs one unit per thousand model tokens.
-const PRICE_BASE_PARAMETERS: u128 = 8_000_000_000;
-/// Fractions of a unit that a price can have.
-const MICROS_PER_UNIT: u128 = 1_000_000;
 /// Most names listed in a refusal; a node with hundreds of models has `/v1/models`.
 const NAMES_IN_REFUSAL_MAX: usize = 20;
 
@@ -30,8 +29,8 @@ pub struct ModelCard {
     pub added_at: SystemTime,
     /// Whether it is in memory.
     pub loaded: bool,
-    /// What a thousand prompt or completion tokens cost, in millionths of a unit.
-    pub price_per_1k_micros: u64,
+    /// What its tokens cost.
+    pub price: ModelPrice,
 }
 
 /// Nobody serves a model of that name.
@@ -49,6 +48,7 @@ pub struct ModelNotFound {
 pub struct ModelCatalog {
     engine: Engine,
     store: ModelStore,
+    prices: PriceBook,
     aliases: Arc<BTreeMap<String, String>>,
     default_model: Arc<str>,
 }
@@ -58,12 +58,14 @@ impl ModelCatalog {
     pub fn new(
         engine: Engine,
         store: ModelStore,
+        prices: PriceBook,
         aliases: BTreeMap<String, String>,
         default_model: &str,
     ) -> Self {
         Self {
             engine,
             store,
+            prices,
             aliases: Arc::new(aliases),
             default_model: default_model.into(),
         }
@@ -155,7 +157,7 @@ impl ModelCatalog {
             sha256: entry.as_ref().map(|e| e.sha256.clone()).unwrap_or_default(),
             added_at: entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.added_at),
             loaded,
-            price_per_1k_micros: price_per_1k_micros(info.parameters),
+            price: self.prices.price(&info.name, info.parameters).0,
             info,
         }
     }
@@ -172,13 +174,6 @@ fn spellings(name: &str) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
         Some(format!("{name}{DEFAULT_TAG}").into())
     };
     std::iter::once(name.into()).chain(other)
-}
-
-/// Returns one unit per thousand model tokens of an 8B model, scaled by weights, rounded up to a
-/// millionth, never zero.
-fn price_per_1k_micros(parameters: u64) -> u64 {
-    let micros = (u128::from(parameters) * MICROS_PER_UNIT).div_ceil(PRICE_BASE_PARAMETERS);
-    u64::try_from(micros).unwrap_or(u64::MAX).max(1)
 }
 
 fn served_words(served: &[String]) -> String {
@@ -211,20 +206,6 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(spellings(name).collect::<Vec<_>>(), expected);
-        }
-    }
-
-    #[test]
-    fn a_price_is_scaled_by_weights_rounded_up_and_never_zero() {
-        let cases = [
-            (8_000_000_000, 1_000_000),
-            (134_515_008, 16_815),
-            (1, 1),
-            (0, 1),
-            (u64::MAX, 2_305_843_009_213_694),
-        ];
-        for (parameters, micros) in cases {
-            assert_eq!(price_per_1k_micros(parameters), micros, "{parameters}");
         }
     }
 

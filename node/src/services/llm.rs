@@ -5,24 +5,26 @@
 //! so a slow reader delays nobody, and a reader that is gone is noticed at the next piece.
 //! Several prompts of one request are submitted one by one and reported as one generation.
 //!
+//! What a generation may cost at most is held before it starts. It is over once what it came to is
+//! charged: the last step says how much that was.
+//!
 //! Limits: [`PROMPTS_MAX`] prompts; the time to the first step and between two steps is bounded.
 
-use std::time::Duration;
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use aither_inference::{
     Engine,
-    engine::{CancelFlag, EventSink, Flow},
-    request::{
-        CHOICES_MAX, FinishReason, GenerateRequest, GenerationEvent, GenerationStats, TokenLogprob,
-    },
+    engine::{CancelFlag, EventSink, Flow, Prepared},
+    request::{FinishReason, GenerateRequest, GenerationEvent, GenerationStats, TokenLogprob},
 };
-use aither_protocol::ErrorCode;
+use aither_protocol::{Amount, ErrorCode};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::catalog::{ModelCatalog, ModelNotFound};
+use crate::billing::{Billing, BillingError, Charge, Need, Payment, estimate, usage_of};
 
 /// Most prompts in one request.
 pub const PROMPTS_MAX: usize = 16;
@@ -57,6 +59,9 @@ pub enum LlmError {
         /// How long it was waited.
         after: Duration,
     },
+    /// It is not paid for.
+    #[error(transparent)]
+    Billing(#[from] BillingError),
     /// The engine dropped the request without a word: a defect.
     #[error("the inference engine dropped the request")]
     Dropped,
@@ -70,6 +75,7 @@ impl LlmError {
             Self::Model(_) => ErrorCode::ModelNotFound,
             Self::TimedOut { .. } | Self::TooLong { .. } => ErrorCode::TimedOut,
             Self::Dropped => ErrorCode::Internal,
+            Self::Billing(error) => error.code(),
             Self::Engine(error) => match error {
                 Engine::ModelNotFound { .. } => ErrorCode::ModelNotFound,
                 Engine::PromptTooLong { .. } => ErrorCode::PromptTooLong,
@@ -125,8 +131,32 @@ pub enum GenerationStep {
         /// Why.
         finish_reason: FinishReason,
     },
-    /// Everything is complete: counts and times, summed over the prompts.
-    Done(GenerationStats),
+    /// Everything is complete and charged.
+    Done(Finished),
+}
+
+/// Counts and times of a generation, summed over its prompts, and what it cost.
+#[derive(Debug, Clone, Default)]
+pub struct Finished {
+    /// The counts and times.
+    pub stats: GenerationStats,
+    /// What was charged.
+    pub cost: Amount,
+}
+
+impl Deref for Finished {
+    type Target = GenerationStats;
+
+    fn deref(&self) -> &GenerationStats {
+        &self.stats
+    }
+}
+
+/// What comes through the channel.
+#[derive(Debug)]
+enum Report {
+    Event(GenerationEvent),
+    Charged(Result<Amount, BillingError>),
 }
 
 /// A running generation. Dropping it frees its place in the engine within one model token, or its
@@ -134,10 +164,12 @@ pub enum GenerationStep {
 #[derive(Debug)]
 pub struct Generation {
     model: String,
-    events: mpsc::Receiver<GenerationEvent>,
+    events: mpsc::Receiver<Report>,
     prompts_left: usize,
     started: bool,
-    stats: GenerationStats,
+    finished: Finished,
+    /// Where the bill is open. Told that the call failed, it charges nothing.
+    charge: Option<Arc<Charge>>,
     step_timeout: Duration,
     /// When the next event must be here.
     deadline: Instant,
@@ -158,16 +190,23 @@ impl Drop for Generation {
 pub struct LlmService {
     engine: Engine,
     catalog: ModelCatalog,
+    billing: Billing,
     step_timeout: Duration,
 }
 
 impl LlmService {
     /// Puts the service over an engine. `step_timeout` bounds the wait for the first step and
     /// between two steps.
-    pub fn new(engine: Engine, catalog: ModelCatalog, step_timeout: Duration) -> Self {
+    pub fn new(
+        engine: Engine,
+        catalog: ModelCatalog,
+        billing: Billing,
+        step_timeout: Duration,
+    ) -> Self {
         Self {
             engine,
             catalog,
+            billing,
             step_timeout,
         }
     }
@@ -178,10 +217,11 @@ impl LlmService {
     }
 
     /// Submits one request per prompt; they must differ in the prompt only. Their model names
-    /// must be registered ones.
+    /// must be registered ones. What they may cost is held on the payer's account first.
     ///
     /// # Errors
-    /// The refusal of the first request that is refused; the others are given up.
+    /// The payer has too little, or the refusal of the first request that is refused; the others
+    /// are given up then.
     ///
     /// # Panics
     /// Never on input: an empty list is answered by [`LlmError::Dropped`].
@@ -189,33 +229,81 @@ impl LlmService {
         &self,
         mut requests: Vec<GenerateRequest>,
         urgency: Urgency,
+        payment: &Payment,
     ) -> Result<Generation, LlmError> {
         for request in &mut requests {
             (request.priority, request.deadline) = (urgency.priority, urgency.deadline);
         }
-        let Some(first) = requests.first() else {
+        let is_open_ended = requests
+            .iter()
+            .any(|request| request.max_completion_tokens.is_none());
+        let mut prepared = self.prepare(requests).await?;
+        let Some(first) = prepared.first() else {
             return Err(LlmError::Dropped);
         };
-        let model = first.model.clone();
-        let capacity = requests.iter().map(|r| self.events_max(r)).sum();
+        let model = first.model().to_owned();
+        let capacity = prepared.iter().map(events_max).sum::<usize>() + 1;
         let (sender, events) = mpsc::channel(capacity);
-        let prompts = requests.len();
-        // Made before admission: a client that hangs up during it cancels by the drop, too.
-        let generation = Generation::new(model, prompts, events, self.step_timeout);
-        let (engine, cancel) = (self.engine.clone(), generation.cancel.clone());
-        // Admission renders the template and counts the prompt's tokens, which is work.
-        let admission = tokio::task::spawn_blocking(move || {
-            for (index, request) in requests.into_iter().enumerate() {
-                let sink = sink_for(&sender, index * request.choices);
-                engine.submit_cancellable(request, sink, cancel.clone())?;
+        let mut generation = Generation::new(model, prepared.len(), events, self.step_timeout);
+        let charge = self.bill(&mut prepared, is_open_ended, payment, &sender);
+        let charge = Arc::new(charge.await?);
+        generation.charge = Some(Arc::clone(&charge));
+        let mut first_choice = 0;
+        for prepared in prepared {
+            let choices = prepared.choices();
+            let sink = sink_for(&sender, first_choice, Some(Arc::clone(&charge)));
+            let cancel = generation.cancel.clone();
+            if let Err(error) = self.engine.submit_prepared(prepared, sink, cancel) {
+                charge.fail();
+                return Err(error.into());
             }
-            Ok(())
-        });
-        match admission.await {
-            Ok(Ok(())) => Ok(generation),
-            Ok(Err(error)) => Err(LlmError::Engine(error)),
-            Err(_panicked) => Err(LlmError::Dropped),
+            first_choice += choices;
         }
+        Ok(generation)
+    }
+
+    /// Renders templates and counts tokens, which is work.
+    async fn prepare(&self, requests: Vec<GenerateRequest>) -> Result<Vec<Prepared>, LlmError> {
+        let engine = self.engine.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let prepared = requests.into_iter().map(|request| engine.prepare(request));
+            prepared.collect::<Result<Vec<_>, _>>()
+        });
+        Ok(prepared.await.map_err(|_panicked| LlmError::Dropped)??)
+    }
+
+    /// Holds what requests may cost, and shortens their answers to what is paid for.
+    async fn bill(
+        &self,
+        prepared: &mut [Prepared],
+        is_open_ended: bool,
+        payment: &Payment,
+        sender: &mpsc::Sender<Report>,
+    ) -> Result<Charge, LlmError> {
+        let model = prepared.first().map(Prepared::model).unwrap_or_default();
+        let parameters = self.engine.model(model).map_or(0, |info| info.parameters);
+        let (price, price_version) = self.billing.prices().price(model, parameters);
+        let usage = usage_of(payment, model, price_version);
+        let counted = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let longest = prepared.iter().map(Prepared::completion_max).max();
+        let need = Need {
+            prompt_tokens: prepared.iter().map(|p| counted(p.prompt_tokens())).sum(),
+            answers: prepared.iter().map(|p| counted(p.choices())).sum(),
+            answer_tokens_max: counted(longest.unwrap_or(0)),
+        };
+        let spendable = self.billing.spendable_if_bounded(payment.payer)?;
+        let estimate = estimate(&price, need, payment.max_cost, spendable, is_open_ended)?;
+        for prepared in prepared.iter_mut() {
+            let tokens_max = usize::try_from(estimate.answer_tokens_max);
+            prepared.limit_completion(tokens_max.unwrap_or(usize::MAX));
+        }
+        let hold = self.billing.hold_for(payment, estimate).await?;
+        let sender = sender.clone();
+        let report = move |charged| {
+            // The receiver may be gone, which changes nothing about the charge.
+            let _ = sender.try_send(Report::Charged(charged));
+        };
+        Ok(Charge::new(hold, price, usage, prepared.len(), report))
     }
 
     /// Loads a model, or unloads it when `keep_alive` is zero, and waits until that is done.
@@ -231,28 +319,15 @@ impl LlmService {
         let (engine, name) = (self.engine.clone(), model.to_owned());
         // Admission may read a file's header.
         let admission = tokio::task::spawn_blocking(move || {
-            engine.preload(&name, keep_alive, sink_for(&sender, 0))
+            engine.preload(&name, keep_alive, sink_for(&sender, 0, None))
         });
         admission.await.map_err(|_panicked| LlmError::Dropped)??;
         let mut generation = Generation::new(model.to_owned(), 1, events, self.step_timeout);
         loop {
-            if let GenerationStep::Done(stats) = generation.next().await? {
-                return Ok(stats);
+            if let GenerationStep::Done(finished) = generation.next().await? {
+                return Ok(finished.stats);
             }
         }
-    }
-
-    /// Returns how many events a request can produce at most.
-    fn events_max(&self, request: &GenerateRequest) -> usize {
-        let context_length = self
-            .engine
-            .model(&request.model)
-            .map_or(0, |info| info.context_length);
-        let pieces = request
-            .max_completion_tokens
-            .map_or(context_length, |max| max.min(context_length));
-        let choices = request.choices.clamp(1, CHOICES_MAX);
-        choices * (pieces + EVENTS_PER_CHOICE) + EVENTS_PER_PROMPT
     }
 }
 
@@ -269,19 +344,17 @@ impl Generation {
     /// The engine failed, or nothing came for too long. The generation is over then.
     pub async fn next(&mut self) -> Result<GenerationStep, LlmError> {
         loop {
-            let event = match timeout_at(self.deadline, self.events.recv()).await {
-                Ok(Some(event)) => event,
+            let report = match timeout_at(self.deadline, self.events.recv()).await {
+                Ok(Some(report)) => report,
                 Ok(None) => return Err(LlmError::Dropped),
                 Err(_elapsed) => {
-                    // No further piece is wanted: the engine shall notice.
-                    self.cancel.cancel();
-                    self.events.close();
+                    self.give_up();
                     return Err(LlmError::TimedOut {
                         after: self.step_timeout,
                     });
                 }
             };
-            if let Some(step) = self.on_event(event)? {
+            if let Some(step) = self.on_report(report)? {
                 return Ok(step);
             }
         }
@@ -295,6 +368,7 @@ impl Generation {
     pub async fn next_of_whole(&mut self) -> Result<GenerationStep, LlmError> {
         let after = self.step_timeout;
         if Instant::now() >= self.whole_deadline {
+            self.give_up();
             return Err(LlmError::TooLong { after });
         }
         self.deadline = self.deadline.min(self.whole_deadline);
@@ -309,8 +383,8 @@ impl Generation {
     /// # Errors
     /// As [`next`](Self::next).
     pub fn try_next(&mut self) -> Result<Option<GenerationStep>, LlmError> {
-        while let Ok(event) = self.events.try_recv() {
-            if let Some(step) = self.on_event(event)? {
+        while let Ok(report) = self.events.try_recv() {
+            if let Some(step) = self.on_report(report)? {
                 return Ok(Some(step));
             }
         }
@@ -320,7 +394,7 @@ impl Generation {
     fn new(
         model: String,
         prompts: usize,
-        events: mpsc::Receiver<GenerationEvent>,
+        events: mpsc::Receiver<Report>,
         step_timeout: Duration,
     ) -> Self {
         Self {
@@ -328,7 +402,8 @@ impl Generation {
             events,
             prompts_left: prompts,
             started: false,
-            stats: GenerationStats::default(),
+            finished: Finished::default(),
+            charge: None,
             step_timeout,
             deadline: Instant::now() + step_timeout,
             whole_deadline: Instant::now() + step_timeout,
@@ -341,13 +416,37 @@ impl Generation {
     pub(crate) fn scripted(prompts: usize, step_timeout: Duration) -> (Vec<EventSink>, Self) {
         let (sender, events) = mpsc::channel(8);
         let sinks = (0..prompts)
-            .map(|index| sink_for(&sender, index * 2))
+            .map(|index| sink_for(&sender, index * 2, None))
             .collect();
         (sinks, Self::new("m".into(), prompts, events, step_timeout))
     }
 
-    fn on_event(&mut self, event: GenerationEvent) -> Result<Option<GenerationStep>, LlmError> {
+    /// The call failed: no further piece is wanted, the engine shall notice, nothing is charged.
+    fn give_up(&mut self) {
+        if let Some(charge) = &self.charge {
+            charge.fail();
+        }
+        self.cancel.cancel();
+        self.events.close();
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<Option<GenerationStep>, LlmError> {
         self.deadline = Instant::now() + self.step_timeout;
+        match report {
+            Report::Event(event) => self.on_event(event),
+            Report::Charged(Ok(_)) if self.prompts_left > 0 => Err(LlmError::Dropped),
+            Report::Charged(Ok(cost)) => {
+                self.finished.cost = cost;
+                Ok(Some(self.done()))
+            }
+            Report::Charged(Err(error)) => {
+                self.give_up();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: GenerationEvent) -> Result<Option<GenerationStep>, LlmError> {
         match event {
             GenerationEvent::Started { .. } if self.started => Ok(None),
             GenerationEvent::Started { .. } => {
@@ -371,21 +470,38 @@ impl Generation {
                 finish_reason,
             })),
             GenerationEvent::Done(stats) => {
-                add_stats(&mut self.stats, &stats);
+                add_stats(&mut self.finished.stats, &stats);
                 self.prompts_left = self.prompts_left.saturating_sub(1);
-                let all_done = self.prompts_left == 0;
-                Ok(all_done.then(|| GenerationStep::Done(self.stats.clone())))
+                // Where there is a bill, it is over once that is paid.
+                let is_over = self.prompts_left == 0 && self.charge.is_none();
+                Ok(is_over.then(|| self.done()))
             }
+            // Nobody but this cancels, and nobody listens then.
+            GenerationEvent::Cancelled(_) => Err(LlmError::Dropped),
             GenerationEvent::Failed(error) => {
-                self.events.close();
+                self.give_up();
                 Err(LlmError::Engine(error))
             }
         }
     }
+
+    fn done(&mut self) -> GenerationStep {
+        GenerationStep::Done(std::mem::take(&mut self.finished))
+    }
 }
 
-/// Returns a sink that forwards to the channel, counting choices from `first_choice`.
-fn sink_for(sender: &mpsc::Sender<GenerationEvent>, first_choice: usize) -> EventSink {
+/// Returns how many events a request can produce at most.
+fn events_max(prepared: &Prepared) -> usize {
+    prepared.choices() * (prepared.completion_max() + EVENTS_PER_CHOICE) + EVENTS_PER_PROMPT
+}
+
+/// Returns a sink that forwards to the channel, counting choices from `first_choice`, and tells
+/// the bill what was made.
+fn sink_for(
+    sender: &mpsc::Sender<Report>,
+    first_choice: usize,
+    charge: Option<Arc<Charge>>,
+) -> EventSink {
     let sender = sender.clone();
     Box::new(move |mut event| {
         if let GenerationEvent::Piece { choice, .. } | GenerationEvent::ChoiceDone { choice, .. } =
@@ -393,12 +509,24 @@ fn sink_for(sender: &mpsc::Sender<GenerationEvent>, first_choice: usize) -> Even
         {
             *choice += first_choice;
         }
+        let made = match &event {
+            GenerationEvent::Done(stats) | GenerationEvent::Cancelled(stats) => Some(stats.clone()),
+            _ => None,
+        };
+        let has_failed = matches!(event, GenerationEvent::Failed(_));
         // The channel holds all that a request can produce, so "full" would be a defect; to give
         // the request up is then the only answer that cannot block the engine.
-        match sender.try_send(event) {
+        let flow = match sender.try_send(Report::Event(event)) {
             Ok(()) => Flow::Continue,
             Err(_full_or_closed) => Flow::Cancel,
+        };
+        // After the event: what was charged is the last word.
+        match (&charge, made) {
+            (Some(charge), Some(stats)) => charge.add(&stats),
+            (Some(charge), None) if has_failed => charge.fail(),
+            _ => {}
         }
+        flow
     })
 }
 
@@ -444,7 +572,7 @@ mod tests {
         let stats = loop {
             match generation.next().await.unwrap() {
                 GenerationStep::ChoiceDone { choice, .. } => choices.push(choice),
-                GenerationStep::Done(stats) => break stats,
+                GenerationStep::Done(finished) => break finished,
                 _ => {}
             }
         };

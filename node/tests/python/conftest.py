@@ -52,11 +52,15 @@ class Node:
         command += ["--data-dir", str(self.data_dir), "--config", str(config_file)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AITHER_")}
         self.log = (directory / "log").open("wb")
-        self.process = subprocess.Popen(command, stderr=self.log, env=environment)
+        self.command, self.environment = command, environment
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stderr=self.log, env=self.environment)
         run_file = self.data_dir / "run.json"
 
         def is_ready() -> bool:
-            assert self.process.poll() is None, (directory / "log").read_text()
+            assert self.process.poll() is None, pathlib.Path(self.log.name).read_text()
             try:
                 # A killed node leaves its own behind.
                 return json.loads(run_file.read_text())["pid"] == self.process.pid
@@ -64,9 +68,16 @@ class Node:
                 return False
 
         wait_until("the node is ready", is_ready)
-        self.url: str = json.loads(run_file.read_text())["http"]
-        self.peer_id: str = json.loads(run_file.read_text())["peer_id"]
+        run = json.loads(run_file.read_text())
+        self.url: str = run["http"]
+        self.peer_id: str = run["peer_id"]
         self.key = (self.data_dir / "admin.key").read_text().strip()
+
+    def restart(self) -> None:
+        """Starts it again on its directory, after it was killed or stopped."""
+        self.process.kill()
+        self.process.wait()
+        self.start()
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -52,7 +52,11 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /openapi.json",
         "get /ready",
         "get /v1/admin/accounts",
+        "get /v1/admin/prices",
         "get /v1/auth/me",
+        "get /v1/billing/balance",
+        "get /v1/billing/statement",
+        "get /v1/billing/usage",
         "get /v1/keys",
         "get /v1/models",
         "get /v1/models/{id}",
@@ -68,6 +72,9 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/auth/login",
         "post /v1/auth/refresh",
         "post /v1/auth/register",
+        "post /v1/billing/check",
+        "post /v1/billing/deduct",
+        "post /v1/billing/topup",
         "post /v1/chat/completions",
         "post /v1/completions",
         "post /v1/embeddings",
@@ -75,6 +82,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/llm/embed",
         "post /v1/llm/generate",
         "post /v1/models/import",
+        "put /v1/admin/prices",
     ];
     assert_eq!(documented, expected);
 }

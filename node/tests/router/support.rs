@@ -1,6 +1,6 @@
 //! A router as the tests use it: made of real parts, without a network and without a model.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use aither_inference::{
     Engine, EngineConfig,
@@ -8,11 +8,12 @@ use aither_inference::{
 };
 use aither_node::{
     api::{self, ApiParts, ApiState},
-    config::{AccountsConfig, Config, HttpConfig},
-    data_dir::accounts_path,
+    billing::{Billing, PriceBook, Welcome},
+    config::{AccountsConfig, BillingConfig, Config, HttpConfig},
+    data_dir::{accounts_path, ledger_path, prices_path},
     identity::AdminKey,
     models::{DownloadLimits, ModelStore},
-    services::{AccountService, Readiness},
+    services::{AccountHook, AccountService, Readiness},
 };
 use axum::{
     Router,
@@ -78,11 +79,14 @@ pub(crate) fn api_made_of(
     let data_dir = tempfile::tempdir().unwrap();
     let readiness = Readiness::new();
     let path = accounts_path(data_dir.path());
-    let accounts = AccountService::open(&path, accounts, None).unwrap();
+    let billing = billing_at(data_dir.path());
+    let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
+    let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let state = ApiState::new(ApiParts {
         engine,
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
+        billing,
         http,
         admin_key: Arc::new(AdminKey::from_text(KEY.into())),
         aliases: Config::default().aliases,
@@ -97,6 +101,11 @@ pub(crate) fn api_made_of(
         readiness,
         _data_dir: data_dir,
     }
+}
+
+fn billing_at(data_dir: &Path) -> Billing {
+    let prices = PriceBook::open(&prices_path(data_dir), BTreeMap::new(), 1).unwrap();
+    Billing::open(&ledger_path(data_dir), &BillingConfig::default(), prices).unwrap()
 }
 
 pub(crate) fn api() -> Api {

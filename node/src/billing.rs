@@ -1,0 +1,396 @@
+//! What requests cost, and that they are paid: the node's side of the ledger.
+//!
+//! A paid request goes through three steps: an estimate is held on the payer's account, the work
+//! is done, and what it came to is posted, the rest being free again. [`Hold`] sees to the end of
+//! it: one that is dropped is voided, one that a crash leaves behind is voided at the next start.
+//! Of every account of this node there is one in the ledger, with the same number; [`OPERATOR`]
+//! and the node's own accounts have numbers that no account can have.
+
+mod charge;
+mod hold;
+mod price;
+mod price_book;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aither_ledger::{
+    AccountId, AccountKind, Draw, Flags, Ledger, LedgerError, LedgerOptions, OpenAccount,
+    Operation, OwnerId, Reason, Refusal, Time, Transfer, TransferId, Unit, Verdict, View,
+};
+use aither_protocol::{Amount, ErrorCode};
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+pub use self::{
+    charge::{Charge, Estimate, Payment, estimate, usage_of},
+    hold::Hold,
+    price::{ModelPrice, Need},
+    price_book::{PriceBook, PriceBookError, PriceVersion},
+};
+use crate::{config::BillingConfig, services::AccountHook};
+
+/// Who holds the admin key; pays like everybody, without a lower bound.
+pub const OPERATOR: AccountId = AccountId(1);
+/// Where granted tokens come from.
+pub const ISSUANCE: AccountId = AccountId(2);
+/// Where bought tokens come from.
+pub const FUNDING: AccountId = AccountId(3);
+/// What the node earns.
+pub const REVENUE: AccountId = AccountId(4);
+
+/// After this a hold is void by itself. Longer than any answer takes: each of its steps is waited
+/// for no longer than `http.request_timeout`, and there are as many as the context has positions.
+const HOLD_TTL: Duration = Duration::from_secs(3600);
+/// Tells the transfer that grants an account its welcome from the account itself.
+const WELCOME: u128 = 1;
+/// Holds that are voided together.
+const VOIDED_TOGETHER: usize = aither_ledger::operation::OPERATIONS_MAX;
+
+/// Why nothing is charged, and the request refused or failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BillingError {
+    /// The payer has too little.
+    #[error(
+        "the request needs {required} tokens and {balance} are there; top the account up, or ask \
+         for fewer tokens"
+    )]
+    Insufficient {
+        /// What there is to spend.
+        balance: Amount,
+        /// What is needed.
+        required: Amount,
+    },
+    /// The request costs more than its sender allows.
+    #[error("the request costs at least {required} tokens, x-aither-max-cost allows {max_cost}")]
+    AboveMaxCost {
+        /// What it would cost at least.
+        required: Amount,
+        /// What is allowed.
+        max_cost: Amount,
+    },
+    /// There is no such account.
+    #[error("there is no account {0}")]
+    AccountUnknown(String),
+    /// The ledger refused what it should not: a defect, or an id that was used before.
+    #[error("the ledger refused: {0}")]
+    Refused(Reason),
+    /// The ledger cannot answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// The node's ledger and prices; clones share them.
+#[derive(Debug, Clone)]
+pub struct Billing {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ledger: Ledger,
+    prices: PriceBook,
+    welcome_grant: Amount,
+    last_id: Mutex<u128>,
+}
+
+impl BillingError {
+    /// Returns the code for the outside.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Insufficient { .. } | Self::AboveMaxCost { .. } => ErrorCode::InsufficientTokens,
+            Self::AccountUnknown(_) => ErrorCode::NotFound,
+            Self::Refused(Reason::IdReusedWithOtherContent) => ErrorCode::Conflict,
+            Self::Refused(_) => ErrorCode::Internal,
+            Self::Ledger(LedgerError::Busy) => ErrorCode::Overloaded,
+            Self::Ledger(LedgerError::Storage(_) | LedgerError::Stopped { .. }) => {
+                ErrorCode::NotReady
+            }
+            Self::Ledger(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether the store is damaged, or of another version.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Ledger(
+                LedgerError::Corrupt { .. }
+                    | LedgerError::NewerSchema { .. }
+                    | LedgerError::Open { .. }
+            )
+        )
+    }
+}
+
+impl Billing {
+    /// Opens the ledger's file, makes the node's own accounts, and voids what a crash left held.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The ledger cannot be opened, or refuses its own accounts.
+    pub fn open(
+        path: &Path,
+        config: &BillingConfig,
+        prices: PriceBook,
+    ) -> Result<Self, BillingError> {
+        let ledger = Ledger::open(path, LedgerOptions::default())?;
+        let billing = Self {
+            shared: Arc::new(Shared {
+                ledger,
+                prices,
+                welcome_grant: config.welcome_grant,
+                last_id: Mutex::new(0),
+            }),
+        };
+        let own = [
+            (OPERATOR, AccountKind::Operator),
+            (ISSUANCE, AccountKind::Issuance),
+            (FUNDING, AccountKind::Funding),
+            (REVENUE, AccountKind::Revenue),
+        ];
+        let own = own.map(|(id, kind)| open(id, kind, Flags::default()));
+        billing.do_now(own.into())?;
+        billing.void_left_holds()?;
+        Ok(billing)
+    }
+
+    /// Returns the prices.
+    pub fn prices(&self) -> &PriceBook {
+        &self.shared.prices
+    }
+
+    /// Returns the ledger as it is now.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn view(&self) -> Result<View, BillingError> {
+        Ok(self.shared.ledger.view()?)
+    }
+
+    /// Whether anything can be charged.
+    ///
+    /// # Errors
+    /// The ledger has stopped; the error says why.
+    pub fn check_writable(&self) -> Result<(), BillingError> {
+        Ok(self.shared.ledger.check_writable()?)
+    }
+
+    /// Returns what an account can spend.
+    ///
+    /// # Errors
+    /// There is no such account, or the store failed.
+    pub fn spendable(&self, account: AccountId) -> Result<Amount, BillingError> {
+        let found = self.view()?.account(account)?;
+        let found = found.ok_or_else(|| BillingError::AccountUnknown(account.to_string()))?;
+        Ok(found.spendable().total)
+    }
+
+    /// Returns what an account can spend, unless it may spend more than it has.
+    ///
+    /// # Errors
+    /// There is no such account, or the store failed.
+    pub fn spendable_if_bounded(&self, account: AccountId) -> Result<Option<Amount>, BillingError> {
+        let found = self.view()?.account(account)?;
+        let found = found.ok_or_else(|| BillingError::AccountUnknown(account.to_string()))?;
+        let is_bounded = found.flags.debits_within_credits;
+        Ok(is_bounded.then(|| found.spendable().total))
+    }
+
+    /// Opens an account and grants it its welcome. May be done again: it is granted once.
+    ///
+    /// # Errors
+    /// The ledger cannot answer.
+    pub async fn welcome(&self, account: AccountId) -> Result<(), BillingError> {
+        let flags = Flags {
+            debits_within_credits: true,
+            ..Flags::default()
+        };
+        let mut operations = vec![open(account, AccountKind::Customer, flags)];
+        if !self.shared.welcome_grant.is_zero() {
+            operations.push(Operation::Transfer(Transfer {
+                id: TransferId(account.0 ^ WELCOME),
+                debit: ISSUANCE,
+                credit: account,
+                amount: self.shared.welcome_grant,
+                draw: Draw::Granted,
+                memo: "welcome".to_owned(),
+            }));
+        }
+        match self.apply(operations).await? {
+            Ok(_) => Ok(()),
+            // The grant was configured otherwise when this account was made.
+            Err(Refusal {
+                reason: Reason::IdReusedWithOtherContent,
+                ..
+            }) => Ok(()),
+            Err(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Pays `amount` to the node, for something that is done already.
+    ///
+    /// # Errors
+    /// The payer has too little, or the ledger cannot answer.
+    pub async fn deduct(
+        &self,
+        payer: AccountId,
+        amount: Amount,
+        memo: String,
+        id: Option<TransferId>,
+    ) -> Result<(), BillingError> {
+        self.transfer(Transfer {
+            id: id.unwrap_or_else(|| self.next_id()),
+            debit: payer,
+            credit: REVENUE,
+            amount,
+            draw: Draw::GrantedFirst,
+            memo,
+        })
+        .await
+    }
+
+    /// Adds bought tokens to an account.
+    ///
+    /// # Errors
+    /// There is no such account, or the ledger cannot answer.
+    pub async fn top_up(
+        &self,
+        account: AccountId,
+        amount: Amount,
+        memo: String,
+        id: Option<TransferId>,
+    ) -> Result<(), BillingError> {
+        self.transfer(Transfer {
+            id: id.unwrap_or_else(|| self.next_id()),
+            debit: FUNDING,
+            credit: account,
+            amount,
+            draw: Draw::Funded,
+            memo,
+        })
+        .await
+    }
+
+    async fn transfer(&self, transfer: Transfer) -> Result<(), BillingError> {
+        match self.apply(vec![Operation::Transfer(transfer)]).await? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Has holds end whose time is over.
+    pub fn expire_holds(&self) {
+        if let Err(error) = self.shared.ledger.expire(now()) {
+            // Whoever spends next has them expire too.
+            tracing::debug!(%error, "holds do not expire now");
+        }
+    }
+
+    /// Returns an id that is higher than those before, as long as the clock is right.
+    fn next_id(&self) -> TransferId {
+        let fresh = ulid::Ulid::generate().0;
+        let mut last = self
+            .shared
+            .last_id
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = fresh.max(last.saturating_add(1));
+        TransferId(*last)
+    }
+
+    /// Does operations together, and waits until that is durable.
+    async fn apply(&self, operations: Vec<Operation>) -> Result<Verdict, BillingError> {
+        let (sender, receiver) = oneshot::channel();
+        let unit = Unit {
+            operations,
+            usage: None,
+        };
+        self.shared.ledger.submit(unit, now(), move |verdict| {
+            // Nobody may be waiting any more.
+            let _ = sender.send(verdict);
+        });
+        let verdict = receiver.await.map_err(|_| LedgerError::Stopped {
+            why: "it did not answer".into(),
+        })?;
+        Ok(verdict?)
+    }
+
+    fn do_now(&self, operations: Vec<Operation>) -> Result<(), BillingError> {
+        let unit = Unit {
+            operations,
+            usage: None,
+        };
+        let verdict = self.shared.ledger.apply(unit, now())?;
+        verdict.map(|_| ()).map_err(refused)
+    }
+
+    /// Voids holds of requests that died with an earlier process.
+    fn void_left_holds(&self) -> Result<(), BillingError> {
+        self.shared.ledger.expire(now())?;
+        // Waits for the writer, so that those which expired are not seen below.
+        self.do_now(vec![open(
+            OPERATOR,
+            AccountKind::Operator,
+            Flags::default(),
+        )])?;
+        let left: Result<Vec<_>, LedgerError> = self.view()?.holds()?.collect();
+        let left = left?;
+        for holds in left.chunks(VOIDED_TOGETHER) {
+            let voids = holds.iter().map(|(_, held)| Operation::Void(held.id));
+            self.do_now(voids.collect())?;
+        }
+        if !left.is_empty() {
+            let holds = left.len();
+            tracing::warn!(holds, "voided what an earlier run had held and did not end");
+        }
+        Ok(())
+    }
+}
+
+/// Opens an account in the ledger for each that is made here.
+#[derive(Debug)]
+pub struct Welcome(pub Billing);
+
+impl AccountHook for Welcome {
+    fn on_created(
+        &self,
+        account: crate::accounts::AccountId,
+    ) -> BoxFuture<'_, Result<(), Box<dyn std::error::Error + Send + Sync>>> {
+        Box::pin(async move { Ok(self.0.welcome(AccountId(account.as_u128())).await?) })
+    }
+}
+
+fn open(id: AccountId, kind: AccountKind, flags: Flags) -> Operation {
+    Operation::Open(OpenAccount {
+        id,
+        kind,
+        owner: OwnerId(id.0),
+        flags,
+    })
+}
+
+fn refused(refusal: Refusal) -> BillingError {
+    match refusal.reason {
+        Reason::ExceedsCredits {
+            available,
+            required,
+        } => BillingError::Insufficient {
+            balance: available,
+            required,
+        },
+        Reason::AccountUnknown(id) => BillingError::AccountUnknown(id.to_string()),
+        reason => BillingError::Refused(reason),
+    }
+}
+
+/// Returns the time as the ledger wants it. Clocks before 1970 count as 1970.
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.unwrap_or_default().as_millis();
+    Time(u64::try_from(ms).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,275 @@
+//! One generation's bill: what its prompts report is summed up, and posted when the last is done.
+//!
+//! It lives in the sinks of the engine's requests, so that what was made is charged also when the
+//! client has gone. A call that failed pays nothing.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use aither_inference::request::GenerationStats;
+use aither_ledger::{AccountId, Usage};
+use aither_protocol::Amount;
+
+use super::{
+    Billing, BillingError,
+    hold::Hold,
+    price::{ModelPrice, Need},
+};
+
+/// Who pays for a request, and what is noted about it.
+#[derive(Debug, Clone)]
+pub struct Payment {
+    /// The account.
+    pub payer: AccountId,
+    /// The most that may be charged.
+    pub max_cost: Option<Amount>,
+    /// The route, by its template.
+    pub route: String,
+    /// The agent that asks; empty where none does.
+    pub agent: String,
+}
+
+/// Is told what was charged.
+type Report = Box<dyn FnOnce(Result<Amount, BillingError>) + Send>;
+
+/// A bill that is still open.
+pub struct Charge {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` once it has ended.
+    hold: Option<Hold>,
+    report: Option<Report>,
+    price: ModelPrice,
+    /// With the counts so far.
+    usage: Usage,
+    prompts_left: usize,
+    begun: Instant,
+}
+
+/// What a request may take: as much as is paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// The most tokens of each answer.
+    pub answer_tokens_max: u64,
+    /// What that costs.
+    pub amount: Amount,
+}
+
+impl std::fmt::Debug for Charge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Charge").finish_non_exhaustive()
+    }
+}
+
+/// Says what a request may take. Where its sender set no bound of tokens (`is_open_ended`), it may
+/// take what the payer has; a bound that was set must be paid for whole.
+///
+/// # Errors
+/// Not even one token of each answer is allowed, or the bound cannot be paid.
+pub fn estimate(
+    price: &ModelPrice,
+    need: Need,
+    max_cost: Option<Amount>,
+    spendable: Option<Amount>,
+    is_open_ended: bool,
+) -> Result<Estimate, BillingError> {
+    let shortest = price.cost_max(Need {
+        answer_tokens_max: need.answer_tokens_max.min(1),
+        ..need
+    });
+    let mut need = need;
+    if let Some(max_cost) = max_cost {
+        need.answer_tokens_max = price.answer_tokens_for(need, max_cost);
+        if need.answer_tokens_max == 0 {
+            return Err(BillingError::AboveMaxCost {
+                required: shortest,
+                max_cost,
+            });
+        }
+    }
+    if let Some(balance) = spendable
+        && price.cost_max(need) > balance
+    {
+        let affordable = price.answer_tokens_for(need, balance);
+        if !is_open_ended || affordable == 0 {
+            let required = if is_open_ended {
+                shortest
+            } else {
+                price.cost_max(need)
+            };
+            return Err(BillingError::Insufficient { balance, required });
+        }
+        need.answer_tokens_max = affordable;
+    }
+    Ok(Estimate {
+        answer_tokens_max: need.answer_tokens_max,
+        amount: price.cost_max(need),
+    })
+}
+
+/// Returns the record of what is used, still without counts.
+pub fn usage_of(payment: &Payment, model: &str, price_version: u64) -> Usage {
+    Usage {
+        account: payment.payer,
+        agent: payment.agent.clone(),
+        model: model.to_owned(),
+        route: payment.route.clone(),
+        price_version,
+        ..Usage::default()
+    }
+}
+
+impl Charge {
+    /// Opens the bill of a generation of `prompts` prompts. `report` is called once, when it is
+    /// paid or void.
+    pub fn new(
+        hold: Option<Hold>,
+        price: ModelPrice,
+        usage: Usage,
+        prompts: usize,
+        report: impl FnOnce(Result<Amount, BillingError>) + Send + 'static,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                hold,
+                report: Some(Box::new(report)),
+                price,
+                usage,
+                prompts_left: prompts,
+                begun: Instant::now(),
+            }),
+        }
+    }
+
+    /// Adds what a prompt came to, whole or not. After the last one it is charged.
+    pub fn add(&self, stats: &GenerationStats) {
+        let mut state = self.lock();
+        let tokens = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let usage = &mut state.usage;
+        usage.prompt_tokens += tokens(stats.prompt_tokens);
+        usage.completion_tokens += tokens(stats.completion_tokens);
+        state.prompts_left = state.prompts_left.saturating_sub(1);
+        if state.prompts_left == 0 {
+            state.settle();
+        }
+    }
+
+    /// The call failed: nothing is charged.
+    pub fn fail(&self) {
+        let mut state = self.lock();
+        state.hold = None;
+        if let Some(report) = state.report.take() {
+            report(Ok(Amount::ZERO));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn settle(&mut self) {
+        let Some(report) = self.report.take() else {
+            return;
+        };
+        let mut usage = std::mem::take(&mut self.usage);
+        let cost = self
+            .price
+            .cost(usage.prompt_tokens, usage.completion_tokens);
+        let Some(hold) = self.hold.take() else {
+            return report(Ok(Amount::ZERO));
+        };
+        usage.amount = cost;
+        usage.latency_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        hold.post(cost, usage, report);
+    }
+}
+
+/// Whatever became of the requests: what was made is paid.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Billing {
+    /// Holds what a generation may cost. Returns the hold, where anything is to be held.
+    ///
+    /// # Errors
+    /// The payer has too little, or the ledger cannot answer.
+    pub async fn hold_for(
+        &self,
+        payment: &Payment,
+        estimate: Estimate,
+    ) -> Result<Option<Hold>, BillingError> {
+        if estimate.amount.is_zero() {
+            return Ok(None);
+        }
+        let hold = self.hold(payment.payer, estimate.amount, &payment.route);
+        hold.await.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRICE: ModelPrice = ModelPrice {
+        prompt_per_1k: Amount::from_micros(1000),
+        completion_per_1k: Amount::from_micros(1000),
+    };
+    const NEED: Need = Need {
+        prompt_tokens: 100,
+        answers: 1,
+        answer_tokens_max: 50,
+    };
+
+    fn micros(value: u128) -> Amount {
+        Amount::from_micros(value)
+    }
+
+    fn tokens_of(
+        max_cost: Option<u128>,
+        spendable: Option<u128>,
+        is_open_ended: bool,
+    ) -> Result<u64, BillingError> {
+        let (max_cost, spendable) = (max_cost.map(micros), spendable.map(micros));
+        let found = estimate(&PRICE, NEED, max_cost, spendable, is_open_ended)?;
+        assert_eq!(
+            found.amount.micros(),
+            100 + u128::from(found.answer_tokens_max)
+        );
+        Ok(found.answer_tokens_max)
+    }
+
+    #[test]
+    fn the_senders_limit_shortens_an_answer() {
+        assert_eq!(tokens_of(None, None, false).unwrap(), 50);
+        assert_eq!(tokens_of(Some(130), None, false).unwrap(), 30);
+        assert_eq!(tokens_of(Some(999), None, false).unwrap(), 50);
+        let error = tokens_of(Some(100), None, false).unwrap_err();
+        assert!(error.to_string().contains("0.000101"), "{error}");
+    }
+
+    #[test]
+    fn a_bound_must_be_paid_whole_and_without_one_the_balance_is() {
+        assert_eq!(tokens_of(None, Some(150), false).unwrap(), 50);
+        let refused = tokens_of(None, Some(149), false).unwrap_err();
+        let BillingError::Insufficient { balance, required } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!((balance, required), (micros(149), micros(150)));
+        assert_eq!(tokens_of(None, Some(149), true).unwrap(), 49);
+        assert_eq!(tokens_of(Some(110), Some(120), false).unwrap(), 10);
+        let refused = tokens_of(None, Some(100), true).unwrap_err();
+        let BillingError::Insufficient { required, .. } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(required, micros(101));
+    }
+}
