@@ -23,6 +23,9 @@ pub struct LedgerOptions {
     pub queue_len_max: usize,
     /// Memory that the store keeps of its file.
     pub cache_bytes: usize,
+    /// Whether the checksum of every page is verified when a file is opened. It takes as long as
+    /// reading the file; without it damage shows when it is met.
+    pub verify_pages: bool,
 }
 
 /// An open ledger. Clones share it; the last one that goes waits for what is queued.
@@ -42,6 +45,7 @@ impl Default for LedgerOptions {
         Self {
             queue_len_max: 8192,
             cache_bytes: 64 * 1024 * 1024,
+            verify_pages: false,
         }
     }
 }
@@ -59,7 +63,7 @@ impl Ledger {
     /// # Errors
     /// It cannot be opened, is damaged, or a newer program wrote it.
     pub fn open(path: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
-        Self::start(Store::open(path, options.cache_bytes)?, options)
+        Self::start(Store::open(path, options)?, options)
     }
 
     /// Opens a ledger on a backend of the store.
@@ -226,6 +230,14 @@ impl View {
         count_max: usize,
     ) -> Result<Vec<(Time, Usage)>, LedgerError> {
         self.tables.usage(query, count_max)
+    }
+
+    /// Writes all of it as a ledger of its own, in a file that is not there yet.
+    ///
+    /// # Errors
+    /// The file cannot be made, or a store failed.
+    pub fn copy_to(&self, path: &Path) -> Result<(), LedgerError> {
+        self.tables.copy_to(path)
     }
 
     /// Checks sums, limits and open holds.

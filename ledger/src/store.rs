@@ -5,6 +5,7 @@
 //! almost a page, because a row of the store for each would double their size.
 
 mod codec;
+mod copy;
 mod migrate;
 pub(crate) mod read;
 pub(crate) mod tables;
@@ -25,6 +26,7 @@ use crate::{
     account::{Account, AccountId},
     entry::{Entry, Movement},
     error::LedgerError,
+    ledger::LedgerOptions,
     operation::TransferId,
     state::{Changes, HoldChange, HoldKey, Rows, TransferState},
     usage::{self, UsageCounts},
@@ -70,7 +72,7 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be opened, is damaged, or a newer program wrote it.
-    pub(crate) fn open(path: &Path, cache_bytes: usize) -> Result<Self, LedgerError> {
+    pub(crate) fn open(path: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
         let failed = |source: redb::Error| LedgerError::Open {
             path: path.to_owned(),
             source: Arc::new(source),
@@ -78,7 +80,10 @@ impl Store {
         if !path.exists() {
             make(path).map_err(failed)?;
         }
-        let database = Builder::new().set_cache_size(cache_bytes).open(path);
+        let database = Builder::new()
+            .set_cache_size(options.cache_bytes)
+            .set_check_integrity_on_open(options.verify_pages)
+            .open(path);
         Self::with_database(database.map_err(|error| failed(error.into()))?)
     }
 

@@ -11,6 +11,7 @@
 mod accounts;
 mod accounts_types;
 mod admin_accounts;
+mod admin_backup;
 mod auth;
 mod billing;
 mod billing_types;
@@ -38,6 +39,7 @@ mod stream;
 use std::{
     collections::BTreeMap,
     ops::Deref,
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -72,6 +74,8 @@ pub struct ApiParts {
     pub accounts: AccountService,
     /// Knows who pays what.
     pub billing: Billing,
+    /// Where all of this is kept.
+    pub data_dir: PathBuf,
     /// The section `http` of the configuration.
     pub http: HttpConfig,
     /// The operator's key.
@@ -101,6 +105,7 @@ pub struct Shared {
     models: ModelStore,
     accounts: AccountService,
     billing: Billing,
+    data_dir: PathBuf,
     http: HttpConfig,
     admin_key: Arc<AdminKey>,
     peer_id: String,
@@ -133,6 +138,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 billing: parts.billing,
+                data_dir: parts.data_dir,
                 http: parts.http,
                 admin_key: parts.admin_key,
                 peer_id: parts.peer_id,
@@ -216,6 +222,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(accounts::revoke_key))
         .routes(routes!(admin_accounts::list, admin_accounts::create))
         .routes(routes!(admin_accounts::update))
+        .routes(routes!(admin_backup::back_up))
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))

@@ -54,17 +54,17 @@ pub enum Command {
     /// Make invites into a federation (not in this build)
     #[command(subcommand)]
     Invite(InviteCommand),
-    /// Write a backup (not in this build)
+    /// Write a backup of keys, accounts, ledger and prices; a running node goes on meanwhile
     Backup {
         /// Where to
         file: PathBuf,
     },
-    /// Bring a backup back (not in this build)
+    /// Bring a backup back; the node must not be running, and what is there is kept aside
     Restore {
         /// Where from
         file: PathBuf,
     },
-    /// Verify the data directory: keys, and the checksum of every model
+    /// Verify the data directory: keys, accounts, the whole ledger, the checksum of every model
     Check,
     /// Look for what is wrong with the set-up (not in this build)
     Doctor,

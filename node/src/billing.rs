@@ -45,6 +45,8 @@ pub const REVENUE: AccountId = AccountId(4);
 /// After this a hold is void by itself. Longer than any answer takes: each of its steps is waited
 /// for no longer than `http.request_timeout`, and there are as many as the context has positions.
 const HOLD_TTL: Duration = Duration::from_secs(3600);
+/// A ledger up to this size is verified page by page at each start; `check` does it always.
+const VERIFIED_BYTES_MAX: u64 = 256 << 20;
 /// Tells the transfer that grants an account its welcome from the account itself.
 const WELCOME: u128 = 1;
 /// Holds that are voided together.
@@ -138,7 +140,13 @@ impl Billing {
         config: &BillingConfig,
         prices: PriceBook,
     ) -> Result<Self, BillingError> {
-        let ledger = Ledger::open(path, LedgerOptions::default())?;
+        // Damage in a small file costs little to find before it is met.
+        let len = path.metadata().map_or(0, |metadata| metadata.len());
+        let options = LedgerOptions {
+            verify_pages: len <= VERIFIED_BYTES_MAX,
+            ..LedgerOptions::default()
+        };
+        let ledger = Ledger::open(path, options)?;
         let billing = Self {
             shared: Arc::new(Shared {
                 ledger,

@@ -3,6 +3,7 @@
 //! Results go to standard output, progress and errors to standard error. What needs the data
 //! directory takes its lock; while a node has it, `models` asks that node instead.
 
+pub mod backup;
 pub mod check;
 pub mod key;
 pub mod models;
@@ -38,8 +39,8 @@ pub fn execute(cli: Cli) -> Result<(), NodeError> {
         Command::Models(command) => models::execute(&quiet_config(&cli.global)?, &command),
         Command::Check => check::check(&quiet_config(&cli.global)?),
         Command::Invite(_) => later("invite"),
-        Command::Backup { .. } => later("backup"),
-        Command::Restore { .. } => later("restore"),
+        Command::Backup { file } => backup::back_up(&quiet_config(&cli.global)?, &file),
+        Command::Restore { file } => backup::restore(&quiet_config(&cli.global)?, &file),
         Command::Doctor => later("doctor"),
     }
 }

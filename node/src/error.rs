@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     accounts::StoreError,
+    backup::BackupError,
     billing::{BillingError, PriceBookError},
     config::load::ConfigError,
     data_dir::DataDirError,
@@ -54,6 +55,9 @@ pub enum NodeError {
     /// The prices cannot be read.
     #[error(transparent)]
     Prices(#[from] PriceBookError),
+    /// There is no backup, or none is restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// `check` found damage.
     #[error("{message}")]
     Damaged {

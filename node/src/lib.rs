@@ -11,6 +11,7 @@ pub mod error;
 
 pub mod accounts;
 pub mod api;
+pub mod backup;
 pub mod billing;
 pub mod config;
 pub mod data_dir;

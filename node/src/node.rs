@@ -94,6 +94,7 @@ impl Node {
             models: models.clone(),
             accounts: accounts.clone(),
             billing: billing.clone(),
+            data_dir: data_dir.path().to_owned(),
             http: config.http.clone(),
             admin_key: Arc::new(admin_key),
             aliases: config.aliases.clone(),

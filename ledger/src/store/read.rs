@@ -49,14 +49,14 @@ pub(super) fn entry(
 
 /// The tables as they were at one moment, however much is written meanwhile.
 pub(crate) struct ReadTables {
-    meta: ReadOnlyTable<&'static str, u64>,
-    accounts: ReadOnlyTable<u128, &'static [u8]>,
-    journal: ReadOnlyTable<u64, &'static [u8]>,
-    transfers: ReadOnlyTable<u128, &'static [u8]>,
-    holds: ReadOnlyTable<(u64, u128), &'static [u8]>,
-    usage: ReadOnlyTable<(u128, u64, u64), &'static [u8]>,
-    usage_sums: ReadOnlyTable<(u128, u64, &'static str, &'static str), &'static [u8]>,
-    checkpoint: ReadOnlyTable<u128, &'static [u8]>,
+    pub(super) meta: ReadOnlyTable<&'static str, u64>,
+    pub(super) accounts: ReadOnlyTable<u128, &'static [u8]>,
+    pub(super) journal: ReadOnlyTable<u64, &'static [u8]>,
+    pub(super) transfers: ReadOnlyTable<u128, &'static [u8]>,
+    pub(super) holds: ReadOnlyTable<(u64, u128), &'static [u8]>,
+    pub(super) usage: ReadOnlyTable<(u128, u64, u64), &'static [u8]>,
+    pub(super) usage_sums: ReadOnlyTable<(u128, u64, &'static str, &'static str), &'static [u8]>,
+    pub(super) checkpoint: ReadOnlyTable<u128, &'static [u8]>,
 }
 
 impl ReadTables {

@@ -168,6 +168,42 @@ fn usage_is_summed_by_hour_agent_and_model() {
 }
 
 #[test]
+fn a_copy_is_a_ledger_of_its_own() {
+    let (dir, path) = file("ledger.redb");
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    set_up(&ledger);
+    ledger
+        .apply(Unit::one(reserve(9, A, NODE, 7, 1000)), Time(2))
+        .unwrap()
+        .unwrap();
+    let view = ledger.view().unwrap();
+    ledger
+        .apply(Unit::one(transfer(10, A, NODE, 5)), Time(3))
+        .unwrap()
+        .unwrap();
+    let copy = dir.path().join("copy.redb");
+    view.copy_to(&copy).unwrap();
+    let options = LedgerOptions {
+        verify_pages: true,
+        ..LedgerOptions::default()
+    };
+    let copied = Ledger::open(&copy, options).unwrap();
+    let copied_view = copied.view().unwrap();
+    assert_eq!(copied_view.audit().unwrap(), view.audit().unwrap());
+    let of = |view: &aither_ledger::View| view.account(AccountId(A)).unwrap();
+    assert_eq!(of(&copied_view), of(&view));
+    assert_ne!(
+        of(&copied_view),
+        of(&ledger.view().unwrap()),
+        "written since"
+    );
+    copied
+        .apply(Unit::one(post(9, 7, &[])), Time(4))
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
 fn what_is_no_ledger_is_refused_with_words() {
     let (dir, path) = file("ledger.redb");
     std::fs::write(&path, b"this is a letter").unwrap();

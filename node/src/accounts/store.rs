@@ -302,6 +302,26 @@ impl AccountStore {
         })
     }
 
+    /// Writes all of it as a store of its own, in a file that is not there yet.
+    ///
+    /// # Errors
+    /// The file cannot be made, or a store fails.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let to = load::open_database(path)?;
+        self.read(|from| {
+            let tx = to.begin_write()?;
+            {
+                let mut tables = Tables::open(&tx)?;
+                copy(&from.accounts, &mut tables.accounts)?;
+                copy(&from.emails, &mut tables.emails)?;
+                copy(&from.keys, &mut tables.keys)?;
+                copy(&from.families, &mut tables.families)?;
+            }
+            tx.commit()?;
+            Ok(())
+        })
+    }
+
     fn read<T>(
         &self,
         look: impl FnOnce(&ReadTables) -> Result<T, redb::Error>,
@@ -396,6 +416,17 @@ impl fmt::Debug for NewAccount {
             .field("plan", &self.plan)
             .finish()
     }
+}
+
+fn copy<K: redb::Key + 'static, V: redb::Value + 'static>(
+    from: &redb::ReadOnlyTable<K, V>,
+    to: &mut redb::Table<'_, K, V>,
+) -> Result<(), redb::Error> {
+    for row in from.iter()? {
+        let (key, value) = row?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
 }
 
 /// Runs a change and commits it, unless it changed nothing.

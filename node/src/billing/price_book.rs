@@ -73,16 +73,7 @@ impl PriceBook {
         configured: BTreeMap<String, ModelPrice>,
         now_ms: u64,
     ) -> Result<Self, PriceBookError> {
-        let bytes = files::read_bounded(path, FILE_BYTES_MAX)?;
-        let versions: Vec<PriceVersion> = match bytes {
-            None => Vec::new(),
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| PriceBookError::Malformed {
-                    path: path.to_owned(),
-                    source,
-                })?
-            }
-        };
+        let versions = read_versions(path)?;
         let book = Self {
             path: path.into(),
             versions: Arc::new(RwLock::new(versions)),
@@ -94,6 +85,14 @@ impl PriceBook {
             book.change(now_ms, |version| version.configured = configured)?;
         }
         Ok(book)
+    }
+
+    /// Reads a file of prices.
+    ///
+    /// # Errors
+    /// It cannot be read or is malformed.
+    pub fn check(path: &Path) -> Result<(), PriceBookError> {
+        read_versions(path).map(drop)
     }
 
     /// Returns what a model costs, and the version of the prices that says so.
@@ -172,6 +171,16 @@ impl PriceBook {
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<PriceVersion>> {
         self.versions.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn read_versions(path: &Path) -> Result<Vec<PriceVersion>, PriceBookError> {
+    let Some(bytes) = files::read_bounded(path, FILE_BYTES_MAX)? else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_slice(&bytes).map_err(|source| PriceBookError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

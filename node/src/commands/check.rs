@@ -79,7 +79,11 @@ fn check_ledger(data_dir: &Path) -> Result<String, NodeError> {
         return Ok("not made yet".to_owned());
     }
     let audit = || {
-        let ledger = Ledger::open(&path, LedgerOptions::default())?;
+        let options = LedgerOptions {
+            verify_pages: true,
+            ..LedgerOptions::default()
+        };
+        let ledger = Ledger::open(&path, options)?;
         ledger.view()?.audit()
     };
     let audit = audit().map_err(BillingError::from)?;

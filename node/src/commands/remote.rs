@@ -167,6 +167,18 @@ impl RemoteNode {
         Ok(answer["name"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Has the node write a backup to a file of this machine.
+    ///
+    /// # Errors
+    /// The node cannot be asked, or refuses.
+    pub async fn back_up(&self, file: &Path) -> Result<(), NodeError> {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let request = self
+            .request(Method::POST, "/v1/admin/backup")
+            .json(&json!({ "path": file }));
+        self.send(request).await.map(drop)
+    }
+
     /// Has the node remove a model.
     ///
     /// # Errors

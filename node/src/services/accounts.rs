@@ -11,7 +11,7 @@ use std::{
     error::Error,
     fmt,
     net::{IpAddr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -307,6 +307,14 @@ impl AccountService {
         }
     }
 
+    /// Writes a copy of the store, in a file that is not there yet.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn copy_to(&self, path: PathBuf) -> Result<(), AccountError> {
+        Ok(self.store(move |store| store.copy_to(&path)).await??)
+    }
+
     /// Tells the hook of an account. What fails is tried again by [`Self::maintain`].
     async fn announce(&self, id: AccountId) {
         let Some(hook) = &self.shared.hook else {
@@ -424,8 +432,17 @@ mod tests {
         }
     }
 
+    /// Opens accounts. The store of a service that was dropped may still be at work on a blocking
+    /// thread for a moment, and nobody else can have the file until then.
     fn open(path: &Path, hook: Option<Arc<dyn AccountHook>>) -> AccountService {
-        AccountService::open(path, AccountsConfig::default(), hook).unwrap()
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match AccountService::open(path, AccountsConfig::default(), hook.clone()) {
+                Ok(service) => return service,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// One round of maintenance.

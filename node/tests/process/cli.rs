@@ -163,12 +163,7 @@ fn what_comes_later_is_refused_with_words() {
         args.extend(flag);
         home.output(&args).assert_refused(2, "not in this build");
     }
-    let commands: [&[&str]; 4] = [
-        &["invite", "create"],
-        &["backup", "f"],
-        &["restore", "f"],
-        &["doctor"],
-    ];
+    let commands: [&[&str]; 2] = [&["invite", "create"], &["doctor"]];
     for command in commands {
         home.output(command).assert_refused(2, "comes later");
     }

@@ -51,16 +51,20 @@ class Node:
         command += ["--model", f"{MODEL}={model}", "--backend", "cpu"]
         command += ["--data-dir", str(self.data_dir), "--config", str(config_file)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AITHER_")}
-        self.log = (directory / "log").open("wb")
+        self.log_file = directory / "log"
         self.command, self.environment = command, environment
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stderr=self.log, env=self.environment)
+        self.log = self.log_file.open("ab")
+        # A file that may not grow any more is to be an error for the node, not a signal.
+        self.process = subprocess.Popen(
+            self.command, stderr=self.log, env=self.environment, restore_signals=False
+        )
         run_file = self.data_dir / "run.json"
 
         def is_ready() -> bool:
-            assert self.process.poll() is None, pathlib.Path(self.log.name).read_text()
+            assert self.process.poll() is None, self.log_file.read_text()
             try:
                 # A killed node leaves its own behind.
                 return json.loads(run_file.read_text())["pid"] == self.process.pid

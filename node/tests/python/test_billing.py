@@ -4,7 +4,9 @@ import concurrent.futures
 import csv
 import io
 import json
+import pathlib
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -389,3 +391,81 @@ def test_kill_9_under_load_loses_and_doubles_nothing(start_node):
     )
     assert checked.returncode == 0, checked.stderr
     assert "entries good" in checked.stdout
+
+
+def run(node: Node, *arguments: str) -> subprocess.CompletedProcess:
+    command = [required("AITHER_NODE_BIN"), *arguments, "--data-dir", str(node.data_dir)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_backup_of_a_running_node_is_restored_whole(start_node, tmp_path: pathlib.Path):
+    node = start_node()
+    account = Account(node, "kept@example.org")
+    account.http.post("/v1/billing/deduct", json={"tokens": 1.5, "reason": "before"})
+    backup = tmp_path / "node.zip"
+    done = run(node, "backup", str(backup))
+    assert done.returncode == 0, done.stderr
+    assert backup.stat().st_mode & 0o777 == 0o600
+    account.http.post("/v1/billing/deduct", json={"tokens": 100, "reason": "after"})
+    assert run(node, "restore", str(backup)).returncode == 3, "a node runs on it"
+    assert node.stop() == 0
+    again = run(node, "backup", str(tmp_path / "stopped.zip"))
+    assert again.returncode == 0, again.stderr
+    for file, tokens in [(backup, "998.5"), (tmp_path / "stopped.zip", "898.5")]:
+        done = run(node, "restore", str(file))
+        assert done.returncode == 0, done.stderr
+        assert "entries good" in done.stdout and "before-restore" in done.stdout
+        node.restart()
+        account.http.base_url = node.url
+        assert account.tokens() == Decimal(tokens)
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(30) == 0
+    damaged = bytearray(backup.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged.zip").write_bytes(damaged)
+    (tmp_path / "letter.zip").write_text("dear all")
+    before = (node.data_dir / "ledger.redb").read_bytes()
+    for name in ("damaged.zip", "letter.zip", "missing.zip"):
+        refused = run(node, "restore", str(tmp_path / name))
+        assert refused.returncode == 1 and name in refused.stderr, refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert (node.data_dir / "ledger.redb").read_bytes() == before
+    assert not [path for path in node.data_dir.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_stops_paid_work_and_loses_nothing(start_node):
+    node = start_node()
+    account = Account(node, "full@example.org")
+    account.http.post("/v1/billing/deduct", json={"tokens": 1, "reason": "fits"})
+    used = max(path.stat().st_size for path in node.data_dir.glob("*.redb"))
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (used, used))
+    paid, words = Decimal(1), ""
+    for _ in range(100_000):
+        body = {"tokens": 0.001, "reason": "x" * 256}
+        answer = account.http.post("/v1/billing/deduct", json=body)
+        if answer.status_code != 200:
+            assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+            words = answer.json()["detail"]
+            break
+        paid += Decimal("0.001")
+    assert "free disk space" in words, words
+    for path, body in [("/v1/llm/generate", ASK), ("/v1/billing/deduct", {"tokens": 1})]:
+        refused = account.http.post(path, json=body)
+        assert refused.status_code == 503, refused.text
+    assert account.tokens() == 1000 - paid, "what is there can be read"
+    assert node.http.get("/health").status_code == 200
+    node.restart()
+    account.http.base_url = node.url
+    assert 1000 - account.tokens() in (paid, paid + Decimal("0.001"))
+    assert account.http.post("/v1/llm/generate", json=ASK).status_code == 200
+    assert node.stop() == 0
+    assert run(node, "check").returncode == 0
+
+
+def test_a_directory_that_cannot_be_written_is_an_error_in_one_line(tmp_path: pathlib.Path):
+    for path in ("/proc/aither", str(tmp_path / "file" / "data")):
+        (tmp_path / "file").write_text("in the way")
+        command = [required("AITHER_NODE_BIN"), "run", "--data-dir", path, "--no-federation"]
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert len(refused.stderr.splitlines()) == 1 and path in refused.stderr

@@ -69,6 +69,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /api/pull",
         "post /api/show",
         "post /v1/admin/accounts",
+        "post /v1/admin/backup",
         "post /v1/auth/login",
         "post /v1/auth/refresh",
         "post /v1/auth/register",

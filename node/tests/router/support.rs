@@ -87,6 +87,7 @@ pub(crate) fn api_made_of(
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         billing,
+        data_dir: data_dir.path().to_owned(),
         http,
         admin_key: Arc::new(AdminKey::from_text(KEY.into())),
         aliases: Config::default().aliases,
