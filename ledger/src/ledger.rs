@@ -13,7 +13,7 @@ use crate::{
     store::{ReadTables, Store},
     time::Time,
     usage::{Usage, UsageQuery, UsageSum},
-    writer::{Command, Request, Writer},
+    writer::{Command, Promise, Request, Writer},
 };
 
 /// Limits of a ledger.
@@ -93,7 +93,23 @@ impl Ledger {
         now: Time,
         reply: impl FnOnce(Result<Verdict, LedgerError>) + Send + 'static,
     ) {
-        let command = Box::new(Command::new(unit, now, Box::new(reply)));
+        self.send(Command::new(unit, now, Promise::Durable, Box::new(reply)));
+    }
+
+    /// As [`submit`](Self::submit), for what is worth nothing once the process is dead, such as a
+    /// hold for a request that it is at work on: the disk is not waited for. A crash may undo it as
+    /// long as nothing durable was answered after it, never in part, and never what came before.
+    pub fn submit_volatile(
+        &self,
+        unit: Unit,
+        now: Time,
+        reply: impl FnOnce(Result<Verdict, LedgerError>) + Send + 'static,
+    ) {
+        self.send(Command::new(unit, now, Promise::Volatile, Box::new(reply)));
+    }
+
+    fn send(&self, command: Command) {
+        let command = Box::new(command);
         if let Err((Request::Apply(command), error)) = self.writer.send(Request::Apply(command)) {
             command.answer(Err(error));
         }

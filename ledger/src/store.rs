@@ -30,6 +30,7 @@ use crate::{
     operation::TransferId,
     state::{Changes, HoldChange, HoldKey, Rows, TransferState},
     usage::{self, UsageCounts},
+    writer::Promise,
 };
 
 /// A block of the journal grows up to this size: with its key it fits a page of 4096 bytes.
@@ -119,9 +120,12 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) fn begin(&self) -> Result<WriteTransaction, LedgerError> {
+    pub(crate) fn begin(&self, promise: Promise) -> Result<WriteTransaction, LedgerError> {
         let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_durability(match promise {
+            Promise::Durable => Durability::Immediate,
+            Promise::Volatile => Durability::None,
+        })?;
         Ok(transaction)
     }
 

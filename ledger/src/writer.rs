@@ -2,8 +2,10 @@
 //!
 //! It takes the first unit that waits and all that queued up meanwhile, applies them in order,
 //! stores what they changed in one durable transaction, and answers after the commit. So the disk
-//! is waited for once for many, and nobody is told what a power cut could undo. After a failed
-//! write it takes nothing more: what the disk holds is known only once the file is opened anew.
+//! is waited for once for many, and nobody is told what a power cut could undo. Where a whole batch
+//! is volatile by its senders' wish, the disk is not waited for: what follows takes it along. After
+//! a failed write it takes nothing more: what the disk holds is known only once the file is opened
+//! anew.
 
 use std::{
     fmt,
@@ -28,7 +30,17 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<Verdict, LedgerError>) + Send>;
 pub(crate) struct Command {
     unit: Unit,
     now: Time,
+    promise: Promise,
     reply: Option<Reply>,
+}
+
+/// What an answer says about the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Whatever happens, it is done.
+    Durable,
+    /// It is done unless the process dies before anything durable follows.
+    Volatile,
 }
 
 /// What the writer is asked.
@@ -60,9 +72,13 @@ impl fmt::Debug for Request {
 }
 
 impl Command {
-    pub(crate) fn new(unit: Unit, now: Time, reply: Reply) -> Self {
-        let reply = Some(reply);
-        Self { unit, now, reply }
+    pub(crate) fn new(unit: Unit, now: Time, promise: Promise, reply: Reply) -> Self {
+        Self {
+            unit,
+            now,
+            promise,
+            reply: Some(reply),
+        }
     }
 
     pub(crate) fn answer(mut self, answer: Result<Verdict, LedgerError>) {
@@ -204,7 +220,15 @@ fn write(
     commands: &[Box<Command>],
     now: Time,
 ) -> Result<Vec<Verdict>, LedgerError> {
-    let transaction = store.begin()?;
+    let is_volatile = commands
+        .iter()
+        .all(|command| command.promise == Promise::Volatile);
+    let promise = if is_volatile && !commands.is_empty() {
+        Promise::Volatile
+    } else {
+        Promise::Durable
+    };
+    let transaction = store.begin(promise)?;
     let mut rows = store.rows(&transaction)?;
     let mut batch = Batch::new(&rows, store.head().next_sequence, now);
     let mut expired_len = batch.expire(EXPIRED_LEN_MAX)?;
@@ -231,7 +255,7 @@ fn write(
 
 /// Ends further holds whose time is over.
 fn expire_more(store: &mut Store, now: Time) -> Result<usize, LedgerError> {
-    let transaction = store.begin()?;
+    let transaction = store.begin(Promise::Durable)?;
     let mut rows = store.rows(&transaction)?;
     let mut batch = Batch::new(&rows, store.head().next_sequence, now);
     let expired_len = batch.expire(EXPIRED_LEN_MAX)?;

@@ -322,10 +322,21 @@ impl Billing {
             // Nobody may be waiting any more.
             let _ = sender.send(verdict);
         });
-        let verdict = receiver.await.map_err(|_| LedgerError::Stopped {
-            why: "it did not answer".into(),
-        })?;
-        Ok(verdict?)
+        answer_of(receiver).await
+    }
+
+    /// Does an operation without waiting for the disk: it is undone by a crash, or by the start
+    /// after it.
+    async fn apply_volatile(&self, operation: Operation) -> Result<Verdict, BillingError> {
+        let (sender, receiver) = oneshot::channel();
+        let unit = Unit::one(operation);
+        self.shared
+            .ledger
+            .submit_volatile(unit, now(), move |verdict| {
+                // Nobody may be waiting any more.
+                let _ = sender.send(verdict);
+            });
+        answer_of(receiver).await
     }
 
     fn do_now(&self, operations: Vec<Operation>) -> Result<(), BillingError> {
@@ -371,6 +382,15 @@ impl AccountHook for Welcome {
     ) -> BoxFuture<'_, Result<(), Box<dyn std::error::Error + Send + Sync>>> {
         Box::pin(async move { Ok(self.0.welcome(AccountId(account.as_u128())).await?) })
     }
+}
+
+async fn answer_of(
+    receiver: oneshot::Receiver<Result<Verdict, LedgerError>>,
+) -> Result<Verdict, BillingError> {
+    let verdict = receiver.await.map_err(|_| LedgerError::Stopped {
+        why: "it did not answer".into(),
+    })?;
+    Ok(verdict?)
 }
 
 fn open(id: AccountId, kind: AccountKind, flags: Flags) -> Operation {

@@ -196,3 +196,42 @@ fn a_full_disk_stops_the_ledger_and_loses_nothing() {
     let (_, error) = fill(&ledger, done, 100);
     assert!(error.is_none(), "there is room again");
 }
+
+/// A volatile unit is seen at once and costs no wait for the disk; a durable one takes it along.
+#[test]
+fn what_is_volatile_is_lost_alone_or_made_durable_by_what_follows() {
+    for is_followed in [false, true] {
+        let disk = Disk::default();
+        let ledger = Ledger::open_backend(disk.clone(), options()).unwrap();
+        let accounts = vec![
+            open(ISSUER, Flags::default()),
+            open(NODE, Flags::default()),
+            open(10, bounded()),
+            grant(1, 10, 100),
+        ];
+        let unit = Unit {
+            operations: accounts,
+            usage: None,
+        };
+        ledger.apply(unit, Time(1)).unwrap().unwrap();
+        let syncs = disk.syncs();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let hold = Unit::one(reserve(2, 10, NODE, 40, 1000));
+        ledger.submit_volatile(hold, Time(2), move |verdict| sender.send(verdict).unwrap());
+        receiver.recv().unwrap().unwrap().unwrap();
+        assert_eq!(disk.syncs(), syncs, "the disk was waited for");
+        let account = |ledger: &Ledger| {
+            let view = ledger.view().unwrap();
+            view.audit().unwrap();
+            view.account(AccountId(10)).unwrap().unwrap()
+        };
+        assert_eq!(account(&ledger).spendable().total, micros(60));
+        if is_followed {
+            let unit = Unit::one(transfer(3, 10, NODE, 1));
+            ledger.apply(unit, Time(3)).unwrap().unwrap();
+        }
+        let found = Ledger::open_backend(disk.after_power_cut(7), options()).unwrap();
+        let expected = if is_followed { 59 } else { 100 };
+        assert_eq!(account(&found).spendable().total, micros(expected));
+    }
+}

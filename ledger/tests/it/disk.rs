@@ -26,6 +26,7 @@ struct State {
     since: Vec<Change>,
     /// Writes and syncs so far.
     steps: u64,
+    syncs: u64,
     /// The power fails before the step of this number.
     fails_at: Option<u64>,
     /// No more than this fits.
@@ -41,6 +42,10 @@ enum Change {
 impl Disk {
     pub(crate) fn steps(&self) -> u64 {
         self.0.lock().unwrap().steps
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.0.lock().unwrap().syncs
     }
 
     pub(crate) fn fail_at(&self, step: u64) {
@@ -151,6 +156,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> Result<(), Error> {
         let mut state = self.0.lock().unwrap();
         state.step()?;
+        state.syncs += 1;
         for change in std::mem::take(&mut state.since) {
             match change {
                 Change::Len(len) => state.synced.resize(len as usize, 0),

@@ -45,7 +45,7 @@ impl Billing {
             },
             expires: Time(now().0.saturating_add(ttl)),
         });
-        match self.apply(vec![reserve]).await? {
+        match self.apply_volatile(reserve).await? {
             Ok(_) => Ok(hold),
             Err(refusal) => {
                 hold.is_open = false;
@@ -96,7 +96,8 @@ impl Drop for Hold {
         }
         let unit = Unit::one(Operation::Void(self.id));
         let ledger = &self.billing.shared.ledger;
-        ledger.submit(unit, now(), |verdict| {
+        // The next start would void it too.
+        ledger.submit_volatile(unit, now(), |verdict| {
             match verdict {
                 Ok(_) | Err(LedgerError::Stopped { .. }) => {}
                 // It expires by itself.
