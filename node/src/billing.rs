@@ -98,7 +98,7 @@ struct Shared {
     last_id: Mutex<u128>,
 }
 
-/// Whether what has an id is charged.
+/// Whether what has an id was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// It is not, and will not be.

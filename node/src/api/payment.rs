@@ -11,7 +11,7 @@ use super::{ApiError, ApiState, auth::Caller};
 use crate::billing::{OPERATOR, PaidOperation, Payment};
 
 /// What `x-aither-max-cost` is called.
-const MAX_COST: &str = "x-aither-max-cost";
+pub(super) const MAX_COST: &str = "x-aither-max-cost";
 
 /// The payment of a paid request.
 #[derive(Debug)]
