@@ -7,9 +7,10 @@ use redb::{Database, StorageBackend};
 use crate::{
     account::{Account, AccountId},
     audit::{self, Audit, Depth},
-    entry::{Entry, Movement},
+    entry::{Entry, EntryKind, Movement},
     error::LedgerError,
-    operation::{Unit, Verdict},
+    operation::{Outcome, TransferId, Unit, Verdict},
+    state::End,
     store::{ReadTables, Store},
     time::Time,
     usage::{Usage, UsageQuery, UsageSum},
@@ -184,6 +185,31 @@ impl View {
         &self,
     ) -> Result<impl Iterator<Item = Result<(Time, Movement), LedgerError>>, LedgerError> {
         self.tables.holds()
+    }
+
+    /// Returns what became of a transfer or hold, if there ever was one of this name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn outcome(&self, id: TransferId) -> Result<Option<Outcome>, LedgerError> {
+        let Some(state) = self.tables.transfer(id)? else {
+            return Ok(None);
+        };
+        let moved_by = |sequence| match self.tables.entry(sequence)?.map(|entry| entry.kind) {
+            Some(EntryKind::Transferred { movement, .. }) => Ok(movement.amount.total),
+            Some(EntryKind::Posted { amount, .. }) => Ok(amount.total),
+            _ => Err(LedgerError::corrupt(format!(
+                "entry {sequence} should move what the transfer {:032x} did",
+                id.0
+            ))),
+        };
+        Ok(Some(match state.end {
+            End::Plain => Outcome::Plain(moved_by(state.begun)?),
+            End::Open { .. } => Outcome::Open,
+            End::Posted(sequence) => Outcome::Posted(moved_by(sequence)?),
+            End::Voided(_) => Outcome::Voided,
+            End::Expired(_) => Outcome::Expired,
+        }))
     }
 
     /// Returns an entry of the journal, the first being 1.

@@ -133,6 +133,21 @@ pub struct Receipt {
     pub is_replay: bool,
 }
 
+/// Where a transfer or hold stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A transfer without a hold moved this.
+    Plain(Amount),
+    /// The hold is open.
+    Open,
+    /// The hold ended with a transfer of this.
+    Posted(Amount),
+    /// The hold ended with nothing, because somebody said so.
+    Voided,
+    /// The hold ended with nothing, because its time was over.
+    Expired,
+}
+
 /// What comes of a unit: a receipt for each operation, or why none was done.
 pub type Verdict = Result<Vec<Receipt>, Refusal>;
 

@@ -2,8 +2,8 @@
 //!
 //! Each dialect has a file of types and a file of handlers; handlers translate and call
 //! `services`. What holds for every request stands here, as layers, from the outside in: request
-//! id, metrics, the shape of errors, panics, authentication. The routes and `/openapi.json` come
-//! from the same `OpenApiRouter`, so neither can have what the other lacks.
+//! id, metrics, the shape of errors, panics, authentication, idempotency keys. The routes and
+//! `/openapi.json` come from the same `OpenApiRouter`, so neither can have what the other lacks.
 //!
 //! The server that accepts connections must insert `ConnectInfo<SocketAddr>`; without it nobody
 //! counts as local.
@@ -19,6 +19,7 @@ mod docs;
 mod error;
 mod extract;
 mod health;
+mod idempotency;
 mod metrics;
 mod native;
 mod native_models;
@@ -33,6 +34,7 @@ mod openai_types;
 mod page;
 mod payment;
 mod permit;
+mod recorded;
 mod request_id;
 mod stream;
 
@@ -46,6 +48,7 @@ use std::{
 
 use aither_inference::Engine;
 use axum::{Router, middleware};
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -53,6 +56,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use self::error::{ApiError, FieldError, Problem};
 use self::metrics::HttpMetrics;
 use crate::{
+    answers::AnswerStore,
     billing::Billing,
     config::HttpConfig,
     identity::AdminKey,
@@ -76,6 +80,10 @@ pub struct ApiParts {
     pub billing: Billing,
     /// Where all of this is kept.
     pub data_dir: PathBuf,
+    /// Keeps answers for whoever asks again.
+    pub answers: AnswerStore,
+    /// Work that goes on when its client is gone.
+    pub tasks: TaskTracker,
     /// The section `http` of the configuration.
     pub http: HttpConfig,
     /// The operator's key.
@@ -106,6 +114,10 @@ pub struct Shared {
     accounts: AccountService,
     billing: Billing,
     data_dir: PathBuf,
+    answers: AnswerStore,
+    tasks: TaskTracker,
+    /// What requests with idempotency keys may hold of the machine.
+    recording: recorded::Budget,
     http: HttpConfig,
     admin_key: Arc<AdminKey>,
     peer_id: String,
@@ -139,6 +151,9 @@ impl ApiState {
                 accounts: parts.accounts,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
+                answers: parts.answers,
+                tasks: parts.tasks,
+                recording: recorded::Budget::default(),
                 http: parts.http,
                 admin_key: parts.admin_key,
                 peer_id: parts.peer_id,
@@ -172,6 +187,10 @@ pub fn router(state: ApiState) -> Router {
 pub fn with_layers(router: Router<ApiState>, state: ApiState) -> Router {
     router
         .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            idempotency::once,
+        ))
         .layer(middleware::from_fn_with_state(
             state.clone(),
             auth::authenticate,

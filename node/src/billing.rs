@@ -19,14 +19,14 @@ use std::{
 
 use aither_ledger::{
     AccountId, AccountKind, Draw, Flags, Ledger, LedgerError, LedgerOptions, OpenAccount,
-    Operation, OwnerId, Reason, Refusal, Time, Transfer, TransferId, Unit, Verdict, View,
+    Operation, Outcome, OwnerId, Reason, Refusal, Time, Transfer, TransferId, Unit, Verdict, View,
 };
 use aither_protocol::{Amount, ErrorCode};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::{
-    charge::{Charge, Estimate, Payment, estimate, usage_of},
+    charge::{Charge, Estimate, Funds, PaidOperation, Payment, estimate, usage_of},
     hold::Hold,
     price::{ModelPrice, Need},
     price_book::{PriceBook, PriceBookError, PriceVersion},
@@ -98,6 +98,17 @@ struct Shared {
     prices: PriceBook,
     welcome_grant: Amount,
     last_id: Mutex<u128>,
+}
+
+/// Whether what has an id was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is not, and will not be.
+    Never,
+    /// Something is held for it.
+    Open,
+    /// This was charged.
+    Charged(Amount),
 }
 
 impl BillingError {
@@ -291,6 +302,20 @@ impl Billing {
         }
     }
 
+    /// Returns what was charged under an id, and waits until what is under way has ended.
+    ///
+    /// # Errors
+    /// The ledger cannot answer.
+    pub async fn settled(&self, id: TransferId) -> Result<Settled, BillingError> {
+        let mut settled = settled_in(&self.view()?, id)?;
+        if settled == Settled::Open {
+            // What ends it may be queued: this waits for the writer, and changes nothing.
+            self.apply(vec![open_operator()]).await?.map_err(refused)?;
+            settled = settled_in(&self.view()?, id)?;
+        }
+        Ok(settled)
+    }
+
     /// Has holds end whose time is over.
     pub fn expire_holds(&self) {
         if let Err(error) = self.shared.ledger.expire(now()) {
@@ -352,11 +377,7 @@ impl Billing {
     fn void_left_holds(&self) -> Result<(), BillingError> {
         self.shared.ledger.expire(now())?;
         // Waits for the writer, so that those which expired are not seen below.
-        self.do_now(vec![open(
-            OPERATOR,
-            AccountKind::Operator,
-            Flags::default(),
-        )])?;
+        self.do_now(vec![open_operator()])?;
         let left: Result<Vec<_>, LedgerError> = self.view()?.holds()?.collect();
         let left = left?;
         for holds in left.chunks(VOIDED_TOGETHER) {
@@ -391,6 +412,22 @@ async fn answer_of(
         why: "it did not answer".into(),
     })?;
     Ok(verdict?)
+}
+
+/// Returns what was charged under an id.
+///
+/// # Errors
+/// The store failed.
+pub fn settled_in(view: &View, id: TransferId) -> Result<Settled, BillingError> {
+    Ok(match view.outcome(id)? {
+        Some(Outcome::Plain(amount) | Outcome::Posted(amount)) => Settled::Charged(amount),
+        Some(Outcome::Open) => Settled::Open,
+        Some(Outcome::Voided | Outcome::Expired) | None => Settled::Never,
+    })
+}
+
+fn open_operator() -> Operation {
+    open(OPERATOR, AccountKind::Operator, Flags::default())
 }
 
 fn open(id: AccountId, kind: AccountKind, flags: Flags) -> Operation {

@@ -22,6 +22,7 @@ const IDENTITY_FILE: &str = "identity.key";
 const ADMIN_KEY_FILE: &str = "admin.key";
 const ACCOUNTS_FILE: &str = "accounts.redb";
 const LEDGER_FILE: &str = "ledger.redb";
+const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
 /// `run.json` holds a handful of addresses.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -177,6 +178,11 @@ pub fn accounts_path(data_dir: &Path) -> PathBuf {
 /// Returns where the ledger lies.
 pub fn ledger_path(data_dir: &Path) -> PathBuf {
     data_dir.join(LEDGER_FILE)
+}
+
+/// Returns where the answers to idempotency keys are kept.
+pub fn answers_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(ANSWERS_FILE)
 }
 
 /// Returns where the prices lie.

@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr};
 
 use crate::{
     accounts::StoreError,
+    answers::AnswersError,
     backup::BackupError,
     billing::{BillingError, PriceBookError},
     config::load::ConfigError,
@@ -49,6 +50,9 @@ pub enum NodeError {
     /// The account store refuses.
     #[error(transparent)]
     Accounts(#[from] StoreError),
+    /// The store of answers refuses.
+    #[error(transparent)]
+    Answers(#[from] AnswersError),
     /// The ledger cannot be opened.
     #[error(transparent)]
     Billing(#[from] BillingError),
@@ -129,6 +133,7 @@ impl NodeError {
             ) => 2,
             Self::DataDir(DataDirError::InUse { .. }) => 3,
             Self::Accounts(error) if error.is_damage() => 4,
+            Self::Answers(error) if error.is_damage() => 4,
             Self::Billing(error) if error.is_damage() => 4,
             Self::Prices(PriceBookError::Malformed { .. }) => 4,
             Self::Damaged { .. } | Self::Models(ModelStoreError::Corrupt { .. }) => 4,

@@ -10,6 +10,7 @@ pub mod args;
 pub mod error;
 
 pub mod accounts;
+pub mod answers;
 pub mod api;
 pub mod backup;
 pub mod billing;

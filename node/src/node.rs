@@ -18,9 +18,10 @@ use aither_inference::{
     engine::{EventSink, Flow},
 };
 use tokio::{sync::oneshot, task::JoinHandle, time};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
     billing::{self, Billing, ModelPrice, PriceBook, Welcome},
     config::{Config, DRAIN_TIMEOUT},
@@ -42,7 +43,7 @@ const STOP_RESERVE: Duration = Duration::from_secs(2);
 /// for their last words.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(16);
 
-/// Time between two looks for holds whose time is over.
+/// Time between two looks for what has expired.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(60);
 
 /// A running node.
@@ -55,6 +56,9 @@ pub struct Node {
     models: ModelStore,
     accounts: AccountService,
     billing: Billing,
+    answers: AnswerStore,
+    /// Requests that go on without their clients.
+    tasks: TaskTracker,
     readiness: Readiness,
     address: SocketAddr,
     /// The models to load before the node is ready.
@@ -79,6 +83,8 @@ impl Node {
         };
         let models = ModelStore::open(data_dir.path(), limits)?;
         let billing = open_billing(&config, &data_dir)?;
+        let answers = open_answers(&data_dir, &billing)?;
+        let tasks = TaskTracker::new();
         let accounts_path = data_dir::accounts_path(data_dir.path());
         let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
         let accounts =
@@ -95,6 +101,8 @@ impl Node {
             accounts: accounts.clone(),
             billing: billing.clone(),
             data_dir: data_dir.path().to_owned(),
+            answers: answers.clone(),
+            tasks: tasks.clone(),
             http: config.http.clone(),
             admin_key: Arc::new(admin_key),
             aliases: config.aliases.clone(),
@@ -121,6 +129,8 @@ impl Node {
             models,
             accounts,
             billing,
+            answers,
+            tasks,
             readiness,
             address,
             preload,
@@ -179,7 +189,7 @@ impl Node {
             }),
             failed = pin!(ready_forever) => failed,
             () = self.accounts.maintain() => Ok(()),
-            () = expire_holds(&self.billing) => Ok(()),
+            () = expire(&self.billing, &self.answers) => Ok(()),
         };
         self.server = server;
         outcome
@@ -222,10 +232,12 @@ impl Node {
     async fn stop(&mut self) {
         tracing::info!("stopping; a second signal leaves at once");
         self.shutdown.cancel();
+        self.tasks.close();
+        let until = time::Instant::now() + ENGINE_PATIENCE;
         if let Some(mut serving) = self.server.take()
             && !serving.is_finished()
         {
-            let ended = match time::timeout(ENGINE_PATIENCE, &mut serving).await {
+            let ended = match time::timeout_at(until, &mut serving).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     // Ended by the engine, so that its clients are told why, not just cut off.
@@ -237,7 +249,17 @@ impl Node {
                 tracing::error!(%error, "the HTTP server failed while stopping");
             }
         }
+        // Those whose clients are gone have as long, and then, once the engine has ended them, a
+        // moment for their last words.
+        let _ = time::timeout_at(until, self.tasks.wait()).await;
         self.stop_engine().await;
+        if time::timeout(STOP_RESERVE / 2, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            let requests = self.tasks.len();
+            tracing::warn!(requests, "requests without clients were cut off");
+        }
         self.accounts.flush().await;
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
@@ -277,12 +299,21 @@ fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeErro
     Ok(Billing::open(&ledger_path, &config.billing, prices)?)
 }
 
-/// Has holds end that nobody ended in time.
-async fn expire_holds(billing: &Billing) {
+fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {
+    let view = billing.view()?;
+    let settled = |id| billing::settled_in(&view, id);
+    let path = data_dir::answers_path(data_dir.path());
+    Ok(AnswerStore::open(&path, AnswerLimits::default(), settled)?)
+}
+
+/// Has holds and answers end whose time is over.
+async fn expire(billing: &Billing, answers: &AnswerStore) {
     let mut ticks = time::interval(EXPIRY_PERIOD);
     loop {
         ticks.tick().await;
         billing.expire_holds();
+        // Its thread logs what fails; the next request with a key is refused with words.
+        let _ = answers.sweep(billing::now().0).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! Files: opened again, damaged, too new, not writable; statements and usage read back.
 
 use aither_ledger::{
-    AccountId, EntryKind, Ledger, LedgerError, LedgerOptions, Time, Unit, Usage, UsageQuery,
+    AccountId, EntryKind, Ledger, LedgerError, LedgerOptions, Outcome, Time, TransferId, Unit,
+    Usage, UsageQuery,
 };
 
 use crate::script::*;
@@ -52,6 +53,36 @@ fn all_is_there_when_it_is_opened_again() {
         .apply(Unit::one(reserve(900, A, NODE, 1, 2)), Time(0))
         .unwrap();
     assert_eq!(refused.unwrap_err().reason.code(), "expiry_passed");
+}
+
+#[test]
+fn what_became_of_a_transfer_is_known_by_its_name() {
+    let (_dir, path) = file("ledger.redb");
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    set_up(&ledger);
+    let unit = Unit {
+        operations: vec![
+            transfer(2, A, NODE, 3),
+            reserve(3, A, NODE, 10, 100),
+            reserve(4, A, NODE, 10, 100),
+            reserve(5, A, NODE, 10, 50),
+            reserve(6, A, NODE, 10, 100),
+            post(3, 7, &[]),
+            void(4),
+        ],
+        usage: None,
+    };
+    ledger.apply(unit, Time(2)).unwrap().unwrap();
+    let unit = Unit::one(transfer(7, A, NODE, 1));
+    ledger.apply(unit, Time(60)).unwrap().unwrap();
+    let view = ledger.view().unwrap();
+    let outcome = |id| view.outcome(TransferId(id)).unwrap();
+    assert_eq!(outcome(2), Some(Outcome::Plain(micros(3))));
+    assert_eq!(outcome(3), Some(Outcome::Posted(micros(7))));
+    assert_eq!(outcome(4), Some(Outcome::Voided));
+    assert_eq!(outcome(5), Some(Outcome::Expired));
+    assert_eq!(outcome(6), Some(Outcome::Open));
+    assert_eq!(outcome(8), None);
 }
 
 #[test]

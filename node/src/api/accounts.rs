@@ -32,7 +32,7 @@ pub(super) fn no_store() -> NoStore {
 
 /// Whom attempts are counted against: the peer, or whom a proxy on this machine speaks for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ClientAddress(IpAddr);
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
 impl FromRequestParts<ApiState> for ClientAddress {
     type Rejection = ApiError;

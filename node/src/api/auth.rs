@@ -5,7 +5,8 @@
 //! further kinds of [`Caller`].
 //!
 //! An account's key opens inference and the account's own routes. What a request may cost is its
-//! plan's matter: a paid one needs a permit, which goes with the answer to its end.
+//! plan's matter: a paid one needs a permit, which goes with the answer to its end. It is asked for
+//! by [`super::idempotency`], since an answer that is only repeated needs none.
 //!
 //! **Keyless loopback.** Local tools made for Ollama send no key. They may use inference and
 //! model lists when the connection comes from loopback *and* is made to a loopback name. The name
@@ -23,7 +24,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState, permit::hold_until_end};
+use super::{ApiError, ApiState};
 use crate::{
     accounts::{AccountCaller, KeyRefusal},
     services::Permit,
@@ -108,7 +109,6 @@ pub(super) async fn authenticate(
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map(MatchedPath::as_str);
     let access = Access::of(route);
-    let is_paid = request.method() == Method::POST && route.is_some_and(is_paid);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let is_local = peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip()))
         && is_local_request(request.uri().host(), request.headers());
@@ -124,19 +124,25 @@ pub(super) async fn authenticate(
             state.accounts.authenticate(key).map(Caller::Account)
         },
     );
-    let admitted = caller.and_then(|caller| {
-        let permit = match &caller {
-            Caller::Account(account) if is_paid => state.accounts.admit(account)?,
-            _ => Permit::default(),
-        };
-        Ok((caller, permit))
-    });
-    match admitted {
-        Ok((caller, permit)) => {
+    match caller {
+        Ok(caller) => {
             request.extensions_mut().insert(caller);
-            hold_until_end(next.run(request).await, permit)
+            next.run(request).await
         }
         Err(error) => error.into_response(),
+    }
+}
+
+/// Lets a request begin that its caller's plan counts; others always may.
+///
+/// # Errors
+/// The plan has no room for it.
+pub(super) fn admit(state: &ApiState, caller: &Caller, parts: &Parts) -> Result<Permit, ApiError> {
+    let route = parts.extensions.get::<MatchedPath>();
+    let is_paid = parts.method == Method::POST && route.is_some_and(|r| is_paid(r.as_str()));
+    match caller {
+        Caller::Account(account) if is_paid => Ok(state.accounts.admit(account)?),
+        _ => Ok(Permit::default()),
     }
 }
 

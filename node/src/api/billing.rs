@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aither_ledger::{Account, AccountId, Entry, EntryKind, Time, UsageQuery, View};
 use aither_protocol::{Amount, limits::MODEL_NAME_BYTES_MAX};
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, State},
     http::header,
     response::{IntoResponse, Response},
@@ -25,7 +25,9 @@ use super::{
 };
 use crate::{
     accounts,
-    billing::{self, BillingError, FUNDING, ISSUANCE, ModelPrice, OPERATOR, REVENUE},
+    billing::{
+        self, BillingError, FUNDING, ISSUANCE, ModelPrice, OPERATOR, PaidOperation, REVENUE,
+    },
 };
 
 /// Longest words on a payment.
@@ -107,11 +109,13 @@ pub(super) async fn check(
 pub(super) async fn deduct(
     State(state): State<ApiState>,
     caller: Caller,
+    operation: Option<Extension<PaidOperation>>,
     JsonBody(body): JsonBody<DeductBody>,
 ) -> Result<Response, ApiError> {
     check_payment(body.tokens, "reason", &body.reason)?;
     let payer = payer_of(&caller);
-    let paid = state.billing.deduct(payer, body.tokens, body.reason, None);
+    let id = operation.map(|Extension(operation)| operation.id);
+    let paid = state.billing.deduct(payer, body.tokens, body.reason, id);
     paid.await?;
     let balance = Tokens::of(&account(&state, payer).await?);
     let cost = super::stream::cost_header(body.tokens);
@@ -132,6 +136,7 @@ pub(super) async fn deduct(
 )]
 pub(super) async fn top_up(
     State(state): State<ApiState>,
+    operation: Option<Extension<PaidOperation>>,
     JsonBody(body): JsonBody<TopUpBody>,
 ) -> Result<Json<PaidAnswer>, ApiError> {
     check_payment(body.tokens, "reference", &body.reference)?;
@@ -142,9 +147,10 @@ pub(super) async fn top_up(
         let id = id.map_err(|error| ApiError::field("account", error.to_string()))?;
         AccountId(id.as_u128())
     };
+    let id = operation.map(|Extension(operation)| operation.id);
     let paid = state
         .billing
-        .top_up(receiver, body.tokens, body.reference, None);
+        .top_up(receiver, body.tokens, body.reference, id);
     paid.await?;
     let balance = Tokens::of(&account(&state, receiver).await?);
     Ok(Json(PaidAnswer { balance }))

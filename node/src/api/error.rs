@@ -24,11 +24,14 @@ use utoipa::ToSchema;
 
 use super::request_id::RequestId;
 use crate::{
-    accounts::AccountError, billing::BillingError, models::ModelStoreError, services::LlmError,
+    accounts::AccountError, answers::AnswersError, billing::BillingError, models::ModelStoreError,
+    services::LlmError,
 };
 
 /// How long to wait before asking a node again that is starting or stopping.
 const RETRY_WHEN_NOT_READY: Duration = Duration::from_secs(2);
+/// When to ask again for the answer of a request that is being done.
+const RETRY_WHEN_IN_FLIGHT: Duration = Duration::from_secs(1);
 /// When to ask again for something that a person has to mend.
 const RETRY_WHEN_MENDED: Duration = Duration::from_secs(60);
 /// Begins the `type` of a problem; the code follows.
@@ -426,6 +429,45 @@ impl From<AccountError> for ApiError {
     }
 }
 
+/// The error of a request whose key stands for one that is being done.
+pub(super) fn still_in_flight(detail: &str) -> ApiError {
+    ApiError {
+        retry_after: Some(RETRY_WHEN_IN_FLIGHT),
+        ..ApiError::new(ErrorCode::Conflict, detail)
+    }
+}
+
+impl From<AnswersError> for ApiError {
+    fn from(error: AnswersError) -> Self {
+        let words = error.to_string();
+        let (code, detail, after) = match error {
+            AnswersError::CallerFull { .. } => (ErrorCode::RateLimited, words, RETRY_WHEN_MENDED),
+            AnswersError::Full { .. } => (ErrorCode::Overloaded, words, RETRY_WHEN_MENDED),
+            AnswersError::Billing(error) => return error.into(),
+            // The path is the operator's business.
+            _ => (
+                ErrorCode::NotReady,
+                "idempotency keys cannot be stored now, and nothing was done; send the request \
+                 without one, or later"
+                    .to_owned(),
+                RETRY_WHEN_MENDED,
+            ),
+        };
+        Self {
+            retry_after: Some(after),
+            ..Self::new(code, detail)
+        }
+    }
+}
+
+/// The error of a node that has too much to do.
+pub(super) fn overloaded(detail: &str) -> ApiError {
+    ApiError {
+        retry_after: Some(RETRY_WHEN_NOT_READY),
+        ..ApiError::new(ErrorCode::Overloaded, detail)
+    }
+}
+
 /// The error of a node that is not ready.
 pub(super) fn not_ready(detail: &str) -> ApiError {
     ApiError {
@@ -442,35 +484,63 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// What an error's shape depends on beside the error.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) path: String,
+    pub(super) method: axum::http::Method,
+    pub(super) request_id: String,
+}
+
+/// Marks an answer that has its shape.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shaped;
+
 /// Gives every error answer the shape of its path's dialect.
 pub(super) async fn shape_errors(
     RequestId(request_id): RequestId,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path().to_owned();
-    let method = request.method().clone();
-    let mut response = next.run(request).await;
+    let place = Place {
+        path: request.uri().path().to_owned(),
+        method: request.method().clone(),
+        request_id,
+    };
+    shape(next.run(request).await, &place)
+}
+
+/// Gives an answer its shape, if it is an error and has none yet.
+pub(super) fn shape(mut response: Response, place: &Place) -> Response {
+    let Place {
+        path,
+        method,
+        request_id,
+    } = place;
     let status = response.status();
+    if response.extensions().get::<Shaped>().is_some() {
+        return response;
+    }
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         None if status.is_client_error() || status.is_server_error() => {
-            ApiError::of_status(status, framework_words(status, &method, &path))
+            ApiError::of_status(status, framework_words(status, method, path))
         }
         None => return response,
     };
-    let dialect = Dialect::of(&path);
+    let dialect = Dialect::of(path);
     let status = error.status(dialect);
     if status.is_server_error() {
         let cause = error.cause.as_deref().unwrap_or(&error.detail);
         tracing::error!(%request_id, %method, path, status = status.as_u16(), cause, "answered");
     }
-    let body = error.body(dialect, &request_id).to_string();
+    let body = error.body(dialect, request_id).to_string();
     let mut shaped = (status, error.headers(dialect), Body::from(body)).into_response();
     // `Allow` says which methods a path has.
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         shaped.headers_mut().insert(header::ALLOW, allow);
     }
+    shaped.extensions_mut().insert(Shaped);
     shaped
 }
 

@@ -22,7 +22,7 @@ use serde_json::error::Category;
 use utoipa::ToSchema;
 
 use super::{ApiError, ApiState, error::Dialect};
-use crate::services::Urgency;
+use crate::{config::HttpConfig, services::Urgency};
 
 /// A body beyond the limit is read on for this many bytes, so that the client, which may still be
 /// sending, gets to read the refusal; then the connection closes.
@@ -45,18 +45,21 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for JsonBody<T> {
         if Dialect::of(request.uri().path()) != Dialect::Ollama {
             check_content_type(request.headers())?;
         }
-        let limit = state.http.body_bytes_max;
-        let read = read_body(request.into_body(), limit);
-        let bytes = tokio::time::timeout(state.http.request_timeout, read)
-            .await
-            .map_err(|_elapsed| {
-                ApiError::new(
-                    ErrorCode::TimedOut,
-                    "the request's body did not arrive in time",
-                )
-            })??;
+        let bytes = whole_body(request.into_body(), &state.http).await?;
         parse(&bytes).map(Self)
     }
+}
+
+/// Reads a body within the configured bounds of size and time.
+pub(super) async fn whole_body(body: Body, http: &HttpConfig) -> Result<Bytes, ApiError> {
+    let read = read_body(body, http.body_bytes_max);
+    let read = tokio::time::timeout(http.request_timeout, read).await;
+    read.map_err(|_elapsed| {
+        ApiError::new(
+            ErrorCode::TimedOut,
+            "the request's body did not arrive in time",
+        )
+    })?
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {

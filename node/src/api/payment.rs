@@ -8,10 +8,10 @@ use axum::{
 };
 
 use super::{ApiError, ApiState, auth::Caller};
-use crate::billing::{OPERATOR, Payment};
+use crate::billing::{OPERATOR, PaidOperation, Payment};
 
 /// What `x-aither-max-cost` is called.
-const MAX_COST: &str = "x-aither-max-cost";
+pub(super) const MAX_COST: &str = "x-aither-max-cost";
 
 /// The payment of a paid request.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ impl FromRequestParts<ApiState> for Paid {
             max_cost: max_cost(&parts.headers)?,
             route: route.map_or_else(String::new, |route| route.as_str().to_owned()),
             agent: String::new(),
+            operation: parts.extensions.get::<PaidOperation>().copied(),
         }))
     }
 }

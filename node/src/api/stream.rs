@@ -5,7 +5,14 @@
 //! When the client hangs up, the server drops the body (or, before that, the handler), the
 //! generation goes with it, and the engine sees a closed channel at its next piece.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use aither_inference::request::{FinishReason, TokenLogprob};
 use aither_protocol::Amount;
@@ -60,7 +67,9 @@ async fn respond_with<E: Encoder>(
     let mut head = Vec::new();
     let is_over = matches!(first, GenerationStep::Done(_));
     encoder.step(first, &mut head);
+    let broken = StreamBroken::default();
     let state = Frames {
+        broken: broken.clone(),
         generation: (!is_over).then_some(generation),
         encoder,
         head,
@@ -82,10 +91,23 @@ async fn respond_with<E: Encoder>(
             HeaderValue::from_static("no"),
         ),
     ];
-    Ok((headers, Body::from_stream(frames)).into_response())
+    let mut response = (headers, Body::from_stream(frames)).into_response();
+    response.extensions_mut().insert(broken);
+    Ok(response)
+}
+
+/// Tells whoever has an answer's head whether its stream has ended in an error.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StreamBroken(Arc<AtomicBool>);
+
+impl StreamBroken {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 struct Frames<E> {
+    broken: StreamBroken,
     /// `None` once the stream is over.
     generation: Option<Generation>,
     encoder: E,
@@ -124,6 +146,7 @@ impl<E: Encoder> Frames<E> {
                         let error = ApiError::from(error);
                         tracing::warn!(code = %error.code(), "a stream ended in an error");
                         self.encoder.error(&error, &mut frame);
+                        self.broken.0.store(true, Ordering::Release);
                         self.generation = None;
                         return Some(frame);
                     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aither_inference::request::GenerationStats;
-use aither_ledger::{AccountId, Usage};
+use aither_ledger::{AccountId, TransferId, Usage};
 use aither_protocol::Amount;
 
 use super::{
@@ -29,6 +29,28 @@ pub struct Payment {
     pub route: String,
     /// The agent that asks; empty where none does.
     pub agent: String,
+    /// What it is called, where its sender may ask for it again.
+    pub operation: Option<PaidOperation>,
+}
+
+/// The name of what is paid for, under which it is paid once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaidOperation {
+    /// The name of its transfer or hold.
+    pub id: TransferId,
+    /// What was charged for it already: by an earlier process, whose answer was lost.
+    pub charged: Option<Amount>,
+}
+
+/// What a bill is paid from.
+#[derive(Debug)]
+pub enum Funds {
+    /// It costs nothing.
+    Free,
+    /// It was charged already.
+    Charged(Amount),
+    /// This is held.
+    Held(Hold),
 }
 
 /// Is told what was charged.
@@ -41,7 +63,7 @@ pub struct Charge {
 
 struct State {
     /// `None` once it has ended.
-    hold: Option<Hold>,
+    funds: Option<Funds>,
     report: Option<Report>,
     price: ModelPrice,
     /// With the counts so far.
@@ -127,7 +149,7 @@ impl Charge {
     /// Opens the bill of a generation of `prompts` prompts. `report` is called once, when it is
     /// paid or void.
     pub fn new(
-        hold: Option<Hold>,
+        funds: Funds,
         price: ModelPrice,
         usage: Usage,
         prompts: usize,
@@ -135,7 +157,7 @@ impl Charge {
     ) -> Self {
         Self {
             state: Mutex::new(State {
-                hold,
+                funds: Some(funds),
                 report: Some(Box::new(report)),
                 price,
                 usage,
@@ -161,7 +183,7 @@ impl Charge {
     /// The call failed: nothing is charged.
     pub fn fail(&self) {
         let mut state = self.lock();
-        state.hold = None;
+        state.funds = None;
         if let Some(report) = state.report.take() {
             report(Ok(Amount::ZERO));
         }
@@ -181,8 +203,10 @@ impl State {
         let cost = self
             .price
             .cost(usage.prompt_tokens, usage.completion_tokens);
-        let Some(hold) = self.hold.take() else {
-            return report(Ok(Amount::ZERO));
+        let hold = match self.funds.take() {
+            Some(Funds::Held(hold)) => hold,
+            Some(Funds::Charged(amount)) => return report(Ok(amount)),
+            Some(Funds::Free) | None => return report(Ok(Amount::ZERO)),
         };
         usage.amount = cost;
         usage.latency_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -198,7 +222,7 @@ impl Drop for State {
 }
 
 impl Billing {
-    /// Holds what a generation may cost. Returns the hold, where anything is to be held.
+    /// Holds what a generation may cost, unless it is charged already.
     ///
     /// # Errors
     /// The payer has too little, or the ledger cannot answer.
@@ -206,12 +230,17 @@ impl Billing {
         &self,
         payment: &Payment,
         estimate: Estimate,
-    ) -> Result<Option<Hold>, BillingError> {
-        if estimate.amount.is_zero() {
-            return Ok(None);
+    ) -> Result<Funds, BillingError> {
+        let operation = payment.operation;
+        if let Some(amount) = operation.and_then(|operation| operation.charged) {
+            return Ok(Funds::Charged(amount));
         }
-        let hold = self.hold(payment.payer, estimate.amount, &payment.route);
-        hold.await.map(Some)
+        if estimate.amount.is_zero() {
+            return Ok(Funds::Free);
+        }
+        let id = operation.map(|operation| operation.id);
+        let hold = self.hold(payment.payer, estimate.amount, &payment.route, id);
+        hold.await.map(Funds::Held)
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Hold {
 }
 
 impl Billing {
-    /// Holds `amount` of the payer's tokens for the node.
+    /// Holds `amount` of the payer's tokens for the node. An `id` of the caller's must be new.
     ///
     /// # Errors
     /// The payer has too little, or the ledger cannot answer.
@@ -25,12 +25,13 @@ impl Billing {
         payer: AccountId,
         amount: Amount,
         memo: &str,
+        id: Option<TransferId>,
     ) -> Result<Hold, BillingError> {
         // Made before it is asked for: whoever gives up while waiting drops it, and the void
         // follows on the heels of the hold.
         let mut hold = Hold {
             billing: self.clone(),
-            id: self.next_id(),
+            id: id.unwrap_or_else(|| self.next_id()),
             is_open: true,
         };
         let ttl = u64::try_from(HOLD_TTL.as_millis()).unwrap_or(u64::MAX);

@@ -6,6 +6,7 @@ use aither_ledger::{Ledger, LedgerOptions};
 
 use crate::{
     accounts::AccountStore,
+    answers::AnswerStore,
     billing::BillingError,
     config::Config,
     data_dir::{self, DataDir},
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the whole ledger and the checksum of every stored model.
+/// Verifies the keys, the accounts, the kept answers, the whole ledger and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -35,6 +36,11 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         // Opening verifies every page and every row.
         true => Some(AccountStore::open(&accounts_path)?),
         false => None,
+    };
+    let answers_path = data_dir::answers_path(data_dir.path());
+    let answers = match answers_path.exists() {
+        true => format!("{} good", AnswerStore::check(&answers_path)?),
+        false => "not made yet".to_owned(),
     };
     let ledger = check_ledger(data_dir.path())?;
     let mut problems = Vec::new();
@@ -65,7 +71,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         ledger     {ledger}\nmodels     {} good\n",
+         answers    {answers}\nledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()

@@ -291,19 +291,24 @@ impl LlmService {
             answers: prepared.iter().map(|p| counted(p.choices())).sum(),
             answer_tokens_max: counted(longest.unwrap_or(0)),
         };
-        let spendable = self.billing.spendable_if_bounded(payment.payer)?;
+        // What is charged already is not to be paid again.
+        let is_charged = payment.operation.is_some_and(|done| done.charged.is_some());
+        let spendable = match is_charged {
+            true => None,
+            false => self.billing.spendable_if_bounded(payment.payer)?,
+        };
         let estimate = estimate(&price, need, payment.max_cost, spendable, is_open_ended)?;
         for prepared in prepared.iter_mut() {
             let tokens_max = usize::try_from(estimate.answer_tokens_max);
             prepared.limit_completion(tokens_max.unwrap_or(usize::MAX));
         }
-        let hold = self.billing.hold_for(payment, estimate).await?;
+        let funds = self.billing.hold_for(payment, estimate).await?;
         let sender = sender.clone();
         let report = move |charged| {
             // The receiver may be gone, which changes nothing about the charge.
             let _ = sender.try_send(Report::Charged(charged));
         };
-        Ok(Charge::new(hold, price, usage, prepared.len(), report))
+        Ok(Charge::new(funds, price, usage, prepared.len(), report))
     }
 
     /// Loads a model, or unloads it when `keep_alive` is zero, and waits until that is done.

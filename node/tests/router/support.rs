@@ -7,10 +7,11 @@ use aither_inference::{
     engine::{BackendChoice, Speculation},
 };
 use aither_node::{
+    answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
-    billing::{Billing, PriceBook, Welcome},
+    billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{accounts_path, ledger_path, prices_path},
+    data_dir::{accounts_path, answers_path, ledger_path, prices_path},
     identity::AdminKey,
     models::{DownloadLimits, ModelStore},
     services::{AccountHook, AccountService, Readiness},
@@ -80,6 +81,9 @@ pub(crate) fn api_made_of(
     let readiness = Readiness::new();
     let path = accounts_path(data_dir.path());
     let billing = billing_at(data_dir.path());
+    let settled = |_| Ok(Settled::Never);
+    let answers = answers_path(data_dir.path());
+    let answers = AnswerStore::open(&answers, AnswerLimits::default(), settled).unwrap();
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let state = ApiState::new(ApiParts {
@@ -88,6 +92,8 @@ pub(crate) fn api_made_of(
         accounts: accounts.clone(),
         billing,
         data_dir: data_dir.path().to_owned(),
+        answers,
+        tasks: tokio_util::task::TaskTracker::new(),
         http,
         admin_key: Arc::new(AdminKey::from_text(KEY.into())),
         aliases: Config::default().aliases,
