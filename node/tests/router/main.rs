@@ -7,6 +7,7 @@
 )]
 
 mod accounts;
+mod idempotency;
 mod support;
 
 use aither_node::{api, config::HttpConfig, services::ReadyState};
