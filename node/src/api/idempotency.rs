@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_caller_are_not_anothers() {
+    fn keys_of_one_caller_mean_nothing_to_others() {
         let key = HeaderValue::from_static("k");
         let of = |scope| row_key(&scope, &parts(&[]), &key);
         let names = [Scope(0, [0; 16]), Scope(1, [0; 16]), Scope(2, [1; 16])];

@@ -246,7 +246,7 @@ def test_who_hangs_up_finds_the_whole_stream_and_pays_once(node: Node):
     assert answer.status_code == 200 and is_replay(answer)
     last = answer.text.strip().rsplit("data: ", 1)[1]
     done = json.loads(last, parse_float=Decimal)
-    assert done["completion_tokens"] > 100, "it was not cut off"
+    assert done["completion_tokens"] > 10 and done["finish_reason"], "it was not cut off"
     assert account.tokens() == 1000 - done["cost_tokens"]
     kinds = [item["kind"] for item in account.statement()]
     assert kinds.count("posted") == 1 and kinds.count("reserved") == 1
@@ -267,9 +267,7 @@ def test_a_kill_in_flight_charges_at_most_once(start_node):
         assert account.balance()["held"] == 0
         answer = ask_until_ended(account, "/v1/llm/generate", LONG, f"killed-{seed}")
         assert answer.status_code == 200, answer.text
-        done = json.loads(
-            answer.text.strip().rsplit("data: ", 1)[1], parse_float=Decimal
-        )
+        done = json.loads(answer.text.strip().rsplit("data: ", 1)[1], parse_float=Decimal)
         assert before - account.tokens() == done["cost_tokens"] <= per_1k
         again = post(account, "/v1/llm/generate", LONG, f"killed-{seed}")
         assert is_replay(again) and again.content == answer.content
