@@ -179,6 +179,7 @@ impl Deref for ApiState {
 pub fn router(state: ApiState) -> Router {
     let (router, mut document) = routes().split_for_parts();
     docs::name_operations(&mut document);
+    docs::describe_idempotency(&mut document);
     let router = router.layer(axum::Extension(docs::OpenApiDocument::new(&document)));
     with_layers(router, state)
 }
@@ -209,6 +210,7 @@ pub fn with_layers(router: Router<ApiState>, state: ApiState) -> Router {
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = routes().into_openapi();
     docs::name_operations(&mut document);
+    docs::describe_idempotency(&mut document);
     document
 }
 

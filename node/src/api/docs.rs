@@ -5,14 +5,20 @@
 
 use axum::{
     Extension,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Object, Required, Type,
+        path::{ParameterBuilder, ParameterIn},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
+
+use super::idempotency::Keeping;
 
 const DOCS_PAGE: &str = include_str!("docs.html");
 /// The page runs its own inline code, talks to its own origin, and can be framed by nobody.
@@ -73,6 +79,37 @@ pub(super) fn name_operations(document: &mut utoipa::openapi::OpenApi) {
                 operation.operation_id = Some(name.join("_"));
             }
         }
+    }
+}
+
+/// Tells of `Idempotency-Key` where it means something.
+pub(super) fn describe_idempotency(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let keeping = Keeping::of(&Method::POST, path);
+        let (Some(operation), Some(keeping)) = (&mut item.post, keeping) else {
+            continue;
+        };
+        let words = match keeping {
+            Keeping::Whole => {
+                "For 24 hours the same request with the same key is answered as the first time and \
+                 charged once; another one, or while the first is at work, is 409."
+            }
+            Keeping::Fact => {
+                "For 24 hours any request with the same key is 409: the answer holds a secret and \
+                 is not kept."
+            }
+        };
+        let parameter = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(words))
+            .schema(Some(Object::with_type(Type::String)))
+            .build();
+        operation
+            .parameters
+            .get_or_insert_default()
+            .push(parameter.into());
     }
 }
 

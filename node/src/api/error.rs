@@ -572,6 +572,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_store_of_answers_that_fails_is_503_and_says_nothing_of_its_path() {
+        let message = "disk full".to_owned();
+        let path = "/secret/answers.redb".into();
+        let rows = [
+            (AnswersError::Io { path, message }, 503),
+            (AnswersError::Stopped, 503),
+            (AnswersError::Full { max: 1 }, 503),
+            (AnswersError::CallerFull { max: 1 }, 429),
+        ];
+        for (error, status) in rows {
+            let error = ApiError::from(error);
+            assert_eq!(error.status(Dialect::Native).as_u16(), status);
+            assert!(error.retry_after.is_some() && !error.detail.contains("secret"));
+        }
+    }
+
+    #[test]
     fn a_path_has_the_dialect_of_its_clients() {
         let cases = [
             ("/v1/chat/completions", Dialect::OpenAi),

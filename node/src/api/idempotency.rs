@@ -59,11 +59,11 @@ pub(super) enum Keeping {
 
 impl Keeping {
     /// Returns what is kept on a route that spends or creates, given by its template.
-    fn of(method: &Method, route: Option<&MatchedPath>) -> Option<Self> {
+    pub(super) fn of(method: &Method, route: &str) -> Option<Self> {
         if method != Method::POST {
             return None;
         }
-        match route?.as_str() {
+        match route {
             "/v1/llm/generate" | "/v1/llm/chat" | "/v1/llm/embed" => Some(Self::Whole),
             "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => Some(Self::Whole),
             "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Some(Self::Whole),
@@ -82,7 +82,8 @@ pub(super) async fn once(
     next: Next,
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let keyed = match Keeping::of(request.method(), route) {
+    let keeping = route.and_then(|route| Keeping::of(request.method(), route.as_str()));
+    let keyed = match keeping {
         Some(keeping) => key_of(request.headers()).map(|key| key.map(|key| (keeping, key))),
         None => Ok(None),
     };
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_caller_mean_nothing_to_others() {
+    fn one_key_of_two_callers_is_two_keys() {
         let key = HeaderValue::from_static("k");
         let of = |scope| row_key(&scope, &parts(&[]), &key);
         let names = [Scope(0, [0; 16]), Scope(1, [0; 16]), Scope(2, [1; 16])];

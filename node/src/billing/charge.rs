@@ -301,4 +301,19 @@ mod tests {
         };
         assert_eq!(required, micros(101));
     }
+
+    #[test]
+    fn what_is_charged_already_is_reported_and_not_charged_again() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let usage = Usage::default();
+        let funds = Funds::Charged(micros(7));
+        let charge = Charge::new(funds, PRICE, usage, 1, move |charged| {
+            sender.send(charged.unwrap()).unwrap();
+        });
+        charge.add(&GenerationStats {
+            prompt_tokens: 1000,
+            ..GenerationStats::default()
+        });
+        assert_eq!(receiver.recv().unwrap(), micros(7));
+    }
 }

@@ -248,8 +248,10 @@ def test_who_hangs_up_finds_the_whole_stream_and_pays_once(node: Node):
     done = json.loads(last, parse_float=Decimal)
     assert done["completion_tokens"] > 10 and done["finish_reason"], "it was not cut off"
     assert account.tokens() == 1000 - done["cost_tokens"]
+    whole = account.http.post("/v1/llm/generate", json=LONG | {"stream": False}).json()
+    assert done["text"] == whole["text"] and len(whole["text"]) > 100
     kinds = [item["kind"] for item in account.statement()]
-    assert kinds.count("posted") == 1 and kinds.count("reserved") == 1
+    assert kinds.count("posted") == 2 and kinds.count("reserved") == 2
 
 
 def test_a_kill_in_flight_charges_at_most_once(start_node):

@@ -273,6 +273,20 @@ async fn a_key_that_is_none_is_refused_in_the_dialects_form() {
 }
 
 #[tokio::test]
+async fn the_document_names_the_header_where_it_means_something() {
+    let document = api().get("/openapi.json").await.json();
+    let has_it = |path: &str| {
+        let parameters = &document["paths"][path]["post"]["parameters"];
+        let parameters = parameters.as_array().into_iter().flatten();
+        parameters
+            .into_iter()
+            .any(|p| p["name"] == "Idempotency-Key")
+    };
+    assert!(has_it(DEDUCT) && has_it("/api/chat") && has_it("/v1/auth/register"));
+    assert!(!has_it("/v1/auth/login") && !has_it("/v1/billing/check"));
+}
+
+#[tokio::test]
 async fn fifty_at_once_pay_once() {
     let api = api();
     let body = json!({"tokens": 5, "reason": "once"}).to_string();
