@@ -1,27 +1,38 @@
 //! The one thread that writes.
 //!
-//! It takes the first unit that waits and all that queued up meanwhile, applies them in order,
-//! stores what they changed in one durable transaction, and answers after the commit. So the disk
-//! is waited for once for many, and nobody is told what a power cut could undo. Where a whole batch
-//! is volatile by its senders' wish, the disk is not waited for: what follows takes it along. After
-//! a failed write it takes nothing more: what the disk holds is known only once the file is opened
-//! anew.
+//! It takes all units that wait, applies them in order, stores what they changed in one durable
+//! transaction, and answers after the commit. So the disk is waited for once for many, and nobody
+//! is told what a power cut could undo. Where a whole batch is volatile by its senders' wish, the
+//! disk is not waited for: what follows takes it along. After a failed write it takes nothing more:
+//! what the disk holds is known only once the file is opened anew.
+//!
+//! Many who are answered ask again at once. Beginning with the first of them would have all others
+//! wait for two commits, so the writer waits a little until as many are there as it answered.
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        mpsc::{Receiver, SyncSender, TrySendError},
-    },
+    sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
-use crate::{Time, Verdict, error::LedgerError, operation::Unit, state::Batch, store::Store};
+use crate::{
+    Time, Verdict,
+    error::LedgerError,
+    operation::Unit,
+    queue::{self, Receiver, SendError, Sender},
+    state::Batch,
+    store::Store,
+};
 
 /// Units in one transaction.
 pub(crate) const BATCH_LEN_MAX: usize = 2048;
 /// Holds that end in one transaction because their time is over; further ones follow in the next.
 const EXPIRED_LEN_MAX: usize = 1024;
+/// How long it waits at most for others to ask again: less than a disk takes, enough for many.
+const PATIENCE_MAX: Duration = Duration::from_micros(100);
+/// It also waits no longer than one part in so many of what writing the last batch took.
+const PATIENCE_PARTS: u32 = 4;
 
 /// Who wants to know what came of a unit. Called on the writer's thread: it must not wait.
 pub(crate) type Reply = Box<dyn FnOnce(Result<Verdict, LedgerError>) + Send>;
@@ -53,7 +64,7 @@ pub(crate) enum Request {
 /// The way to the writer's thread; its end is waited for when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    queue: Option<SyncSender<Request>>,
+    queue: Sender<Request>,
     thread: Option<JoinHandle<()>>,
     failure: Failure,
 }
@@ -98,7 +109,7 @@ impl Drop for Command {
 
 impl Writer {
     pub(crate) fn start(store: Store, queue_len_max: usize) -> Result<Self, LedgerError> {
-        let (queue, requests) = std::sync::mpsc::sync_channel(queue_len_max.max(1));
+        let (queue, requests) = queue::queue(queue_len_max.max(1));
         let failure = Failure::default();
         let for_thread = failure.clone();
         let thread = thread::Builder::new()
@@ -108,7 +119,7 @@ impl Writer {
             why: format!("its thread cannot start: {error}").into(),
         })?;
         Ok(Self {
-            queue: Some(queue),
+            queue,
             thread: Some(thread),
             failure,
         })
@@ -119,18 +130,12 @@ impl Writer {
     /// # Errors
     /// The queue is full, or the writer has stopped. The request comes back.
     pub(crate) fn send(&self, request: Request) -> Result<(), (Request, LedgerError)> {
-        if let Err(error) = self.failure.check() {
-            return Err((request, error));
-        }
-        let Some(queue) = &self.queue else {
-            return Err((request, closed()));
-        };
-        queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) => (request, LedgerError::Busy),
-            TrySendError::Disconnected(request) => {
-                let why = self.failure.check().err();
-                (request, why.unwrap_or_else(closed))
-            }
+        self.queue.send(request).map_err(|(request, error)| {
+            let error = match error {
+                SendError::Full => LedgerError::Busy,
+                SendError::Closed => self.failure.check().err().unwrap_or_else(closed),
+            };
+            (request, error)
         })
     }
 
@@ -141,7 +146,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             // What it panicked with was printed already.
             let _ = thread.join();
@@ -168,11 +173,11 @@ fn closed() -> LedgerError {
 
 /// Serves requests until nobody can send any more, or until a write fails.
 fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
-    let mut commands = Vec::new();
-    while let Ok(first) = requests.recv() {
+    let (mut taken, mut commands) = (Vec::new(), Vec::new());
+    let (mut expected, mut patience) = (0, Duration::ZERO);
+    while requests.take(&mut taken, BATCH_LEN_MAX, expected, patience) {
         let mut now = store.head().now;
-        let mut waiting = Some(first);
-        while let Some(request) = waiting {
+        for request in taken.drain(..) {
             match request {
                 Request::Apply(command) => {
                     now = now.max(command.now);
@@ -180,13 +185,13 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
                 }
                 Request::Expire(time) => now = now.max(time),
             }
-            if commands.len() >= BATCH_LEN_MAX {
-                break;
-            }
-            waiting = requests.try_recv().ok();
         }
+        expected = commands.len();
+        let begin = Instant::now();
         match write(&mut store, &commands, now) {
             Ok(verdicts) => {
+                let took = begin.elapsed();
+                patience = PATIENCE_MAX.min(took.checked_div(PATIENCE_PARTS).unwrap_or(took));
                 for (command, verdict) in commands.drain(..).zip(verdicts) {
                     command.answer(Ok(verdict));
                 }
@@ -198,16 +203,16 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
                 for command in commands.drain(..) {
                     command.answer(Err(error.clone()));
                 }
+                refuse(requests.close(), failure);
                 break;
             }
         }
     }
-    refuse_the_rest(requests, failure);
 }
 
 /// Answers what was queued before the failure was known.
-fn refuse_the_rest(requests: &Receiver<Request>, failure: &Failure) {
-    while let Ok(request) = requests.try_recv() {
+fn refuse(requests: Vec<Request>, failure: &Failure) {
+    for request in requests {
         if let Request::Apply(command) = request {
             command.answer(Err(failure.check().err().unwrap_or_else(closed)));
         }

@@ -8,7 +8,6 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
 
-
 import ledger_postgres  # noqa: E402
 import ledger_sqlite  # noqa: E402
 import ledgers  # noqa: E402
