@@ -152,6 +152,9 @@ def verdicts(outcome: dict) -> "list[str]":
             lines.append(
                 judged(f"{text} (wanted: {factor} x)", ratio >= factor) if factor else f"- {text}"
             )
+    for variant, rates in outcome["all"][Postgres.name]["flight"].items():
+        ratio = ours["flight"]["rate"] / statistics.median(rates)
+        lines.append(f"- flight: {ratio:.1f} x {Postgres.name} with {variant}")
     rate = ours["flight"]["rate"]
     wanted = TARGETS["flight"]
     lines.append(judged(f"flight: {rate:.0f} pairs/s (wanted: {wanted})", rate >= wanted))

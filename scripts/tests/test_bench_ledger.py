@@ -28,6 +28,7 @@ def outcome() -> dict:
         "postgres": "15",
         "sqlite": "3",
         "sync": {"p50": 0.0001, "p99": 0.0002},
+        "all": {"PostgreSQL": {"flight": {"a way": [4000.0], "another": [2000.0, 2000.0]}}},
         "stores": {"aither-ledger": ways, "PostgreSQL": slow, "SQLite": slow},
         "steps": {"aither-ledger": {"reserve": step, "post": {**step, "p99": 0.006}}},
         "stolen_share": 0.0,
@@ -43,6 +44,7 @@ class Figures(unittest.TestCase):
         lines = ledgers.verdicts(outcome())
         self.assertIn("- closed: 2.0 x PostgreSQL (wanted: 4 x): MISSED", lines)
         self.assertIn("- flight: 20.0 x PostgreSQL (wanted: 15 x): met", lines)
+        self.assertIn("- flight: 40.0 x PostgreSQL with another", lines)
         self.assertTrue(any("reserve at 40000" in line and line.endswith(" met") for line in lines))
         self.assertTrue(any("post at 40000" in line and line.endswith("MISSED") for line in lines))
 
@@ -80,6 +82,7 @@ class Postgres(unittest.TestCase):
         text = ledger_postgres.script(3, is_apart=False)
         self.assertEqual(text.count("reserve("), 3)
         self.assertEqual(text.count("post("), 3)
+        self.assertEqual(text.count("pg_advisory_xact_lock"), 1)
         self.assertNotIn("COMMIT", text)
         apart = ledger_postgres.script(3, is_apart=True)
         self.assertEqual(apart.count("COMMIT"), 6)
