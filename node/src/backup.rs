@@ -231,6 +231,13 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<Restored, BackupError> {
         let new = folder.path().join(&name);
         fs::rename(&new, &path).map_err(FileError::write(&path))?;
     }
+    // Answers of the time after the backup tell of payments that the restored ledger does not have.
+    let answers = data_dir::answers_path(data_dir);
+    if answers.exists() {
+        let old = free_name(&answers, &stamp);
+        fs::rename(&answers, &old).map_err(FileError::write(&old))?;
+        aside.push(old);
+    }
     files::sync_directory(data_dir).map_err(FileError::write(data_dir))?;
     Ok(Restored {
         manifest,
