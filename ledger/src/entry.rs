@@ -106,29 +106,27 @@ pub enum EntryKind {
 impl EntryKind {
     /// Returns the accounts that it touches, each once.
     pub fn accounts(&self) -> Vec<AccountId> {
-        let mut accounts = Vec::with_capacity(3);
-        let mut add = |account| {
-            if !accounts.contains(&account) {
-                accounts.push(account);
-            }
-        };
-        match self {
-            Self::Opened { account, .. } => add(*account),
+        self.each_account().collect()
+    }
+
+    pub(crate) fn each_account(&self) -> impl Iterator<Item = AccountId> {
+        let (first, second, shares): (_, _, &[Leg]) = match self {
+            Self::Opened { account, .. } => (*account, None, &[]),
             Self::Transferred { movement, .. } | Self::Reserved { movement, .. } => {
-                add(movement.debit);
-                add(movement.credit);
+                (movement.debit, Some(movement.credit), &[])
             }
-            Self::Posted { held, shares, .. } => {
-                add(held.debit);
-                add(held.credit);
-                shares.iter().for_each(|leg| add(leg.account));
-            }
-            Self::Voided { held } | Self::Expired { held } => {
-                add(held.debit);
-                add(held.credit);
-            }
-        }
-        accounts
+            Self::Posted { held, shares, .. } => (held.debit, Some(held.credit), shares),
+            Self::Voided { held } | Self::Expired { held } => (held.debit, Some(held.credit), &[]),
+        };
+        let others = shares.iter().enumerate().filter_map(move |(at, leg)| {
+            let mut earlier = shares.iter().take(at).map(|leg| leg.account);
+            let is_new = leg.account != first
+                && Some(leg.account) != second
+                && earlier.all(|account| account != leg.account);
+            is_new.then_some(leg.account)
+        });
+        let second = second.filter(|second| *second != first);
+        std::iter::once(first).chain(second).chain(others)
     }
 
     /// Returns the transfer or hold that it is about.

@@ -192,9 +192,8 @@ impl<'r, R: Rows> Batch<'r, R> {
     /// Writes an entry and lets it take effect.
     fn write(&mut self, kind: EntryKind) -> Result<u64, Stop> {
         let sequence = self.next_sequence()?;
-        let accounts = kind.accounts();
-        let mut before = Vec::with_capacity(accounts.len());
-        for id in accounts {
+        let mut before = Vec::with_capacity(2);
+        for id in kind.each_account() {
             let mut account = match effect::opened(&kind, sequence, self.now) {
                 Some(account) => account,
                 None => self.known(id)?,

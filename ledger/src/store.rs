@@ -43,6 +43,7 @@ const CHECKPOINT_ENTRIES: u64 = 65_536;
 pub(crate) struct Store {
     database: Arc<Database>,
     head: Head,
+    encoder: codec::Encoder,
 }
 
 /// Where the journal ends.
@@ -105,7 +106,12 @@ impl Store {
         migrate::migrate(&database)?;
         let database = Arc::new(database);
         let head = ReadTables::open(&database)?.head()?;
-        Ok(Self { database, head })
+        let encoder = codec::Encoder::default();
+        Ok(Self {
+            database,
+            head,
+            encoder,
+        })
     }
 
     pub(crate) fn database(&self) -> &Arc<Database> {
@@ -154,15 +160,16 @@ impl Store {
         changes: &Changes,
         now: Time,
     ) -> Result<(), LedgerError> {
-        let (tables, head) = (&mut rows.tables, &mut self.head);
+        let tables = &mut rows.tables;
+        let (head, encoder) = (&mut self.head, &mut self.encoder);
         head.now = now;
         tables.meta.insert(tables::META_NOW, now.0)?;
-        let highest = write_transfers(tables, changes)?;
+        let highest = write_transfers(tables, changes, encoder)?;
         head.transfer_max = head.transfer_max.max(highest);
-        write_accounts(tables, changes, &mut head.touched)?;
-        write_holds(tables, changes)?;
-        write_entries(tables, changes, head)?;
-        write_usage(tables, changes, now)?;
+        write_accounts(tables, changes, &mut head.touched, encoder)?;
+        write_holds(tables, changes, encoder)?;
+        write_entries(tables, changes, head, encoder)?;
+        write_usage(tables, changes, now, encoder)?;
         let last = head.next_sequence.saturating_sub(1);
         if last.saturating_sub(head.checkpoint) >= CHECKPOINT_ENTRIES {
             write_checkpoint(tables, &mut head.touched)?;
@@ -239,6 +246,7 @@ fn write_accounts(
     tables: &mut Tables<'_>,
     changes: &Changes,
     touched: &mut BTreeSet<AccountId>,
+    encoder: &mut codec::Encoder,
 ) -> Result<(), LedgerError> {
     let changed = changes.accounts.iter().filter(|(_, seen)| seen.is_changed);
     let mut changed: Vec<_> = changed.collect();
@@ -247,9 +255,7 @@ fn write_accounts(
     for (id, seen) in changed {
         if let Some(account) = &seen.account {
             touched.insert(*id);
-            tables
-                .accounts
-                .insert(id.0, codec::encode(account)?.as_slice())?;
+            tables.accounts.insert(id.0, encoder.row(account)?)?;
         }
     }
     Ok(())
@@ -259,6 +265,7 @@ fn write_accounts(
 fn write_transfers(
     tables: &mut Tables<'_>,
     changes: &Changes,
+    encoder: &mut codec::Encoder,
 ) -> Result<Option<TransferId>, LedgerError> {
     let changed = changes.transfers.iter();
     let mut changed: Vec<_> = changed
@@ -266,21 +273,21 @@ fn write_transfers(
         .collect();
     changed.sort_unstable_by_key(|(id, _)| **id);
     for (id, state) in &changed {
-        tables
-            .transfers
-            .insert(id.0, codec::encode(*state)?.as_slice())?;
+        tables.transfers.insert(id.0, encoder.row(*state)?)?;
     }
     Ok(changed.last().map(|(id, _)| **id))
 }
 
-fn write_holds(tables: &mut Tables<'_>, changes: &Changes) -> Result<(), LedgerError> {
+fn write_holds(
+    tables: &mut Tables<'_>,
+    changes: &Changes,
+    encoder: &mut codec::Encoder,
+) -> Result<(), LedgerError> {
     for (key, change) in &changes.holds {
         let key = (key.expires.0, key.id.0);
         match change {
             HoldChange::Opened(movement) => {
-                tables
-                    .holds
-                    .insert(key, codec::encode(movement)?.as_slice())?;
+                tables.holds.insert(key, encoder.row(movement)?)?;
             }
             HoldChange::Ended => {
                 tables.holds.remove(key)?;
@@ -295,12 +302,13 @@ fn write_entries(
     tables: &mut Tables<'_>,
     changes: &Changes,
     head: &mut Head,
+    encoder: &mut codec::Encoder,
 ) -> Result<(), LedgerError> {
     if changes.entries.is_empty() {
         return Ok(());
     }
     for entry in &changes.entries {
-        let bytes = codec::encode_entry(entry)?;
+        let bytes = encoder.entry(entry)?;
         let (first, block) = &mut head.block;
         let len = block.len().saturating_add(bytes.len());
         if block.is_empty() || len > BLOCK_BYTES_MAX {
@@ -310,7 +318,7 @@ fn write_entries(
             *first = head.next_sequence;
             *block = codec::new_block();
         }
-        block.extend_from_slice(&bytes);
+        block.extend_from_slice(bytes);
         let next = head.next_sequence.checked_add(1);
         head.next_sequence = next.ok_or_else(|| LedgerError::corrupt("the journal is full"))?;
     }
@@ -320,13 +328,16 @@ fn write_entries(
     Ok(())
 }
 
-fn write_usage(tables: &mut Tables<'_>, changes: &Changes, now: Time) -> Result<(), LedgerError> {
+fn write_usage(
+    tables: &mut Tables<'_>,
+    changes: &Changes,
+    now: Time,
+    encoder: &mut codec::Encoder,
+) -> Result<(), LedgerError> {
     for (sequence, record) in &changes.usage {
         let account = record.account.0;
-        let row = codec::encode(record)?;
-        tables
-            .usage
-            .insert((account, now.0, *sequence), row.as_slice())?;
+        let row = encoder.row(record)?;
+        tables.usage.insert((account, now.0, *sequence), row)?;
         let span = usage::span_of(now).0;
         let key = (account, span, record.agent.as_str(), record.model.as_str());
         let before: Option<UsageCounts> = match tables.usage_sums.get(key)? {
@@ -334,8 +345,8 @@ fn write_usage(tables: &mut Tables<'_>, changes: &Changes, now: Time) -> Result<
             None => None,
         };
         let counts = before.unwrap_or_default().plus(record.counts());
-        let row = codec::encode(&counts)?;
-        tables.usage_sums.insert(key, row.as_slice())?;
+        let row = encoder.row(&counts)?;
+        tables.usage_sums.insert(key, row)?;
     }
     Ok(())
 }

@@ -9,9 +9,42 @@ use crate::{entry::Entry, error::LedgerError};
 /// The version that is written. Older ones stay readable.
 const VERSION: u8 = 1;
 
-pub(super) fn encode(row: &impl Serialize) -> Result<Vec<u8>, LedgerError> {
-    postcard::to_extend(row, vec![VERSION])
-        .map_err(|error| LedgerError::corrupt(format!("a row cannot be written: {error}")))
+/// Longer than any row: texts are bounded, and so are the receivers of a post.
+const ROW_BYTES_MAX: usize = 4096;
+
+/// Turns rows into bytes, always in the same memory.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    buffer: Vec<u8>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        let mut buffer = vec![0; ROW_BYTES_MAX];
+        buffer[0] = VERSION;
+        Self { buffer }
+    }
+}
+
+impl Encoder {
+    /// Returns a row's version and fields.
+    pub(super) fn row(&mut self, row: &impl Serialize) -> Result<&[u8], LedgerError> {
+        let len = self.fields(row)?.len();
+        let bytes = self.buffer.get(..=len);
+        bytes.ok_or_else(|| LedgerError::corrupt("a row is longer than its memory"))
+    }
+
+    /// Returns what an entry adds to a block of the journal.
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<&[u8], LedgerError> {
+        self.fields(entry)
+    }
+
+    fn fields(&mut self, row: &impl Serialize) -> Result<&[u8], LedgerError> {
+        let memory = self.buffer.get_mut(1..).unwrap_or_default();
+        let fields = postcard::to_slice(row, memory)
+            .map_err(|error| LedgerError::corrupt(format!("a row cannot be written: {error}")))?;
+        Ok(fields)
+    }
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, LedgerError> {
@@ -31,12 +64,6 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T,
 /// Returns a block of the journal without entries.
 pub(super) fn new_block() -> Vec<u8> {
     vec![VERSION]
-}
-
-/// Returns what an entry adds to a block.
-pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, LedgerError> {
-    postcard::to_extend(entry, Vec::with_capacity(128))
-        .map_err(|error| LedgerError::corrupt(format!("an entry cannot be written: {error}")))
 }
 
 /// Reads the entries of a block one after another.
