@@ -1,18 +1,20 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
-//! ([`plan`]), how a refusal is named on every surface ([`error_code`]), and how large anything
+//! ([`plan`]) and an agent may do ([`capability`]), how a refusal is named on every surface ([`error_code`]), and how large anything
 //! that arrives may be ([`limits`]).
 
 #![warn(missing_docs)]
 
 pub mod amount;
+pub mod capability;
 pub mod error_code;
 pub mod id;
 pub mod limits;
 pub mod plan;
 
 pub use amount::{Amount, AmountError};
+pub use capability::{Capability, CapabilitySet, MemoryTier, MemoryTierSet, Tier, UnknownWord};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
 pub use plan::{Plan, UnknownPlan};
