@@ -1,20 +1,30 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
-//! ([`plan`]) and an agent may do ([`capability`]), how a refusal is named on every surface ([`error_code`]), and how large anything
-//! that arrives may be ([`limits`]).
+//! ([`plan`]) and an agent may do ([`capability`]), how an agent describes itself ([`agent_card`])
+//! and a node signs such a description ([`canonical`], [`signed_card`]), how a refusal is named on
+//! every surface ([`error_code`]), and how large anything that arrives may be ([`limits`]).
 
 #![warn(missing_docs)]
 
+pub mod agent_card;
 pub mod amount;
+pub mod canonical;
 pub mod capability;
 pub mod error_code;
 pub mod id;
 pub mod limits;
 pub mod plan;
+pub mod signed_card;
 
+pub use agent_card::{
+    A2aEndpoint, AgentCard, AgentName, AgentUrl, BillingTerms, ByteSize, Endpoint, FieldError,
+    Health, HttpMethod, Language, Resources, Runtime, Skill, card_schema, spec_schema,
+};
 pub use amount::{Amount, AmountError};
+pub use canonical::{CanonicalError, canonical_json};
 pub use capability::{Capability, CapabilitySet, MemoryTier, MemoryTierSet, Tier, UnknownWord};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
 pub use plan::{Plan, UnknownPlan};
+pub use signed_card::{SignedCardError, sign_card, verify_card};

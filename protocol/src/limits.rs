@@ -25,3 +25,56 @@ pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1024;
 pub const PAGE_ITEMS_MAX: usize = 500;
 /// See [`PAGE_ITEMS_MAX`].
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
+
+/// Largest agent card, as compact JSON, and largest `aither-agent.yaml`, in bytes. Sixty-four
+/// skills with a paragraph each fit; a card is kept in memory and gossiped.
+pub const CARD_BYTES_MAX: usize = 64 * 1024;
+/// Deepest nesting in a card. What it means needs five levels; unknown fields get the rest.
+pub const CARD_DEPTH_MAX: usize = 32;
+/// Most errors that one validation reports: more than anybody mends in one go.
+pub const FIELD_ERRORS_MAX: usize = 100;
+/// Most signatures on a card: one by each key of a node that changes its own.
+pub const CARD_SIGNATURES_MAX: usize = 8;
+
+/// Longest agent name, in bytes: a label of the domain name system has 63, the platform says 64.
+pub const AGENT_NAME_BYTES_MAX: usize = 64;
+/// Longest version of an agent, in bytes.
+pub const VERSION_BYTES_MAX: usize = 64;
+/// Longest description of an agent or a skill, in bytes: about a page.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// Longest author, in bytes.
+pub const AUTHOR_BYTES_MAX: usize = 128;
+/// Most capabilities that a card may list. There are fewer; repeating one is harmless.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Most skills of an agent.
+pub const SKILLS_MAX: usize = 64;
+/// Longest skill id, in bytes.
+pub const SKILL_ID_BYTES_MAX: usize = 64;
+/// Longest skill name, in bytes.
+pub const SKILL_NAME_BYTES_MAX: usize = 128;
+/// Most tags of a skill.
+pub const TAGS_MAX: usize = 32;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 64;
+/// Most examples of a skill.
+pub const EXAMPLES_MAX: usize = 16;
+/// Longest example, in bytes.
+pub const EXAMPLE_BYTES_MAX: usize = 1024;
+/// Most endpoints of an agent.
+pub const ENDPOINTS_MAX: usize = 64;
+/// Longest description of an endpoint, in bytes.
+pub const ENDPOINT_DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Longest path of an endpoint or of a file of an agent, in bytes.
+pub const PATH_BYTES_MAX: usize = 256;
+/// Longest URL, in bytes: what every HTTP client and proxy still takes.
+pub const URL_BYTES_MAX: usize = 2048;
+
+/// What a card may say that its agent costs per request, in whole tokens.
+pub const TOKEN_COST_PER_REQUEST: std::ops::RangeInclusive<u64> = 1..=50;
+/// How many requests at once a card may say that its agent takes.
+pub const AGENT_REQUESTS_CONCURRENT: std::ops::RangeInclusive<u64> = 1..=1024;
+/// How many seconds may lie between two health checks: not so few that the check is the load, and
+/// not so many that a dead agent stays listed for days.
+pub const HEALTH_INTERVAL_SECONDS: std::ops::RangeInclusive<u64> = 1..=24 * 60 * 60;
+/// Largest amount of memory that a card may ask for, in bytes: far above any machine.
+pub const MEMORY_SIZE_MAX: u64 = 1_000_000_000_000_000;

@@ -1,0 +1,1 @@
+//! Tests of a card as a whole.
