@@ -1,20 +1,27 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
-//! ([`plan`]) and an agent may do ([`capability`]), how a refusal is named on every surface ([`error_code`]), and how large anything
-//! that arrives may be ([`limits`]).
+//! ([`plan`]) and an agent may do ([`capability`]), how it hands on a part of that
+//! ([`capability_token`]), how a refusal is named on every surface ([`error_code`]), how large
+//! anything that arrives may be ([`limits`]), and every name that has a version ([`version`]).
 
 #![warn(missing_docs)]
 
 pub mod amount;
 pub mod capability;
+pub mod capability_token;
 pub mod error_code;
 pub mod id;
 pub mod limits;
 pub mod plan;
+pub mod version;
 
 pub use amount::{Amount, AmountError};
 pub use capability::{Capability, CapabilitySet, MemoryTier, MemoryTierSet, Tier, UnknownWord};
+pub use capability_token::{
+    Allowance, CAPABILITY_TOKEN_PREFIX, CapabilityToken, CapabilityTokenError, Caveat, Grant,
+    RootKey, TokenId,
+};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
 pub use plan::{Plan, UnknownPlan};

@@ -25,3 +25,25 @@ pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1024;
 pub const PAGE_ITEMS_MAX: usize = 500;
 /// See [`PAGE_ITEMS_MAX`].
 pub const PAGE_ITEMS_DEFAULT: usize = 50;
+
+/// Longest text of a capability token, in bytes: with its header it fits the 8 KiB that most
+/// servers and proxies give a request's head.
+pub const CAPABILITY_TOKEN_BYTES_MAX: usize = 4096;
+
+/// Most caveats of a capability token.
+pub const CAPABILITY_CAVEATS_MAX: usize = 32;
+
+/// Most allowances of a capability token. Each payment is held against every one of them.
+pub const CAPABILITY_ALLOWANCES_MAX: usize = 8;
+
+/// Longest name of a sub-agent in a capability token, in bytes.
+pub const CAPABILITY_AGENT_BYTES_MAX: usize = 64;
+
+/// Most skills that one caveat lists.
+pub const CAPABILITY_SKILLS_MAX: usize = 64;
+
+/// Longest skill id that a caveat lists, in bytes.
+pub const CAPABILITY_SKILL_BYTES_MAX: usize = 64;
+
+/// Longest prefix of memory keys that a caveat demands, in bytes.
+pub const CAPABILITY_KEY_PREFIX_BYTES_MAX: usize = 512;
