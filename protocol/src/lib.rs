@@ -1,9 +1,11 @@
 //! Wire and document types of the node: pure, no I/O, no clock, no async.
 //!
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
-//! ([`plan`]) and an agent may do ([`capability`]), how an agent describes itself ([`agent_card`])
-//! and a node signs such a description ([`canonical`], [`signed_card`]), how a refusal is named on
-//! every surface ([`error_code`]), and how large anything that arrives may be ([`limits`]).
+//! ([`plan`]) and an agent may do ([`capability`]), how it hands on a part of that
+//! ([`capability_token`]), how an agent describes itself ([`agent_card`]) and a node signs such a
+//! description ([`canonical`], [`signed_card`]), how a refusal is named on every surface
+//! ([`error_code`]), how large anything that arrives may be ([`limits`]), and every name that has a
+//! version ([`version`]).
 
 #![warn(missing_docs)]
 
@@ -11,11 +13,13 @@ pub mod agent_card;
 pub mod amount;
 pub mod canonical;
 pub mod capability;
+pub mod capability_token;
 pub mod error_code;
 pub mod id;
 pub mod limits;
 pub mod plan;
 pub mod signed_card;
+pub mod version;
 
 pub use agent_card::{
     A2aEndpoint, AgentCard, AgentName, AgentUrl, BillingTerms, ByteSize, Endpoint, FieldError,
@@ -24,6 +28,10 @@ pub use agent_card::{
 pub use amount::{Amount, AmountError};
 pub use canonical::{CanonicalError, canonical_json};
 pub use capability::{Capability, CapabilitySet, MemoryTier, MemoryTierSet, Tier, UnknownWord};
+pub use capability_token::{
+    Allowance, CAPABILITY_TOKEN_PREFIX, CapabilityToken, CapabilityTokenError, Caveat, Grant,
+    RootKey, TokenId,
+};
 pub use error_code::ErrorCode;
 pub use id::{NodeId, NodeIdError};
 pub use plan::{Plan, UnknownPlan};

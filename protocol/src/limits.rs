@@ -78,3 +78,24 @@ pub const AGENT_REQUESTS_CONCURRENT: std::ops::RangeInclusive<u64> = 1..=1024;
 pub const HEALTH_INTERVAL_SECONDS: std::ops::RangeInclusive<u64> = 1..=24 * 60 * 60;
 /// Largest amount of memory that a card may ask for, in bytes: far above any machine.
 pub const MEMORY_SIZE_MAX: u64 = 1_000_000_000_000_000;
+/// Longest text of a capability token, in bytes: with its header it fits the 8 KiB that most
+/// servers and proxies give a request's head.
+pub const CAPABILITY_TOKEN_BYTES_MAX: usize = 4096;
+
+/// Most caveats of a capability token.
+pub const CAPABILITY_CAVEATS_MAX: usize = 32;
+
+/// Most allowances of a capability token. Each payment is held against every one of them.
+pub const CAPABILITY_ALLOWANCES_MAX: usize = 4;
+
+/// Longest name of a sub-agent in a capability token, in bytes.
+pub const CAPABILITY_AGENT_BYTES_MAX: usize = 64;
+
+/// Most skills that one caveat lists.
+pub const CAPABILITY_SKILLS_MAX: usize = 64;
+
+/// Longest skill id that a caveat lists, in bytes.
+pub const CAPABILITY_SKILL_BYTES_MAX: usize = 64;
+
+/// Longest prefix of memory keys that a caveat demands, in bytes.
+pub const CAPABILITY_KEY_PREFIX_BYTES_MAX: usize = 512;
