@@ -25,6 +25,11 @@ use aither_protocol::Plan;
 use serde::Serialize;
 use ulid::Ulid;
 
+pub(crate) use self::{
+    records::Record,
+    secret::{AGENT_KEY_PREFIX, NewKey, SecretHash, key_hash, random},
+    store::new_id,
+};
 pub use self::{
     error::{AccountError, InvalidField, StoreError},
     key_ring::KeyRefusal,
@@ -163,11 +168,11 @@ pub struct AccountCaller {
 }
 
 /// Returns milliseconds since 1970, as they are stored. Clocks before that count as 1970.
-fn unix_ms(time: SystemTime) -> u64 {
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn time_of(unix_ms: u64) -> SystemTime {
+pub(crate) fn time_of(unix_ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(unix_ms)
 }

@@ -12,7 +12,10 @@ mod accounts;
 mod accounts_types;
 mod admin_accounts;
 mod admin_backup;
+mod agents;
+mod agents_types;
 mod auth;
+mod base_url;
 mod billing;
 mod billing_types;
 mod docs;
@@ -36,6 +39,7 @@ mod payment;
 mod permit;
 mod recorded;
 mod request_id;
+mod rules;
 mod stream;
 
 use std::{
@@ -61,7 +65,7 @@ use crate::{
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
-    services::{AccountService, LlmService, ModelCatalog, Readiness},
+    services::{AccountService, AgentService, LlmService, ModelCatalog, Readiness},
 };
 
 /// The version that `/health` and Ollama's clients are told.
@@ -76,6 +80,8 @@ pub struct ApiParts {
     pub models: ModelStore,
     /// Knows accounts and their keys.
     pub accounts: AccountService,
+    /// Knows agents, their keys and tokens.
+    pub agents: AgentService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -112,6 +118,7 @@ pub struct Shared {
     engine: Engine,
     models: ModelStore,
     accounts: AccountService,
+    agents: AgentService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -149,6 +156,7 @@ impl ApiState {
                 engine: parts.engine,
                 models: parts.models,
                 accounts: parts.accounts,
+                agents: parts.agents,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -244,6 +252,17 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(admin_accounts::list, admin_accounts::create))
         .routes(routes!(admin_accounts::update))
         .routes(routes!(admin_backup::back_up))
+        .routes(routes!(agents::auto_onboard))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show, agents::tear_down))
+        .routes(routes!(agents::connection_info))
+        .routes(routes!(agents::replace_card))
+        .routes(routes!(agents::rotate_key))
+        .routes(routes!(agents::suspend))
+        .routes(routes!(agents::resume))
+        .routes(routes!(agents::spawn))
+        .routes(routes!(agents::revoke_token))
+        .routes(routes!(agents::rotate_token_key))
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))

@@ -21,6 +21,7 @@ const RUN_FILE: &str = "run.json";
 const IDENTITY_FILE: &str = "identity.key";
 const ADMIN_KEY_FILE: &str = "admin.key";
 const ACCOUNTS_FILE: &str = "accounts.redb";
+const REGISTRY_FILE: &str = "registry.redb";
 const LEDGER_FILE: &str = "ledger.redb";
 const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
@@ -173,6 +174,11 @@ pub fn admin_key_path(data_dir: &Path) -> PathBuf {
 /// Returns where the accounts lie.
 pub fn accounts_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ACCOUNTS_FILE)
+}
+
+/// Returns where the agents lie.
+pub fn registry_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(REGISTRY_FILE)
 }
 
 /// Returns where the ledger lies.

@@ -112,6 +112,11 @@ impl NodeIdentity {
         self.signing_key.verifying_key().into()
     }
 
+    /// Returns the key that signs for this node.
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.signing_key
+    }
+
     /// Returns the private key as a PKCS#8 PEM document.
     pub fn to_pem(&self) -> Zeroizing<String> {
         // Version 1, without the public key: the form that every other program reads.

@@ -10,6 +10,7 @@ pub mod args;
 pub mod error;
 
 pub mod accounts;
+pub mod agents;
 pub mod answers;
 pub mod api;
 pub mod backup;
@@ -23,4 +24,5 @@ pub mod models;
 pub mod server;
 pub mod services;
 pub mod signals;
+pub(crate) mod store_file;
 pub mod telemetry;

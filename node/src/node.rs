@@ -32,7 +32,9 @@ use crate::{
     machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::{AccountHook, AccountService, Readiness, ReadyState},
+    services::{
+        AccountHook, AccountService, AgentService, ProbeTargets, Readiness, ReadyState,
+    },
     signals::Signals,
 };
 
@@ -55,6 +57,7 @@ pub struct Node {
     engine: Engine,
     models: ModelStore,
     accounts: AccountService,
+    agents: AgentService,
     billing: Billing,
     answers: AnswerStore,
     /// Requests that go on without their clients.
@@ -89,6 +92,7 @@ impl Node {
         let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
         let accounts =
             AccountService::open(&accounts_path, config.accounts.clone(), Some(welcome))?;
+        let agents = open_agents(&config, &data_dir, &accounts, &identity)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
         register_models(&engine, &models, &chosen)?;
@@ -99,6 +103,7 @@ impl Node {
             engine: engine.clone(),
             models: models.clone(),
             accounts: accounts.clone(),
+            agents: agents.clone(),
             billing: billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: answers.clone(),
@@ -128,6 +133,7 @@ impl Node {
             engine,
             models,
             accounts,
+            agents,
             billing,
             answers,
             tasks,
@@ -189,6 +195,7 @@ impl Node {
             }),
             failed = pin!(ready_forever) => failed,
             () = self.accounts.maintain() => Ok(()),
+            () = self.agents.maintain() => Ok(()),
             () = expire(&self.billing, &self.answers) => Ok(()),
         };
         self.server = server;
@@ -283,6 +290,22 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
+}
+
+fn open_agents(
+    config: &Config,
+    data_dir: &DataDir,
+    accounts: &AccountService,
+    identity: &NodeIdentity,
+) -> Result<AgentService, NodeError> {
+    let path = data_dir::registry_path(data_dir.path());
+    // Whoever reaches a node on loopback is on this machine already.
+    let targets = match config.http.bind.ip().is_loopback() {
+        true => ProbeTargets::Any,
+        false => ProbeTargets::Public,
+    };
+    let accounts = accounts.clone();
+    Ok(AgentService::open(&path, accounts, identity, targets)?)
 }
 
 fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {

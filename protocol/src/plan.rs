@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Tier;
+
 /// What an account was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +68,17 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Returns the highest tier that the account's agents may have.
+    pub const fn tier_max(self) -> Tier {
+        match self {
+            Self::Explorer => Tier::Agent,
+            Self::Builder => Tier::Reasoning,
+            Self::Enterprise => Tier::Orchestrator,
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -103,6 +116,7 @@ mod tests {
             };
             assert!(grows(Plan::requests_per_minute) && grows(Plan::concurrent_max));
             assert!(grows(Plan::agents_max));
+            assert!(pair[0].tier_max() < pair[1].tier_max());
         }
     }
 }

@@ -68,7 +68,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Sorts an error of the database by what can be done about it.
-    pub(super) fn of(path: &std::path::Path, error: redb::Error) -> Self {
+    pub(crate) fn of(path: &std::path::Path, error: redb::Error) -> Self {
         let path = path.to_owned();
         match error {
             redb::Error::DatabaseAlreadyOpen => Self::InUse { path },

@@ -20,7 +20,7 @@ use ulid::Ulid;
 use super::{
     AccountCaller, AccountId, KeyInfo,
     records::{FamilyV1, KeyV1},
-    secret::{SecretHash, key_hash},
+    secret::{ACCOUNT_KEY_PREFIX, SecretHash, key_hash},
     time_of, unix_ms,
 };
 
@@ -107,7 +107,7 @@ impl KeyRing {
         presented: &str,
         now: SystemTime,
     ) -> Result<AccountCaller, KeyRefusal> {
-        let hash = key_hash(presented).ok_or(KeyRefusal::Unknown)?;
+        let hash = key_hash(ACCOUNT_KEY_PREFIX, presented).ok_or(KeyRefusal::Unknown)?;
         let inner = self.read();
         let (kept, key) = inner.keys.get_key_value(&hash).ok_or(KeyRefusal::Unknown)?;
         if !bool::from(kept.ct_eq(&hash)) {
@@ -132,6 +132,15 @@ impl KeyRing {
             plan: owner.plan,
             key: Ulid(key.record.id),
         })
+    }
+
+    /// Returns the plan of an account whose keys work.
+    pub(super) fn plan_of(&self, account: AccountId) -> Result<Plan, KeyRefusal> {
+        match self.read().accounts.get(&account) {
+            None => Err(KeyRefusal::Unknown),
+            Some(owner) if owner.is_disabled => Err(KeyRefusal::Disabled),
+            Some(owner) => Ok(owner.plan),
+        }
     }
 
     /// Returns an account's keys that have not expired, the oldest first.

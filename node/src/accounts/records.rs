@@ -12,7 +12,7 @@ use ulid::Ulid;
 use super::{Account, AccountId, AccountState, KeyInfo, secret::SecretHash, time_of};
 
 /// A value of a table.
-pub(super) trait Record: Serialize + DeserializeOwned {
+pub(crate) trait Record: Serialize + DeserializeOwned {
     /// The byte before it.
     const VERSION: u8;
 

@@ -14,7 +14,9 @@ use zeroize::Zeroizing;
 use super::StoreError;
 
 /// Begins every key of an account.
-const API_KEY_PREFIX: &str = "aither_sk_";
+pub(crate) const ACCOUNT_KEY_PREFIX: &str = "aither_sk_";
+/// Begins every key of an agent.
+pub(crate) const AGENT_KEY_PREFIX: &str = "aither_ak_";
 /// Begins every refresh token.
 const REFRESH_PREFIX: &str = "aither_rt_";
 /// 256 bits.
@@ -22,12 +24,12 @@ const SECRET_BYTES: usize = 32;
 /// The half of a refresh token that names the login: 128 bits, for nobody may guess it.
 const HANDLE_BYTES: usize = 16;
 /// How much of a key is shown again: its prefix and 47 bits, which name it among an account's.
-const SHOWN_BYTES: usize = API_KEY_PREFIX.len() + 8;
+const SHOWN_BYTES: usize = ACCOUNT_KEY_PREFIX.len() + 8;
 /// No secret that is handed out is longer; more is not even hashed.
 const SECRET_TEXT_BYTES_MAX: usize = 128;
 
 /// A secret's SHA-256.
-pub(super) type SecretHash = [u8; 32];
+pub(crate) type SecretHash = [u8; 32];
 
 /// A secret as text: a password, a key, a refresh token. Its `Debug` does not show it; serializing
 /// it does, since that is how it reaches its owner.
@@ -67,16 +69,17 @@ impl<'de> Deserialize<'de> for SecretText {
 
 /// A key that was just made.
 #[derive(Debug)]
-pub(super) struct NewKey {
-    pub(super) text: SecretText,
-    pub(super) hash: SecretHash,
-    pub(super) prefix: String,
+pub(crate) struct NewKey {
+    pub(crate) text: SecretText,
+    pub(crate) hash: SecretHash,
+    pub(crate) prefix: String,
 }
 
 impl NewKey {
-    pub(super) fn make() -> Result<Self, StoreError> {
+    /// Makes a key that begins with one of the prefixes of this module.
+    pub(crate) fn make(prefix: &str) -> Result<Self, StoreError> {
         let bytes: Zeroizing<[u8; SECRET_BYTES]> = random()?;
-        let text = with_prefix(API_KEY_PREFIX, bytes.as_slice());
+        let text = with_prefix(prefix, bytes.as_slice());
         Ok(Self {
             hash: hash_of(text.reveal()),
             prefix: text.reveal()[..SHOWN_BYTES.min(text.reveal().len())].to_owned(),
@@ -86,8 +89,8 @@ impl NewKey {
 }
 
 /// Returns the hash under which a presented key would be kept; `None` for what is no such key.
-pub(super) fn key_hash(presented: &str) -> Option<SecretHash> {
-    let fits = presented.starts_with(API_KEY_PREFIX) && presented.len() <= SECRET_TEXT_BYTES_MAX;
+pub(crate) fn key_hash(prefix: &str, presented: &str) -> Option<SecretHash> {
+    let fits = presented.starts_with(prefix) && presented.len() <= SECRET_TEXT_BYTES_MAX;
     fits.then(|| hash_of(presented))
 }
 
@@ -160,7 +163,7 @@ fn hash_of(text: &str) -> SecretHash {
 }
 
 /// Returns random bytes of the operating system.
-pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, StoreError> {
+pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, StoreError> {
     let mut bytes = Zeroizing::new([0; N]);
     getrandom::fill(bytes.as_mut_slice()).map_err(|_| StoreError::NoRandomness)?;
     Ok(bytes)
@@ -172,13 +175,13 @@ mod tests {
 
     #[test]
     fn keys_are_found_by_their_hash_and_shown_by_their_beginning() {
-        let key = NewKey::make().unwrap();
-        assert_eq!(key_hash(key.text.reveal()), Some(key.hash));
+        let key = NewKey::make(ACCOUNT_KEY_PREFIX).unwrap();
+        assert_eq!(key_hash(ACCOUNT_KEY_PREFIX, key.text.reveal()), Some(key.hash));
         assert!(key.text.reveal().starts_with(&key.prefix));
         assert!(key.prefix.len() < key.text.reveal().len() / 2);
-        assert_ne!(NewKey::make().unwrap().hash, key.hash);
+        assert_ne!(NewKey::make(ACCOUNT_KEY_PREFIX).unwrap().hash, key.hash);
         for text in ["", "aither_admin_x", "aither_sk", &"aither_sk_".repeat(20)] {
-            assert_eq!(key_hash(text), None, "{text}");
+            assert_eq!(key_hash(ACCOUNT_KEY_PREFIX, text), None, "{text}");
         }
     }
 
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn secrets_do_not_print() {
-        let key = NewKey::make().unwrap();
+        let key = NewKey::make(ACCOUNT_KEY_PREFIX).unwrap();
         let printed = format!("{key:?} {:?}", RefreshToken::first().unwrap());
         assert!(printed.contains("***") && !printed.contains(key.text.reveal()));
     }

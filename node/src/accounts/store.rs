@@ -21,7 +21,7 @@ use std::{
 };
 
 use aither_protocol::Plan;
-use redb::{Database, ReadableTable, StorageError};
+use redb::{Database, ReadableTable};
 use ulid::Ulid;
 
 use super::{
@@ -29,10 +29,11 @@ use super::{
     KeyInfo, KeyRefusal, StoreError,
     key_ring::{KeyRing, RingChange},
     records::{AccountV1, KeyV1, Record},
-    secret::{NewKey, SecretHash, random},
+    secret::{ACCOUNT_KEY_PREFIX, NewKey, SecretHash, random},
     tables::{ReadTables, Tables},
     unix_ms,
 };
+use crate::store_file::corrupt;
 
 /// Most logins of an account that can be renewed; a further one ends the oldest.
 const LOGINS_MAX: usize = 32;
@@ -104,7 +105,7 @@ impl AccountStore {
             is_disabled: false,
             is_announced: false,
         };
-        let key = NewKey::make()?;
+        let key = NewKey::make(ACCOUNT_KEY_PREFIX)?;
         let key_id = new_id(now)?;
         self.write(|edit| {
             if edit.tables.emails.get(record.email.as_str())?.is_some() {
@@ -240,6 +241,14 @@ impl AccountStore {
     /// It is nobody's, or not good any more.
     pub fn authenticate(&self, key: &str, now: SystemTime) -> Result<AccountCaller, KeyRefusal> {
         self.ring.authenticate(key, now)
+    }
+
+    /// Returns the plan of an account whose keys work.
+    ///
+    /// # Errors
+    /// There is no such account, or it is switched off.
+    pub fn plan_of(&self, account: AccountId) -> Result<Plan, KeyRefusal> {
+        self.ring.plan_of(account)
     }
 
     /// Returns an account's keys that have not expired, the oldest first.
@@ -460,11 +469,7 @@ fn read_account(
 }
 
 /// Returns a new id of this moment: later ones sort behind it.
-fn new_id(now: SystemTime) -> Result<Ulid, StoreError> {
+pub(crate) fn new_id(now: SystemTime) -> Result<Ulid, StoreError> {
     let random = random::<16>()?;
     Ok(Ulid::from_parts(unix_ms(now), u128::from_be_bytes(*random)))
-}
-
-fn corrupt(message: &str) -> redb::Error {
-    StorageError::Corrupted(message.to_owned()).into()
 }

@@ -11,11 +11,7 @@ use redb::{
 
 /// The version that this build writes, and the newest that it reads.
 pub(super) const SCHEMA_VERSION: u64 = 1;
-/// The key of the schema's version in [`META`].
-pub(super) const SCHEMA_VERSION_KEY: &str = "schema_version";
 
-/// Facts about the database itself.
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Account id → [`super::records::AccountV1`].
 pub(super) const ACCOUNTS: TableDefinition<'_, [u8; 16], &[u8]> =
     TableDefinition::new("accounts-1");

@@ -1,8 +1,8 @@
 //! Who may do what: the one place that decides.
 //!
-//! Every route has an [`Access`]; what is not listed is the operator's alone. A wrong key is 401
-//! everywhere but on open routes, which do not look at it. Agents and capability tokens will be
-//! further kinds of [`Caller`].
+//! Every route has a row in [`super::rules`], which says whom it is for and which capability an
+//! agent needs there; this module tells who asks and applies the row. A wrong key is 401 everywhere
+//! but on open routes, which do not look at it.
 //!
 //! An account's key opens inference and the account's own routes. What a request may cost is its
 //! plan's matter: a paid one needs a permit, which goes with the answer to its end. It is asked for
@@ -16,7 +16,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use aither_protocol::ErrorCode;
+use aither_protocol::{CAPABILITY_TOKEN_PREFIX, Capability, ErrorCode};
 use axum::{
     extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, Method, header, request::Parts},
@@ -24,9 +24,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState};
+use super::{
+    ApiError, ApiState,
+    rules::{Access, Rule},
+};
 use crate::{
-    accounts::{AccountCaller, KeyRefusal},
+    accounts::{AGENT_KEY_PREFIX, AccountCaller, AccountId, KeyRefusal},
+    agents::AgentCaller,
+    billing::OPERATOR,
     services::Permit,
 };
 
@@ -37,25 +42,8 @@ const FORWARDING: [HeaderName; 3] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// Whom a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everybody; the header is not looked at.
-    Open,
-    /// Key holders, and keyless programs on this machine where that is configured.
-    Inference,
-    /// Accounts, and the operator.
-    Account,
-    /// The operator, and programs on this machine.
-    Metrics,
-    /// The operator.
-    Operator,
-    /// Nobody: there is no such route. Only a wrong key is refused before that is said.
-    NoRoute,
-}
-
 /// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Caller {
     /// Nobody in particular, on an open route.
     Anyone,
@@ -63,40 +51,22 @@ pub(super) enum Caller {
     Local,
     /// The holder of an account's key.
     Account(AccountCaller),
+    /// An agent, or a sub-agent, by its key or a capability token.
+    Agent(AgentCaller),
     /// The holder of the admin key.
     Operator,
 }
+
+/// Why a key or token is refused.
+type Refusal = String;
 
 impl FromRequestParts<ApiState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &ApiState) -> Result<Self, ApiError> {
         // Set by the layer around every route.
-        let caller = parts.extensions.get::<Self>().copied();
+        let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| ApiError::internal("a route outside authentication"))
-    }
-}
-
-impl Access {
-    /// Returns whom a route, given by its template, is for.
-    pub(super) fn of(route: Option<&str>) -> Self {
-        let Some(route) = route else {
-            return Self::NoRoute;
-        };
-        match route {
-            "/" | "/health" | "/ready" | "/docs" | "/openapi.json" => Self::Open,
-            "/v1/auth/register" | "/v1/auth/login" | "/v1/auth/refresh" => Self::Open,
-            "/v1/auth/me" | "/v1/keys" | "/v1/keys/{id}" => Self::Account,
-            "/v1/billing/balance" | "/v1/billing/check" | "/v1/billing/deduct" => Self::Account,
-            "/v1/billing/usage" | "/v1/billing/statement" => Self::Account,
-            "/metrics" => Self::Metrics,
-            "/v1/llm/generate" | "/v1/llm/chat" | "/v1/llm/embed" => Self::Inference,
-            "/v1/models" | "/v1/models/{id}" => Self::Inference,
-            "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => Self::Inference,
-            "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Self::Inference,
-            "/api/tags" | "/api/ps" | "/api/show" | "/api/version" => Self::Inference,
-            _ => Self::Operator,
-        }
     }
 }
 
@@ -108,21 +78,16 @@ pub(super) async fn authenticate(
 ) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map(MatchedPath::as_str);
-    let access = Access::of(route);
+    let rule = Rule::of(request.method(), route);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let is_local = peer.is_some_and(|ConnectInfo(peer)| is_loopback(peer.ip()))
         && is_local_request(request.uri().host(), request.headers());
     let caller = decide(
-        access,
+        rule,
         request.headers(),
         is_local,
         state.http.keyless_loopback,
-        |key| {
-            if state.admin_key.matches(key) {
-                return Ok(Caller::Operator);
-            }
-            state.accounts.authenticate(key).map(Caller::Account)
-        },
+        |key| holder_of(&state, key),
     );
     match caller {
         Ok(caller) => {
@@ -130,6 +95,22 @@ pub(super) async fn authenticate(
             next.run(request).await
         }
         Err(error) => error.into_response(),
+    }
+}
+
+/// Returns whose key or token this is.
+fn holder_of(state: &ApiState, key: &str) -> Result<Caller, Refusal> {
+    if key.starts_with(AGENT_KEY_PREFIX) {
+        let agent = state.agents.authenticate(key);
+        agent.map(Caller::Agent).map_err(|error| error.to_string())
+    } else if key.starts_with(CAPABILITY_TOKEN_PREFIX) {
+        let agent = state.agents.authenticate_token(key);
+        agent.map(Caller::Agent).map_err(|error| error.to_string())
+    } else if state.admin_key.matches(key) {
+        Ok(Caller::Operator)
+    } else {
+        let account = state.accounts.authenticate(key);
+        account.map(Caller::Account).map_err(|error| error.to_string())
     }
 }
 
@@ -141,7 +122,14 @@ pub(super) fn admit(state: &ApiState, caller: &Caller, parts: &Parts) -> Result<
     let route = parts.extensions.get::<MatchedPath>();
     let is_paid = parts.method == Method::POST && route.is_some_and(|r| is_paid(r.as_str()));
     match caller {
-        Caller::Account(account) if is_paid => Ok(state.accounts.admit(account)?),
+        Caller::Account(account) if is_paid => {
+            Ok(state.accounts.admit(account.account, account.plan)?)
+        }
+        // An agent's requests count against its account, and the operator has no plan.
+        Caller::Agent(agent) if is_paid && agent.agent.owner != OPERATOR => {
+            let owner = AccountId::from_u128(agent.agent.owner.0);
+            Ok(state.accounts.admit(owner, agent.plan)?)
+        }
         _ => Ok(Permit::default()),
     }
 }
@@ -164,12 +152,13 @@ fn is_paid(route: &str) -> bool {
 }
 
 fn decide(
-    access: Access,
+    rule: Rule,
     headers: &HeaderMap,
     is_local: bool,
     keyless_loopback: bool,
-    holder_of: impl Fn(&str) -> Result<Caller, KeyRefusal>,
+    holder_of: impl Fn(&str) -> Result<Caller, Refusal>,
 ) -> Result<Caller, ApiError> {
+    let access = rule.access;
     if access == Access::Open {
         return Ok(Caller::Anyone);
     }
@@ -179,12 +168,14 @@ fn decide(
         (Some(value), None) => Some(value.to_str().ok().and_then(bearer)),
         (Some(_), Some(_)) => Some(None),
     };
-    let holder = key.map(|key| key.map_or(Err(KeyRefusal::Unknown), &holder_of));
+    let unknown = || KeyRefusal::Unknown.to_string();
+    let holder = key.map(|key| key.map_or_else(|| Err(unknown()), &holder_of));
     match (holder, access) {
-        (Some(Err(refusal)), _) => Err(unauthorized(&refusal.to_string())),
-        (Some(Ok(Caller::Account(_))), Access::Metrics) if is_local => Ok(Caller::Local),
-        (Some(Ok(Caller::Account(_))), Access::Operator | Access::Metrics) => Err(operator_only()),
-        (Some(Ok(holder)), _) => Ok(holder),
+        (Some(Err(refusal)), _) => Err(unauthorized(&refusal)),
+        (Some(Ok(Caller::Account(_) | Caller::Agent(_))), Access::Metrics) if is_local => {
+            Ok(Caller::Local)
+        }
+        (Some(Ok(holder)), _) => permit(rule, &holder).map(|()| holder),
         (None, Access::NoRoute) => Ok(Caller::Anyone),
         (None, Access::Inference) if is_local && keyless_loopback => Ok(Caller::Local),
         (None, Access::Metrics) if is_local => Ok(Caller::Local),
@@ -198,9 +189,54 @@ fn decide(
     }
 }
 
-fn operator_only() -> ApiError {
-    let words = "this route is for the node's operator, and this key is an account's";
-    ApiError::new(ErrorCode::CapabilityMissing, words).with_member("capability", "operator")
+/// Holds a key's holder against a route's row.
+fn permit(rule: Rule, holder: &Caller) -> Result<(), ApiError> {
+    match (holder, rule.access) {
+        (_, Access::NoRoute) | (Caller::Operator, _) => Ok(()),
+        (Caller::Account(_), Access::Operator | Access::Metrics) => Err(operator_only("an account's")),
+        (Caller::Agent(_), Access::Operator | Access::Metrics) => Err(operator_only("an agent's")),
+        (Caller::Account(_), Access::Agent) => Err(missing(
+            "this route is for agents; ask with the agent's own key",
+            "agent",
+        )),
+        (Caller::Agent(_), Access::Account) => Err(missing(
+            "this route is for accounts, and this key is an agent's",
+            "account",
+        )),
+        (Caller::Agent(agent), Access::Manage) if agent.token.is_some() => Err(missing(
+            "a capability token is for an agent's work; manage the agent with its key",
+            "account",
+        )),
+        (Caller::Agent(_), Access::Manage) => Ok(()),
+        (Caller::Agent(agent), _) => permit_agent(rule, agent),
+        _ => Ok(()),
+    }
+}
+
+fn permit_agent(rule: Rule, caller: &AgentCaller) -> Result<(), ApiError> {
+    if caller.agent.is_suspended {
+        let words = "the agent is suspended; resume it first";
+        return Err(missing(words, rule.capability.map_or("agent", Capability::as_str)));
+    }
+    let Some(capability) = rule.capability else {
+        return Ok(());
+    };
+    if caller.capabilities.contains(capability) {
+        return Ok(());
+    }
+    let words = format!("the agent was not granted {capability}");
+    Err(missing(words, capability.as_str())
+        .with_member("tier", caller.tier.as_str())
+        .with_member("tier_required", capability.tier().as_str()))
+}
+
+fn operator_only(whose: &str) -> ApiError {
+    let words = format!("this route is for the node's operator, and this key is {whose}");
+    missing(words, "operator")
+}
+
+fn missing(words: impl Into<String>, capability: &str) -> ApiError {
+    ApiError::new(ErrorCode::CapabilityMissing, words).with_member("capability", capability)
 }
 
 fn unauthorized(detail: &str) -> ApiError {

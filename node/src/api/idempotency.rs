@@ -69,6 +69,8 @@ impl Keeping {
             "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Some(Self::Whole),
             "/v1/billing/deduct" | "/v1/billing/topup" => Some(Self::Whole),
             "/v1/auth/register" | "/v1/admin/accounts" => Some(Self::Fact),
+            "/v1/agents/auto-onboard" | "/v1/agents/{name}/spawn" => Some(Self::Fact),
+            "/api/onboard" | "/api/onboard/quick" => Some(Self::Fact),
             _ => None,
         }
     }
@@ -217,6 +219,11 @@ async fn scope_of(state: &ApiState, caller: &Caller, parts: &mut Parts) -> Resul
         // Another user of this machine may be behind it.
         Caller::Local => Scope(1, [0; 16]),
         Caller::Account(caller) => Scope(2, caller.account.as_u128().to_be_bytes()),
+        // Each token by itself: what one sub-agent asked is not told another.
+        Caller::Agent(caller) => {
+            let token = caller.token.as_ref().and_then(|token| token.grant.ids.last());
+            Scope(4, token.map_or(caller.agent.id.as_u128(), |id| *id).to_be_bytes())
+        }
         // Strangers may well choose the same key.
         Caller::Anyone => {
             let ClientAddress(address) = ClientAddress::from_request_parts(parts, state).await?;

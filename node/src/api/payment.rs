@@ -27,7 +27,10 @@ impl FromRequestParts<ApiState> for Paid {
             payer: payer_of(&caller),
             max_cost: max_cost(&parts.headers)?,
             route: route.map_or_else(String::new, |route| route.as_str().to_owned()),
-            agent: String::new(),
+            agent: match &caller {
+                Caller::Agent(agent) => agent.billed_name(),
+                _ => String::new(),
+            },
             operation: parts.extensions.get::<PaidOperation>().copied(),
         }))
     }
@@ -38,6 +41,7 @@ impl FromRequestParts<ApiState> for Paid {
 pub(super) fn payer_of(caller: &Caller) -> AccountId {
     match caller {
         Caller::Account(caller) => AccountId(caller.account.as_u128()),
+        Caller::Agent(caller) => caller.agent.owner,
         Caller::Operator | Caller::Local | Caller::Anyone => OPERATOR,
     }
 }

@@ -113,12 +113,20 @@ impl AccountService {
         self.shared.store.authenticate(key, SystemTime::now())
     }
 
+    /// Returns the plan of an account whose keys work.
+    ///
+    /// # Errors
+    /// There is no such account, or it is switched off.
+    pub fn plan_of(&self, account: AccountId) -> Result<Plan, KeyRefusal> {
+        self.shared.store.plan_of(account)
+    }
+
     /// Lets a paid request of an account begin, within its plan.
     ///
     /// # Errors
     /// [`AccountError::RateLimited`].
-    pub fn admit(&self, caller: &AccountCaller) -> Result<Permit, AccountError> {
-        self.shared.plans.admit(caller)
+    pub fn admit(&self, account: AccountId, plan: Plan) -> Result<Permit, AccountError> {
+        self.shared.plans.admit(account, plan)
     }
 
     /// Makes an account for whoever asks from `address`.

@@ -12,7 +12,7 @@ use std::{
 use aither_protocol::Plan;
 
 use super::rate_limit::RateLimit;
-use crate::accounts::{AccountCaller, AccountError, AccountId};
+use crate::accounts::{AccountError, AccountId};
 
 /// When to ask again where another request must end first: nobody knows when it will.
 const RETRY_WHEN_BUSY: Duration = Duration::from_secs(1);
@@ -60,12 +60,12 @@ impl PlanLimits {
     ///
     /// # Errors
     /// The account has as many under way, or had as many in the last minute, as its plan allows.
-    pub fn admit(&self, caller: &AccountCaller) -> Result<Permit, AccountError> {
+    pub fn admit(&self, account: AccountId, plan: Plan) -> Result<Permit, AccountError> {
         // Before the rate, so that a request that is refused here costs nothing there.
-        let permit = self.begin(caller)?;
-        let rate = self.rates.iter().find(|(plan, _)| *plan == caller.plan);
+        let permit = self.begin(account, plan)?;
+        let rate = self.rates.iter().find(|(known, _)| *known == plan);
         if let Some((plan, rate)) = rate {
-            rate.check(&caller.account)
+            rate.check(&account)
                 .map_err(|retry_after| AccountError::RateLimited {
                     message: format!(
                         "the plan {plan} allows {} requests a minute",
@@ -84,24 +84,23 @@ impl PlanLimits {
         }
     }
 
-    fn begin(&self, caller: &AccountCaller) -> Result<Permit, AccountError> {
-        let Some(concurrent_max) = caller.plan.concurrent_max() else {
+    fn begin(&self, account: AccountId, plan: Plan) -> Result<Permit, AccountError> {
+        let Some(concurrent_max) = plan.concurrent_max() else {
             return Ok(Permit(None));
         };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = running.entry(caller.account).or_insert(0);
+        let count = running.entry(account).or_insert(0);
         if concurrent_max <= *count {
             return Err(AccountError::RateLimited {
                 message: format!(
-                    "the plan {} allows {concurrent_max} requests at once",
-                    caller.plan
+                    "the plan {plan} allows {concurrent_max} requests at once"
                 ),
                 retry_after: RETRY_WHEN_BUSY,
             });
         }
         *count += 1;
         Ok(Permit(Some(Running {
-            account: caller.account,
+            account,
             running: Arc::clone(&self.running),
         })))
     }
@@ -123,39 +122,35 @@ impl Drop for Running {
 mod tests {
     use super::*;
 
-    fn caller(account: u128, plan: Plan) -> AccountCaller {
-        AccountCaller {
-            account: AccountId::from_u128(account),
-            plan,
-            key: ulid::Ulid::nil(),
-        }
+    fn admit(limits: &PlanLimits, account: u128, plan: Plan) -> Result<Permit, AccountError> {
+        limits.admit(AccountId::from_u128(account), plan)
     }
 
     #[test]
     fn as_many_run_at_once_as_the_plan_says() {
         let limits = PlanLimits::default();
-        let builder = caller(1, Plan::Builder);
-        let mut permits: Vec<_> = (0..5).map(|_| limits.admit(&builder).unwrap()).collect();
-        assert!(limits.admit(&builder).is_err());
-        let _other = limits.admit(&caller(2, Plan::Builder)).unwrap();
+        let builder = || admit(&limits, 1, Plan::Builder);
+        let mut permits: Vec<_> = (0..5).map(|_| builder().unwrap()).collect();
+        assert!(builder().is_err());
+        let _other = admit(&limits, 2, Plan::Builder).unwrap();
         permits.pop();
-        let _again = limits.admit(&builder).unwrap();
-        assert!(limits.admit(&builder).is_err());
+        let _again = builder().unwrap();
+        assert!(builder().is_err());
     }
 
     #[test]
     fn a_minute_has_as_many_as_the_plan_says_and_refused_ones_do_not_count() {
         let limits = PlanLimits::default();
-        let explorer = caller(1, Plan::Explorer);
-        let held = limits.admit(&explorer).unwrap();
+        let explorer = || admit(&limits, 1, Plan::Explorer);
+        let held = explorer().unwrap();
         for _ in 0..20 {
-            assert!(limits.admit(&explorer).is_err());
+            assert!(explorer().is_err());
         }
         drop(held);
         for _ in 1..10 {
-            drop(limits.admit(&explorer).unwrap());
+            drop(explorer().unwrap());
         }
-        let refused = limits.admit(&explorer).unwrap_err();
+        let refused = explorer().unwrap_err();
         assert!(
             refused.to_string().contains("10 requests a minute"),
             "{refused}"
@@ -166,9 +161,8 @@ mod tests {
     #[test]
     fn enterprise_has_no_bounds() {
         let limits = PlanLimits::default();
-        let enterprise = caller(1, Plan::Enterprise);
         let permits: Vec<_> = (0..1000)
-            .map(|_| limits.admit(&enterprise).unwrap())
+            .map(|_| admit(&limits, 1, Plan::Enterprise).unwrap())
             .collect();
         assert!(limits.running.lock().unwrap().is_empty());
         drop(permits);

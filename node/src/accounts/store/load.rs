@@ -1,89 +1,37 @@
 //! Opening the database, and reading all of it once.
 //!
-//! The checksum of every page is verified, since a file that something else has changed would
-//! otherwise make the database library panic somewhere later. What the tables say of each other
-//! is checked too.
+//! What the tables say of each other is checked too.
 
-use std::{collections::HashSet, fs::OpenOptions, path::Path};
+use std::{collections::HashSet, path::Path};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, ReadableTable};
 use ulid::Ulid;
 
-use super::{Record, corrupt};
+use super::Record;
 use crate::{
     accounts::{
         AccountId, StoreError,
         key_ring::RingChange,
         records::{AccountV1, FamilyV1, KeyV1},
-        tables::{META, ReadTables, SCHEMA_VERSION, SCHEMA_VERSION_KEY, Tables},
+        tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
-    files::{self, FileError},
+    store_file::{Form, corrupt},
 };
 
-/// What redb may keep in memory: requests are served from the ring, so little is read twice.
-const CACHE_BYTES: usize = 4 << 20;
+/// The account database. Requests are served from the ring, so little is read twice.
+const FORM: Form = Form {
+    schema_version: SCHEMA_VERSION,
+    cache_bytes: 4 << 20,
+    verify_pages: true,
+    make_tables: |tx| {
+        Tables::open(tx)?;
+        Ok(())
+    },
+};
 
 /// Opens the file, or makes it with its tables.
 pub(super) fn open_database(path: &Path) -> Result<Database, StoreError> {
-    make_private(path)?;
-    let failed = |error: redb::Error| StoreError::of(path, error);
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create(path)
-        .map_err(|error| failed(error.into()))?;
-    match schema_version(&database).map_err(failed)? {
-        None => make_tables(&database).map_err(failed)?,
-        Some(SCHEMA_VERSION) => {}
-        Some(found) if SCHEMA_VERSION < found => {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found,
-                known: SCHEMA_VERSION,
-            });
-        }
-        Some(_) => return Err(failed(corrupt("its schema version never existed"))),
-    }
-    Ok(database)
-}
-
-/// Makes an empty file for the owner alone, where there is none.
-fn make_private(path: &Path) -> Result<(), StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path).map_err(FileError::write(path))?;
-    let directory = files::parent(path);
-    files::sync_directory(directory).map_err(FileError::write(directory))?;
-    Ok(())
-}
-
-fn schema_version(database: &Database) -> Result<Option<u64>, redb::Error> {
-    let tx = database.begin_read()?;
-    let meta = match tx.open_table(META) {
-        Ok(meta) => meta,
-        // A database of something else is not made into ours.
-        Err(TableError::TableDoesNotExist(_)) if tx.list_tables()?.next().is_none() => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let version = meta.get(SCHEMA_VERSION_KEY)?.map(|row| row.value());
-    version
-        .map(Some)
-        .ok_or_else(|| corrupt("it has no schema version"))
-}
-
-fn make_tables(database: &Database) -> Result<(), redb::Error> {
-    let tx = database.begin_write()?;
-    tx.open_table(META)?
-        .insert(SCHEMA_VERSION_KEY, SCHEMA_VERSION)?;
-    drop(Tables::open(&tx)?);
-    Ok(tx.commit()?)
+    FORM.open(path)
 }
 
 /// Reads every row, checks that they fit together, and returns what memory keeps.

@@ -14,7 +14,7 @@ use super::{
     LOGINS_MAX, NewKey, Record, RingChange, SecretHash, SessionTerms, StoreError, new_id,
     read_account, unix_ms,
 };
-use crate::accounts::{SecretText, Session, records::FamilyV1, secret::RefreshToken, time_of};
+use crate::accounts::{SecretText, Session, records::FamilyV1, secret::{ACCOUNT_KEY_PREFIX, RefreshToken}, time_of};
 
 impl AccountStore {
     /// Begins a login.
@@ -52,7 +52,7 @@ impl AccountStore {
     ) -> Result<Session, AccountError> {
         let old = RefreshToken::parse(presented).ok_or(AccountError::WrongRefreshToken)?;
         let next = old.next()?;
-        let key = NewKey::make()?;
+        let key = NewKey::make(ACCOUNT_KEY_PREFIX)?;
         let key_id = new_id(now)?.0;
         self.write(|edit| {
             let found = edit.tables.families.get(old.family)?;
@@ -105,7 +105,7 @@ impl Draft {
     ) -> Result<Self, StoreError> {
         Ok(Self {
             account,
-            key: NewKey::make()?,
+            key: NewKey::make(ACCOUNT_KEY_PREFIX)?,
             key_id: new_id(now)?.0,
             refresh,
             expires: stored(now + terms.key_ttl),

@@ -338,7 +338,7 @@ fn a_newer_or_foreign_database_is_left_alone() {
     drop(home.store);
     let database = Database::create(&path).unwrap();
     let tx = database.begin_write().unwrap();
-    let meta = super::super::tables::META;
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
     tx.open_table(meta)
         .unwrap()
         .insert("schema_version", 2)

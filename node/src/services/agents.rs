@@ -1,0 +1,455 @@
+//! Agents for async callers: coming aboard, keys and tokens, and what each may do.
+//!
+//! The store blocks, so it works behind a [`Gate`]. Who asks is told from memory, on the spot: a
+//! key by its hash, a capability token by its MAC. What an agent may do is what it was granted, cut
+//! to its tier, to the tiers of its owner's plan as it is now, and to its token.
+
+use std::{path::Path, sync::Arc, time::SystemTime};
+
+use aither_ledger::AccountId;
+use aither_protocol::{
+    AgentCard, CapabilitySet, CapabilityToken, Caveat, Plan, TokenId, sign_card,
+};
+use ed25519_dalek::SigningKey;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{
+    AccountService,
+    gate::{Gate, GateError},
+    health_probe::{HealthProbe, ProbeTargets},
+};
+use crate::{
+    accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
+    agents::{
+        Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
+        AuditEntry, CardChange, Mode, NewAgent, Onboarded, TokenGrant, TokenRefusal, granted,
+    },
+    billing::OPERATOR,
+    identity::NodeIdentity,
+};
+
+/// Uses of the store at once. They take turns at its lock, so more would only hold threads.
+const STORE_USES_MAX: usize = 2;
+/// Uses of the store that wait: as many as there are connections in the default configuration.
+const STORE_USES_WAITING_MAX: usize = 512;
+
+/// Whose agents somebody may manage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authority {
+    /// Everybody's.
+    Operator,
+    /// An account's, within its plan.
+    Account(AccountId, Plan),
+    /// Its own.
+    Agent(AgentId),
+}
+
+/// What a sub-agent is given.
+#[derive(Debug, Clone, Default)]
+pub struct SpawnTerms {
+    /// What it may do.
+    pub capabilities: CapabilitySet,
+    /// Further bounds.
+    pub caveats: Vec<Caveat>,
+}
+
+/// A sub-agent's token.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its text, shown this once.
+    pub text: Zeroizing<String>,
+    /// Its number, by which it is revoked.
+    pub number: u128,
+}
+
+/// The agents of this node; clones share it.
+#[derive(Debug, Clone)]
+pub struct AgentService {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: AgentStore,
+    accounts: AccountService,
+    signing_key: SigningKey,
+    /// The node's id, which its signatures name.
+    node: String,
+    storing: Gate,
+    probe: HealthProbe,
+}
+
+impl AgentService {
+    /// Opens the store at `path`. Blocks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn open(
+        path: &Path,
+        accounts: AccountService,
+        identity: &NodeIdentity,
+        targets: ProbeTargets,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            shared: Arc::new(Shared {
+                store: AgentStore::open(path, SystemTime::now())?,
+                accounts,
+                signing_key: identity.signing_key().clone(),
+                node: identity.id().to_string(),
+                storing: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
+                probe: HealthProbe::new(targets)?,
+            }),
+        })
+    }
+
+    /// Returns the agent whose key this is. Takes some microseconds and touches no disk.
+    ///
+    /// # Errors
+    /// It is nobody's, or its owner is switched off.
+    pub fn authenticate(&self, key: &str) -> Result<AgentCaller, KeyRefusal> {
+        let hash = key_hash(AGENT_KEY_PREFIX, key).ok_or(KeyRefusal::Unknown)?;
+        let agent = self.shared.store.directory().by_key(&hash);
+        self.caller(agent.ok_or(KeyRefusal::Unknown)?)
+    }
+
+    /// Returns the agent that a capability token speaks for, with what the token leaves.
+    ///
+    /// # Errors
+    /// The token is not this node's, is over, or was revoked.
+    pub fn authenticate_token(&self, text: &str) -> Result<AgentCaller, TokenRefusal> {
+        let token = CapabilityToken::parse(text).map_err(TokenRefusal::Invalid)?;
+        let directory = self.shared.store.directory();
+        let key = directory.root_key(token.id().key_id);
+        let key = key.ok_or(TokenRefusal::Unknown)?;
+        let grant = token.verify(&key).map_err(TokenRefusal::Invalid)?;
+        let now_ms = unix_ms(SystemTime::now());
+        if grant.is_expired(now_ms) {
+            return Err(TokenRefusal::Expired);
+        }
+        let agent = directory.agent(AgentId::from_u128(grant.id.agent));
+        let agent = agent.ok_or(TokenRefusal::Unknown)?;
+        let minted_ms = ulid::Ulid(grant.id.serial).timestamp_ms();
+        if minted_ms < agent.tokens_since_ms || directory.is_revoked(&grant.ids) {
+            return Err(TokenRefusal::Revoked);
+        }
+        let caller = self.caller(agent).map_err(|_| TokenRefusal::Unknown)?;
+        Ok(caller.with_token(TokenGrant { token, grant }))
+    }
+
+    fn caller(&self, agent: Arc<Agent>) -> Result<AgentCaller, KeyRefusal> {
+        let plan = match agent.owner {
+            OPERATOR => Plan::Enterprise,
+            owner => {
+                let owner = accounts::AccountId::from_u128(owner.0);
+                self.shared.accounts.plan_of(owner)?
+            }
+        };
+        Ok(agent.caller(plan))
+    }
+
+    /// Takes an agent aboard for an account, and asks for its health at once where it has an
+    /// address.
+    ///
+    /// # Errors
+    /// The card is wrong or asks for too much, the name is taken, or the store fails.
+    pub async fn onboard(
+        &self,
+        (owner, plan): (AccountId, Plan),
+        card: &Value,
+        mode: Mode,
+    ) -> Result<Onboarded, AgentError> {
+        if mode == Mode::Managed {
+            return Err(AgentError::ManagedNotAvailable);
+        }
+        let card = AgentCard::from_json(card).map_err(AgentError::InvalidCard)?;
+        let (signed_card, granted) = self.accept(&card, plan)?;
+        let agents_max = plan.agents_max();
+        let onboarded = self
+            .store(move |store| {
+                let new = NewAgent {
+                    owner,
+                    agents_max,
+                    card: &card,
+                    signed_card,
+                    mode,
+                    granted,
+                };
+                store.onboard(&new, SystemTime::now())
+            })
+            .await??;
+        let id = onboarded.agent.id;
+        tracing::info!(agent = %id, name = %onboarded.agent.name, "aboard");
+        self.probe(&onboarded.agent).await;
+        Ok(Onboarded {
+            agent: self.agent(id)?,
+            ..onboarded
+        })
+    }
+
+    /// Replaces an agent's card by a newer one.
+    ///
+    /// # Errors
+    /// As [`onboard`](Self::onboard).
+    pub async fn update_card(&self, agent: &Agent, card: &Value) -> Result<Arc<Agent>, AgentError> {
+        let card = AgentCard::from_json(card).map_err(AgentError::InvalidCard)?;
+        let plan = self.plan_of(agent.owner);
+        let (signed_card, granted) = self.accept(&card, plan)?;
+        let id = agent.id;
+        let agent = self
+            .store(move |store| {
+                let change = CardChange {
+                    card: &card,
+                    signed_card,
+                    granted,
+                };
+                store.update_card(id, &change, SystemTime::now())
+            })
+            .await??;
+        self.probe(&agent).await;
+        self.agent(id)
+    }
+
+    fn plan_of(&self, owner: AccountId) -> Plan {
+        let account = accounts::AccountId::from_u128(owner.0);
+        // Of an owner who is switched off or gone nothing more is allowed than of the smallest.
+        match owner {
+            OPERATOR => Plan::Enterprise,
+            _ => self.shared.accounts.plan_of(account).unwrap_or(Plan::Explorer),
+        }
+    }
+
+    /// Checks what a card asks for, and signs it.
+    fn accept(
+        &self,
+        card: &AgentCard,
+        plan: Plan,
+    ) -> Result<(String, CapabilitySet), AgentError> {
+        let tier = card.billing.category;
+        if plan.tier_max() < tier {
+            return Err(AgentError::PlanForbids { plan, tier });
+        }
+        let forbidden = card.capabilities.difference(tier.capabilities());
+        if !forbidden.is_empty() && !card.partial {
+            return Err(AgentError::TierForbids {
+                tier,
+                capabilities: forbidden.iter().collect(),
+            });
+        }
+        if let Some(url) = &card.agent_url {
+            let targets = self.shared.probe.targets();
+            targets.check(url.as_str()).map_err(AgentError::Address)?;
+        }
+        let shared = &self.shared;
+        let signed = sign_card(&card.to_json(), &shared.signing_key, &shared.node)
+            .map_err(|error| AgentError::Internal(error.to_string()))?;
+        Ok((signed.to_string(), granted(card)))
+    }
+
+    /// Asks for an agent's health, and lets it live where it has it.
+    async fn probe(&self, agent: &Agent) {
+        let (AgentState::Boot, Some(probe)) = (agent.state, &agent.probe) else {
+            return;
+        };
+        if let Err(reason) = self.shared.probe.ask(probe).await {
+            tracing::debug!(agent = %agent.id, reason, "not healthy yet");
+            return;
+        }
+        let id = agent.id;
+        let states = (AgentState::Boot, AgentState::Live);
+        let moved =
+            self.store(move |store| store.move_to(id, states, "healthy", SystemTime::now()));
+        if let Err(error) = moved.await.and_then(|moved| moved) {
+            tracing::error!(agent = %id, %error, "cannot note that an agent is healthy");
+        }
+    }
+
+    /// Asks again for the health of agents that were not found healthy. Never ends by itself.
+    pub async fn maintain(&self) {
+        let mut rounds = super::health_probe::Rounds::default();
+        loop {
+            let due = rounds.next(|| self.shared.store.directory().booting()).await;
+            futures_util::future::join_all(due.iter().map(|agent| self.probe(agent))).await;
+        }
+    }
+
+    /// Returns an agent that somebody may manage.
+    ///
+    /// # Errors
+    /// There is none of that name or id, or it is another's, which is not told apart.
+    pub fn managed(&self, authority: Authority, name: &str) -> Result<Arc<Agent>, AgentError> {
+        let directory = self.shared.store.directory();
+        let found = directory.by_name(name).or_else(|| {
+            let id = name.parse().ok()?;
+            directory.agent(id)
+        });
+        let may = |agent: &Agent| match authority {
+            Authority::Operator => true,
+            Authority::Account(owner, _) => agent.owner == owner,
+            Authority::Agent(id) => agent.id == id,
+        };
+        found
+            .filter(|agent| may(agent))
+            .ok_or_else(|| AgentError::Unknown(name.to_owned()))
+    }
+
+    /// Returns an agent by name, whoever asks.
+    pub fn by_name(&self, name: &str) -> Option<Arc<Agent>> {
+        self.shared.store.directory().by_name(name)
+    }
+
+    /// Returns agents that take requests or will, in the order of their ids.
+    pub fn find(&self, filter: &AgentFilter) -> Vec<Arc<Agent>> {
+        self.shared.store.directory().find(filter)
+    }
+
+    /// Returns how many agents there are.
+    pub fn count(&self) -> usize {
+        self.shared.store.directory().len()
+    }
+
+    /// Returns the ids of the most common skills, with how many agents have each.
+    pub fn skills(&self, count_max: usize) -> Vec<(String, usize)> {
+        self.shared.store.directory().skills(count_max)
+    }
+
+    /// Mints a capability token for all that an agent was granted.
+    ///
+    /// # Errors
+    /// There is no root key or no randomness: a defect, or the machine's.
+    pub fn mint(&self, agent: &Agent) -> Result<Zeroizing<String>, AgentError> {
+        let caveats = [Caveat::Capabilities(agent.granted), Caveat::Tier(agent.tier)];
+        Ok(self.mint_with(agent.id, &caveats)?.text)
+    }
+
+    /// Gives a sub-agent a token of its own: narrower than what its parent came with.
+    ///
+    /// # Errors
+    /// It asks for more than the parent may, or for what no token can say.
+    pub fn spawn(&self, parent: &AgentCaller, terms: &SpawnTerms) -> Result<Spawned, AgentError> {
+        let wider = terms.capabilities.difference(parent.capabilities);
+        if !wider.is_empty() {
+            return Err(AgentError::Wider(wider.iter().collect()));
+        }
+        let mut caveats = vec![Caveat::Capabilities(terms.capabilities), Caveat::Tier(parent.tier)];
+        let Some(token) = &parent.token else {
+            caveats.extend(terms.caveats.iter().cloned());
+            return self.mint_with(parent.agent.id, &caveats);
+        };
+        let number = new_id(SystemTime::now())?.0;
+        // Before a bound on spending, so that it is this sub-agent's own.
+        caveats.insert(0, Caveat::Id(number));
+        caveats.extend(terms.caveats.iter().cloned());
+        let text = token.token.narrow(&caveats)?.to_text();
+        Ok(Spawned { text, number })
+    }
+
+    fn mint_with(&self, agent: AgentId, caveats: &[Caveat]) -> Result<Spawned, AgentError> {
+        let minting = self.shared.store.directory().minting_key();
+        let (key_id, key) =
+            minting.ok_or_else(|| AgentError::Internal("there is no root key".into()))?;
+        let serial = new_id(SystemTime::now())?.0;
+        let id = TokenId {
+            key_id,
+            serial,
+            agent: agent.as_u128(),
+        };
+        let text = CapabilityToken::mint(&key, id, caveats)?.to_text();
+        Ok(Spawned {
+            text,
+            number: serial,
+        })
+    }
+
+    /// Gives an agent a new key; older ones and all its tokens die.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn rotate_keys(&self, id: AgentId) -> Result<AgentKey, AgentError> {
+        self.store(move |store| store.rotate_keys(id, SystemTime::now()))
+            .await?
+    }
+
+    /// Sets an agent aside, or takes it back.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn suspend(&self, id: AgentId, suspended: bool) -> Result<Arc<Agent>, AgentError> {
+        let agent = self
+            .store(move |store| store.suspend(id, suspended, SystemTime::now()))
+            .await??;
+        self.probe(&agent).await;
+        self.agent(id)
+    }
+
+    /// Ends an agent; purged, nothing of it is left.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn tear_down(&self, id: AgentId, purge: bool) -> Result<(), AgentError> {
+        tracing::info!(agent = %id, purge, "torn down");
+        self.store(move |store| store.tear_down(id, purge, SystemTime::now()))
+            .await?
+    }
+
+    /// Makes a token void, and all that were narrowed from it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn revoke_token(&self, id: AgentId, number: u128) -> Result<(), AgentError> {
+        self.store(move |store| store.revoke_token(id, number, SystemTime::now()))
+            .await?
+    }
+
+    /// Has tokens minted with a new root key from now on.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn rotate_root_key(&self) -> Result<u32, AgentError> {
+        Ok(self
+            .store(move |store| store.rotate_root_key(SystemTime::now()))
+            .await??)
+    }
+
+    /// Returns an agent's card, signed by this node.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn card(&self, id: AgentId) -> Result<Value, AgentError> {
+        let card = self.store(move |store| store.card(id)).await??;
+        serde_json::from_str(&card).map_err(|error| AgentError::Internal(error.to_string()))
+    }
+
+    /// Returns what happened to an agent, the newest first.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn audit(&self, id: AgentId, count: usize) -> Result<Vec<AuditEntry>, AgentError> {
+        self.store(move |store| store.audit(id, count)).await?
+    }
+
+    /// Writes a copy of the store, in a file that is not there yet.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn copy_to(&self, path: std::path::PathBuf) -> Result<(), AgentError> {
+        Ok(self.store(move |store| store.copy_to(&path)).await??)
+    }
+
+    fn agent(&self, id: AgentId) -> Result<Arc<Agent>, AgentError> {
+        let agent = self.shared.store.directory().agent(id);
+        agent.ok_or_else(|| AgentError::Unknown(id.to_string()))
+    }
+
+    async fn store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&AgentStore) -> T + Send + 'static,
+    ) -> Result<T, AgentError> {
+        let shared = Arc::clone(&self.shared);
+        let running = self.shared.storing.run(move || work(&shared.store));
+        running.await.map_err(|error| match error {
+            GateError::Full { retry_after } => AgentError::Overloaded { retry_after },
+            GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
+        })
+    }
+}
