@@ -12,6 +12,7 @@
 mod agreement;
 mod card;
 mod golden;
+mod schema;
 mod signing;
 mod yaml;
 
