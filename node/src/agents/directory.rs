@@ -35,8 +35,8 @@ pub(super) enum Change {
     Key(SecretHash, AgentId, u64),
     /// A key is gone.
     NoKey(SecretHash),
-    /// A token was revoked.
-    Revoked(u128),
+    /// A token of an agent was revoked.
+    Revoked(AgentId, u128),
     /// There is a root key of capability tokens.
     RootKey(u32, Arc<RootKey>),
 }
@@ -75,7 +75,7 @@ struct Inner {
     skills: HashMap<Box<str>, BTreeSet<AgentId>>,
     tags: HashMap<Box<str>, BTreeSet<AgentId>>,
     words: BTreeMap<Box<str>, BTreeSet<AgentId>>,
-    revoked: HashSet<u128>,
+    revoked: HashMap<AgentId, HashSet<u128>>,
     /// By number; the last mints.
     root_keys: BTreeMap<u32, Arc<RootKey>>,
 }
@@ -126,10 +126,16 @@ impl Directory {
         inner.agents.get(id).cloned()
     }
 
-    /// Returns whether one of these tokens was revoked.
-    pub fn is_revoked(&self, tokens: &[u128]) -> bool {
+    /// Returns whether one of these tokens of an agent was revoked.
+    pub fn is_revoked(&self, id: AgentId, tokens: &[u128]) -> bool {
         let inner = self.read();
-        tokens.iter().any(|token| inner.revoked.contains(token))
+        let revoked = inner.revoked.get(&id);
+        revoked.is_some_and(|revoked| tokens.iter().any(|token| revoked.contains(token)))
+    }
+
+    /// Returns how many tokens of an agent were revoked.
+    pub(super) fn revoked_len(&self, id: AgentId) -> usize {
+        self.read().revoked.get(&id).map_or(0, HashSet::len)
     }
 
     /// Returns a root key of capability tokens by its number.
@@ -263,6 +269,7 @@ impl Inner {
         match change {
             Change::Agent(agent) => self.put(agent),
             Change::NoAgent(id) => {
+                self.revoked.remove(&id);
                 for (_, hash) in self.keys_of.remove(&id).unwrap_or_default() {
                     self.keys.remove(&hash);
                 }
@@ -284,8 +291,8 @@ impl Inner {
                     keys.retain(|(_, kept)| *kept != hash);
                 }
             }
-            Change::Revoked(token) => {
-                self.revoked.insert(token);
+            Change::Revoked(id, token) => {
+                self.revoked.entry(id).or_default().insert(token);
             }
             Change::RootKey(number, key) => {
                 self.root_keys.insert(number, key);

@@ -83,6 +83,9 @@ pub enum AgentError {
     /// The token cannot be made as asked for.
     #[error("the token cannot be narrowed so: {0}")]
     Token(#[from] CapabilityTokenError),
+    /// Too many tokens were revoked one by one.
+    #[error("too many tokens of this agent were revoked one by one; rotate its keys instead")]
+    TooManyRevoked,
     /// There is no such agent, or it is not the caller's to know more about.
     #[error("there is no agent {0}")]
     Unknown(String),
@@ -115,7 +118,7 @@ impl AgentError {
                 ErrorCode::CapabilityMissing
             }
             Self::TooManyAgents { .. } => ErrorCode::PlanLimit,
-            Self::NameTaken(_) | Self::VersionTooLow { .. } => ErrorCode::Conflict,
+            Self::NameTaken(_) | Self::VersionTooLow { .. } | Self::TooManyRevoked => ErrorCode::Conflict,
             Self::OtherName(_) | Self::Address(_) | Self::Token(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,

@@ -35,6 +35,8 @@ use crate::accounts::{
 
 /// Most keys of an agent that work at once.
 const KEYS_MAX: usize = 5;
+/// Most single tokens of an agent that are revoked; rotating its keys revokes all at once.
+const REVOKED_MAX: usize = 4096;
 /// Most entries of an agent's audit trail; the oldest go.
 const AUDIT_MAX: u64 = 256;
 
@@ -279,6 +281,8 @@ impl AgentStore {
             }
             let all = (id.0.to_bytes(), 0)..=(id.0.to_bytes(), u64::MAX);
             edit.tables.audit.retain_in(all, |_, _| false)?;
+            let all = (id.0.to_bytes(), [0; 16])..=(id.0.to_bytes(), [0xff; 16]);
+            edit.tables.revoked.retain_in(all, |_, _| false)?;
             edit.changes.push(Change::NoAgent(id));
             Ok(Ok(()))
         })?
@@ -289,10 +293,17 @@ impl AgentStore {
     /// # Errors
     /// The store fails.
     pub fn revoke_token(&self, id: AgentId, token: u128, now: SystemTime) -> Result<(), AgentError> {
-        self.write(now, |edit, _| {
+        self.write(now, |edit, directory| {
+            if directory.agent(id).is_none() {
+                return Ok(Err(AgentError::Unknown(id.to_string())));
+            }
+            if directory.revoked_len(id) >= REVOKED_MAX {
+                return Ok(Err(AgentError::TooManyRevoked));
+            }
             let now_ms = edit.now_ms;
-            edit.tables.revoked.insert(token.to_be_bytes(), now_ms)?;
-            edit.changes.push(Change::Revoked(token));
+            let row = (id.0.to_bytes(), token.to_be_bytes());
+            edit.tables.revoked.insert(row, now_ms)?;
+            edit.changes.push(Change::Revoked(id, token));
             let name = ulid::Ulid(token).to_string();
             edit.note(id, "token_revoked", &name)?;
             Ok(Ok(()))

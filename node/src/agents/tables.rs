@@ -14,8 +14,8 @@ const AGENTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("agent
 const KEYS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("agent-keys-1");
 /// Number of a root key of capability tokens → [`super::records::RootKeyV1`].
 const ROOT_KEYS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("root-keys-1");
-/// Number of a revoked token → when it was revoked, in milliseconds since 1970.
-const REVOKED: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("revoked-tokens-1");
+/// Agent id and number of a revoked token → when it was revoked, in milliseconds since 1970.
+const REVOKED: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> = TableDefinition::new("revoked-tokens-1");
 /// Agent id and a rising number → [`super::records::AuditV1`].
 const AUDIT: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new("audit-1");
 
@@ -24,7 +24,7 @@ pub(super) struct Tables<'tx> {
     pub(super) agents: Table<'tx, [u8; 16], &'static [u8]>,
     pub(super) keys: Table<'tx, [u8; 32], &'static [u8]>,
     pub(super) root_keys: Table<'tx, u32, &'static [u8]>,
-    pub(super) revoked: Table<'tx, [u8; 16], u64>,
+    pub(super) revoked: Table<'tx, ([u8; 16], [u8; 16]), u64>,
     pub(super) audit: Table<'tx, ([u8; 16], u64), &'static [u8]>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct ReadTables {
     pub(super) agents: ReadOnlyTable<[u8; 16], &'static [u8]>,
     pub(super) keys: ReadOnlyTable<[u8; 32], &'static [u8]>,
     pub(super) root_keys: ReadOnlyTable<u32, &'static [u8]>,
-    pub(super) revoked: ReadOnlyTable<[u8; 16], u64>,
+    pub(super) revoked: ReadOnlyTable<([u8; 16], [u8; 16]), u64>,
     pub(super) audit: ReadOnlyTable<([u8; 16], u64), &'static [u8]>,
 }
 

@@ -19,6 +19,7 @@ use super::{
     extract::JsonBody,
     page::{Items, Page, PageQuery},
 };
+use crate::{accounts::AccountId, billing};
 
 /// The account of whoever holds the admin key.
 const OPERATOR: &str = "operator";
@@ -136,18 +137,29 @@ pub(super) async fn me(
     State(state): State<ApiState>,
     caller: Caller,
 ) -> Result<Json<Me>, ApiError> {
-    let Caller::Account(caller) = caller else {
+    let (account, agent_id) = match caller {
+        Caller::Account(caller) => (Some(caller.account), None),
+        Caller::Agent(caller) => {
+            let owner = caller.agent.owner;
+            let owner = (owner != billing::OPERATOR).then_some(AccountId::from_u128(owner.0));
+            (owner, Some(caller.agent.id.to_string()))
+        }
+        _ => (None, None),
+    };
+    let Some(account) = account else {
         return Ok(Json(Me {
             account_id: OPERATOR.to_owned(),
             email: None,
             plan: Plan::Enterprise,
+            agent_id,
         }));
     };
-    let account = state.accounts.account(caller.account).await?;
+    let account = state.accounts.account(account).await?;
     Ok(Json(Me {
         account_id: account.id.to_string(),
         email: Some(account.email),
         plan: account.plan,
+        agent_id,
     }))
 }
 

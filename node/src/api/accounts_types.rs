@@ -61,6 +61,9 @@ pub(super) struct Me {
     /// Its plan.
     #[schema(value_type = String)]
     pub(super) plan: Plan,
+    /// The agent that asks, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) agent_id: Option<String>,
 }
 
 /// An API key, without the key.

@@ -18,7 +18,7 @@ use super::{
         BalanceBody, CheckAnswer, CheckBody, DeductBody, PaidAnswer, PricesBody, SetPriceBody,
         StatementItem, StatementParams, Tokens, TopUpBody, UsageBody, UsageItem, UsageParams,
     },
-    extract::JsonBody,
+    extract::{JsonBody, parse_duration},
     page::{Items, Page, PageQuery},
     payment::payer_of,
     rfc3339,
@@ -34,8 +34,6 @@ use crate::{
 const MEMO_BYTES_MAX: usize = aither_ledger::operation::MEMO_BYTES_MAX;
 /// Most rows of a statement in one table.
 const TABLE_ROWS_MAX: usize = 100_000;
-/// Longest period of usage.
-const PERIOD_MAX: Duration = Duration::from_secs(3660 * 24 * 3600);
 const PERIOD_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Says what the caller's account has.
@@ -62,6 +60,7 @@ pub(super) async fn balance(
         granted: account.spendable().granted,
         plan: match &caller {
             Caller::Account(caller) => caller.plan.as_str(),
+            Caller::Agent(caller) if caller.agent.owner != OPERATOR => caller.plan.as_str(),
             _ => "operator",
         },
         expires: None,
@@ -175,10 +174,7 @@ pub(super) async fn usage(
 ) -> Result<Json<UsageBody>, ApiError> {
     let period = match params.period.as_deref() {
         None | Some("") => PERIOD_DEFAULT,
-        Some(text) => humantime::parse_duration(text)
-            .ok()
-            .filter(|period| *period <= PERIOD_MAX)
-            .ok_or_else(|| ApiError::field("period", "must be a time such as 30d or 24h"))?,
+        Some(text) => parse_duration(text).ok_or_else(|| ApiError::field("period", "must be a time such as 30d or 24h"))?,
     };
     let now = billing::now();
     let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use aither_ledger::LedgerError;
-use aither_protocol::ErrorCode;
+use aither_protocol::{ErrorCode, Plan};
 use axum::{
     body::Body,
     extract::Request,
@@ -24,7 +24,11 @@ use utoipa::ToSchema;
 
 use super::request_id::RequestId;
 use crate::{
-    accounts::AccountError, answers::AnswersError, billing::BillingError, models::ModelStoreError,
+    accounts::{AccountError, StoreError},
+    agents::AgentError,
+    answers::AnswersError,
+    billing::BillingError,
+    models::ModelStoreError,
     services::LlmError,
 };
 
@@ -108,7 +112,8 @@ impl Dialect {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if path == "/v1/models/import" {
+        const NATIVE: [&str; 3] = ["/api/onboard", "/api/agents", "/api/audit"];
+        if path == "/v1/models/import" || NATIVE.into_iter().any(is_below) {
             // Ours, although it stands below a path of OpenAI's.
             Self::Native
         } else if path.starts_with("/api/") {
@@ -397,6 +402,59 @@ impl From<ModelStoreError> for ApiError {
                 Self::with_field(ErrorCode::ValidationFailed, "model", error.to_string())
             }
             code => Self::new(code, error.to_string()),
+        }
+    }
+}
+
+impl From<AgentError> for ApiError {
+    fn from(error: AgentError) -> Self {
+        let (code, words) = (error.code(), error.to_string());
+        let refused = Self::new(code, words.clone());
+        match error {
+            AgentError::InvalidCard(errors) => {
+                let fields = errors.into_iter().map(|error| FieldError {
+                    field: error.field,
+                    message: error.message,
+                });
+                Self {
+                    fields: fields.collect(),
+                    ..refused
+                }
+            }
+            AgentError::TierForbids { capabilities, .. } => {
+                let highest = capabilities.iter().max_by_key(|capability| capability.tier());
+                match highest {
+                    Some(highest) => refused
+                        .with_member("capability", highest.as_str())
+                        .with_member("tier_required", highest.tier().as_str())
+                        .with_member("capabilities", json!(capabilities)),
+                    None => refused,
+                }
+            }
+            AgentError::PlanForbids { plan, tier } => {
+                let sufficient = Plan::ALL.iter().find(|plan| tier <= plan.tier_max());
+                refused
+                    .with_member("tier_required", tier.as_str())
+                    .with_member("plan", plan.as_str())
+                    .with_member("plan_required", json!(sufficient))
+            }
+            AgentError::Wider(capabilities) => {
+                let first = capabilities.first().map(|capability| capability.as_str());
+                refused.with_member("capability", json!(first))
+            }
+            AgentError::Address(message) => Self::with_field(code, "agent_url", message),
+            AgentError::OtherName(_) => Self::with_field(code, "name", words),
+            AgentError::Overloaded { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..refused
+            },
+            // The path is the operator's business.
+            AgentError::Store(StoreError::Full { .. }) => Self {
+                cause: Some(words),
+                ..Self::new(code, "the node's disk is full; its operator must make room")
+            },
+            AgentError::Store(_) | AgentError::Internal(_) => Self::internal(words),
+            _ => refused,
         }
     }
 }

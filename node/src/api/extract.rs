@@ -169,6 +169,13 @@ fn parse_error(path: &str, error: &serde_json::Error) -> ApiError {
     ApiError::field(path, words)
 }
 
+/// Reads a time such as `90s`, `24h` or `7d`, up to ten years.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    const DURATION_MAX: Duration = Duration::from_secs(3660 * 24 * 3600);
+    let duration = humantime::parse_duration(text).ok();
+    duration.filter(|duration| *duration <= DURATION_MAX)
+}
+
 /// What a client may ask for. Each step doubles or halves its share of the tokens.
 const PRIORITIES: RangeInclusive<i32> = -2..=2;
 /// Longest deadline: longer ones bound nothing.

@@ -39,8 +39,8 @@ const STORE_USES_WAITING_MAX: usize = 512;
 pub enum Authority {
     /// Everybody's.
     Operator,
-    /// An account's, within its plan.
-    Account(AccountId, Plan),
+    /// An account's.
+    Account(AccountId),
     /// Its own.
     Agent(AgentId),
 }
@@ -130,7 +130,7 @@ impl AgentService {
         let agent = directory.agent(AgentId::from_u128(grant.id.agent));
         let agent = agent.ok_or(TokenRefusal::Unknown)?;
         let minted_ms = ulid::Ulid(grant.id.serial).timestamp_ms();
-        if minted_ms < agent.tokens_since_ms || directory.is_revoked(&grant.ids) {
+        if minted_ms < agent.tokens_since_ms || directory.is_revoked(agent.id, &grant.ids) {
             return Err(TokenRefusal::Revoked);
         }
         let caller = self.caller(agent).map_err(|_| TokenRefusal::Unknown)?;
@@ -285,7 +285,7 @@ impl AgentService {
         });
         let may = |agent: &Agent| match authority {
             Authority::Operator => true,
-            Authority::Account(owner, _) => agent.owner == owner,
+            Authority::Account(owner) => agent.owner == owner,
             Authority::Agent(id) => agent.id == id,
         };
         found

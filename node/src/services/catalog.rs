@@ -128,6 +128,11 @@ impl ModelCatalog {
         self.card_of(info, is_loaded)
     }
 
+    /// Returns the name of the model that answers when a request names none.
+    pub fn default_model(&self) -> String {
+        self.default().map_or_else(String::new, |info| info.name)
+    }
+
     fn default(&self) -> Option<ModelInfo> {
         self.served(&self.default_model).or_else(|| {
             let mut only = self.engine.models();
