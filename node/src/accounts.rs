@@ -25,11 +25,6 @@ use aither_protocol::Plan;
 use serde::Serialize;
 use ulid::Ulid;
 
-pub(crate) use self::{
-    records::Record,
-    secret::{AGENT_KEY_PREFIX, NewKey, SecretHash, key_hash, random},
-    store::new_id,
-};
 pub use self::{
     error::{AccountError, InvalidField, StoreError},
     key_ring::KeyRefusal,
@@ -37,6 +32,11 @@ pub use self::{
     rules::{check_email, check_password},
     secret::SecretText,
     store::{AccountStore, NewAccount, SessionTerms},
+};
+pub(crate) use self::{
+    records::Record,
+    secret::{AGENT_KEY_PREFIX, NewKey, SecretHash, key_hash, random},
+    store::new_id,
 };
 
 /// Names an account; sorts by the time it was made.

@@ -32,9 +32,7 @@ use crate::{
     machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::{
-        AccountHook, AccountService, AgentService, ProbeTargets, Readiness, ReadyState,
-    },
+    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness, ReadyState},
     signals::Signals,
 };
 

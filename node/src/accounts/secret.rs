@@ -176,7 +176,10 @@ mod tests {
     #[test]
     fn keys_are_found_by_their_hash_and_shown_by_their_beginning() {
         let key = NewKey::make(ACCOUNT_KEY_PREFIX).unwrap();
-        assert_eq!(key_hash(ACCOUNT_KEY_PREFIX, key.text.reveal()), Some(key.hash));
+        assert_eq!(
+            key_hash(ACCOUNT_KEY_PREFIX, key.text.reveal()),
+            Some(key.hash)
+        );
         assert!(key.text.reveal().starts_with(&key.prefix));
         assert!(key.prefix.len() < key.text.reveal().len() / 2);
         assert_ne!(NewKey::make(ACCOUNT_KEY_PREFIX).unwrap().hash, key.hash);

@@ -456,7 +456,10 @@ mod tests {
         assert_eq!(by(None, Some("MATH")), ["beta", "gamma-bot"]);
         assert_eq!(by(Some("research"), Some("math")), ["beta"]);
         assert!(by(Some("fly"), None).is_empty());
-        assert_eq!(names(&directory, query("bot über")), ["alpha-bot", "gamma-bot"]);
+        assert_eq!(
+            names(&directory, query("bot über")),
+            ["alpha-bot", "gamma-bot"]
+        );
         assert_eq!(names(&directory, query("res be")), ["beta"]);
         assert!(names(&directory, query("nothing")).is_empty());
         let of_one = AgentFilter {
@@ -476,7 +479,14 @@ mod tests {
         for filter in [AgentFilter::default(), query("a research deep")] {
             let page = |after: Option<u128>| {
                 let after = after.map(AgentId::from_u128);
-                names(&directory, AgentFilter { after, limit: 2, ..filter.clone() })
+                names(
+                    &directory,
+                    AgentFilter {
+                        after,
+                        limit: 2,
+                        ..filter.clone()
+                    },
+                )
             };
             assert_eq!(page(None), ["a1", "a2"]);
             assert_eq!(page(Some(2)), ["a3", "a4"]);

@@ -1,7 +1,8 @@
 //! Why something about an agent is refused.
 
 use aither_protocol::{
-    Capability, ErrorCode, Plan, Tier, agent_card::FieldError, capability_token::CapabilityTokenError,
+    Capability, ErrorCode, Plan, Tier, agent_card::FieldError,
+    capability_token::CapabilityTokenError,
 };
 
 use crate::accounts::StoreError;
@@ -118,7 +119,9 @@ impl AgentError {
                 ErrorCode::CapabilityMissing
             }
             Self::TooManyAgents { .. } => ErrorCode::PlanLimit,
-            Self::NameTaken(_) | Self::VersionTooLow { .. } | Self::TooManyRevoked => ErrorCode::Conflict,
+            Self::NameTaken(_) | Self::VersionTooLow { .. } | Self::TooManyRevoked => {
+                ErrorCode::Conflict
+            }
             Self::OtherName(_) | Self::Address(_) | Self::Token(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,

@@ -127,7 +127,9 @@ impl AgentV1 {
         let tier: Option<Tier> = self.summary.tier.parse().ok();
         let (Some(mode), Some(state), Some(granted), Some(tier)) = (mode, state, granted, tier)
         else {
-            return Err(corrupt("an agent has a mode, state, capability or tier that is none"));
+            return Err(corrupt(
+                "an agent has a mode, state, capability or tier that is none",
+            ));
         };
         let summary = self.summary.clone();
         Ok(Agent {

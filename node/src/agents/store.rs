@@ -292,7 +292,12 @@ impl AgentStore {
     ///
     /// # Errors
     /// The store fails.
-    pub fn revoke_token(&self, id: AgentId, token: u128, now: SystemTime) -> Result<(), AgentError> {
+    pub fn revoke_token(
+        &self,
+        id: AgentId,
+        token: u128,
+        now: SystemTime,
+    ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
             if directory.agent(id).is_none() {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
@@ -495,7 +500,11 @@ impl Edit<'_> {
     /// Adds to what happened to an agent.
     fn note(&mut self, id: AgentId, action: &str, detail: &str) -> Result<(), redb::Error> {
         let id = id.0.to_bytes();
-        let last = self.tables.audit.range((id, 0)..=(id, u64::MAX))?.next_back();
+        let last = self
+            .tables
+            .audit
+            .range((id, 0)..=(id, u64::MAX))?
+            .next_back();
         let number = last.transpose()?.map_or(1, |(key, _)| key.value().1 + 1);
         let record = AuditV1 {
             time_ms: self.now_ms,
@@ -573,7 +582,11 @@ fn too_low(card: &AgentCard, known: &Agent, must_rise: bool) -> Option<AgentErro
     let known = semver::Version::parse(&known.version).ok()?;
     // Build metadata has no place in the order of versions.
     let order = card.version.cmp_precedence(&known);
-    let fits = if must_rise { order.is_gt() } else { order.is_ge() };
+    let fits = if must_rise {
+        order.is_gt()
+    } else {
+        order.is_ge()
+    };
     (!fits).then(|| AgentError::VersionTooLow {
         offered: card.version.to_string(),
         known: known.to_string(),

@@ -15,7 +15,8 @@ const KEYS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("agent-k
 /// Number of a root key of capability tokens → [`super::records::RootKeyV1`].
 const ROOT_KEYS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("root-keys-1");
 /// Agent id and number of a revoked token → when it was revoked, in milliseconds since 1970.
-const REVOKED: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> = TableDefinition::new("revoked-tokens-1");
+const REVOKED: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> =
+    TableDefinition::new("revoked-tokens-1");
 /// Agent id and a rising number → [`super::records::AuditV1`].
 const AUDIT: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new("audit-1");
 

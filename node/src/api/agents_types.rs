@@ -49,8 +49,6 @@ pub(super) struct FindParams {
     pub(super) q: Option<String>,
     /// A node's id: only its agents.
     pub(super) node: Option<String>,
-    /// Only agents of this node.
-    pub(super) local: Option<bool>,
 }
 
 /// `?purge=true`.

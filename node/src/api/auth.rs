@@ -110,7 +110,9 @@ fn holder_of(state: &ApiState, key: &str) -> Result<Caller, Refusal> {
         Ok(Caller::Operator)
     } else {
         let account = state.accounts.authenticate(key);
-        account.map(Caller::Account).map_err(|error| error.to_string())
+        account
+            .map(Caller::Account)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -193,7 +195,9 @@ fn decide(
 fn permit(rule: Rule, holder: &Caller) -> Result<(), ApiError> {
     match (holder, rule.access) {
         (_, Access::NoRoute) | (Caller::Operator, _) => Ok(()),
-        (Caller::Account(_), Access::Operator | Access::Metrics) => Err(operator_only("an account's")),
+        (Caller::Account(_), Access::Operator | Access::Metrics) => {
+            Err(operator_only("an account's"))
+        }
         (Caller::Agent(_), Access::Operator | Access::Metrics) => Err(operator_only("an agent's")),
         (Caller::Account(_), Access::Agent) => Err(missing(
             "this route is for agents; ask with the agent's own key",
@@ -216,7 +220,10 @@ fn permit(rule: Rule, holder: &Caller) -> Result<(), ApiError> {
 fn permit_agent(rule: Rule, caller: &AgentCaller) -> Result<(), ApiError> {
     if caller.agent.is_suspended {
         let words = "the agent is suspended; resume it first";
-        return Err(missing(words, rule.capability.map_or("agent", Capability::as_str)));
+        return Err(missing(
+            words,
+            rule.capability.map_or("agent", Capability::as_str),
+        ));
     }
     let Some(capability) = rule.capability else {
         return Ok(());

@@ -58,11 +58,25 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_and_nothing_that_documents_would_show() {
-        for host in ["localhost:8200", "[::1]:8200", "node.example.org", "10.0.0.1"] {
+        for host in [
+            "localhost:8200",
+            "[::1]:8200",
+            "node.example.org",
+            "10.0.0.1",
+        ] {
             assert!(is_host(host), "{host}");
         }
         let long = "a".repeat(300);
-        for host in ["", "a/b", "a b", "a\"", "a<b>", "user@host", "a\n", long.as_str()] {
+        for host in [
+            "",
+            "a/b",
+            "a b",
+            "a\"",
+            "a<b>",
+            "user@host",
+            "a\n",
+            long.as_str(),
+        ] {
             assert!(!is_host(host), "{host}");
         }
     }

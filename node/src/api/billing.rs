@@ -174,7 +174,8 @@ pub(super) async fn usage(
 ) -> Result<Json<UsageBody>, ApiError> {
     let period = match params.period.as_deref() {
         None | Some("") => PERIOD_DEFAULT,
-        Some(text) => parse_duration(text).ok_or_else(|| ApiError::field("period", "must be a time such as 30d or 24h"))?,
+        Some(text) => parse_duration(text)
+            .ok_or_else(|| ApiError::field("period", "must be a time such as 30d or 24h"))?,
     };
     let now = billing::now();
     let period_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);

@@ -422,7 +422,9 @@ impl From<AgentError> for ApiError {
                 }
             }
             AgentError::TierForbids { capabilities, .. } => {
-                let highest = capabilities.iter().max_by_key(|capability| capability.tier());
+                let highest = capabilities
+                    .iter()
+                    .max_by_key(|capability| capability.tier());
                 match highest {
                     Some(highest) => refused
                         .with_member("capability", highest.as_str())

@@ -185,7 +185,9 @@ mod tests {
                 }
             }
         }
-        let rows = ROWS.iter().map(|(method, route, ..)| ((*method).to_owned(), (*route).to_owned()));
+        let rows = ROWS
+            .iter()
+            .map(|(method, route, ..)| ((*method).to_owned(), (*route).to_owned()));
         let rows: BTreeSet<_> = rows.collect();
         assert_eq!(rows.len(), ROWS.len(), "a row stands twice");
         let without: Vec<_> = routes.symmetric_difference(&rows).collect();

@@ -215,16 +215,16 @@ impl AgentService {
         // Of an owner who is switched off or gone nothing more is allowed than of the smallest.
         match owner {
             OPERATOR => Plan::Enterprise,
-            _ => self.shared.accounts.plan_of(account).unwrap_or(Plan::Explorer),
+            _ => self
+                .shared
+                .accounts
+                .plan_of(account)
+                .unwrap_or(Plan::Explorer),
         }
     }
 
     /// Checks what a card asks for, and signs it.
-    fn accept(
-        &self,
-        card: &AgentCard,
-        plan: Plan,
-    ) -> Result<(String, CapabilitySet), AgentError> {
+    fn accept(&self, card: &AgentCard, plan: Plan) -> Result<(String, CapabilitySet), AgentError> {
         let tier = card.billing.category;
         if plan.tier_max() < tier {
             return Err(AgentError::PlanForbids { plan, tier });
@@ -268,7 +268,9 @@ impl AgentService {
     pub async fn maintain(&self) {
         let mut rounds = super::health_probe::Rounds::default();
         loop {
-            let due = rounds.next(|| self.shared.store.directory().booting()).await;
+            let due = rounds
+                .next(|| self.shared.store.directory().booting())
+                .await;
             futures_util::future::join_all(due.iter().map(|agent| self.probe(agent))).await;
         }
     }
@@ -318,7 +320,10 @@ impl AgentService {
     /// # Errors
     /// There is no root key or no randomness: a defect, or the machine's.
     pub fn mint(&self, agent: &Agent) -> Result<Zeroizing<String>, AgentError> {
-        let caveats = [Caveat::Capabilities(agent.granted), Caveat::Tier(agent.tier)];
+        let caveats = [
+            Caveat::Capabilities(agent.granted),
+            Caveat::Tier(agent.tier),
+        ];
         Ok(self.mint_with(agent.id, &caveats)?.text)
     }
 
@@ -331,7 +336,10 @@ impl AgentService {
         if !wider.is_empty() {
             return Err(AgentError::Wider(wider.iter().collect()));
         }
-        let mut caveats = vec![Caveat::Capabilities(terms.capabilities), Caveat::Tier(parent.tier)];
+        let mut caveats = vec![
+            Caveat::Capabilities(terms.capabilities),
+            Caveat::Tier(parent.tier),
+        ];
         let Some(token) = &parent.token else {
             caveats.extend(terms.caveats.iter().cloned());
             return self.mint_with(parent.agent.id, &caveats);

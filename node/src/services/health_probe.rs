@@ -218,9 +218,25 @@ mod tests {
     #[test]
     fn addresses_of_this_machine_and_of_private_networks_are_not_public() {
         for address in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
-            "100.64.0.1", "224.0.0.1", "255.255.255.255", "198.18.0.1", "::1", "fe80::1", "fc00::1",
-            "::ffff:10.0.0.1", "2002:a00:1::", "64:ff9b::a00:1", "2001:db8::1", "ff02::1", "::",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "::ffff:10.0.0.1",
+            "2002:a00:1::",
+            "64:ff9b::a00:1",
+            "2001:db8::1",
+            "ff02::1",
+            "::",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
@@ -233,8 +249,14 @@ mod tests {
     fn a_node_that_serves_others_asks_public_addresses_only() {
         let public = ProbeTargets::Public;
         for url in [
-            "http://localhost:1/", "http://LOCALHOST/", "http://127.0.0.1/", "http://[::1]:9/",
-            "http://2130706433/", "http://0x7f.1/", "http://10.0.0.1", "http://[::ffff:7f00:1]/",
+            "http://localhost:1/",
+            "http://LOCALHOST/",
+            "http://127.0.0.1/",
+            "http://[::1]:9/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://10.0.0.1",
+            "http://[::ffff:7f00:1]/",
         ] {
             assert!(public.check(url).is_err(), "{url}");
             assert!(ProbeTargets::Any.check(url).is_ok(), "{url}");

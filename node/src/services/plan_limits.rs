@@ -92,9 +92,7 @@ impl PlanLimits {
         let count = running.entry(account).or_insert(0);
         if concurrent_max <= *count {
             return Err(AccountError::RateLimited {
-                message: format!(
-                    "the plan {plan} allows {concurrent_max} requests at once"
-                ),
+                message: format!("the plan {plan} allows {concurrent_max} requests at once"),
                 retry_after: RETRY_WHEN_BUSY,
             });
         }

@@ -14,7 +14,12 @@ use super::{
     LOGINS_MAX, NewKey, Record, RingChange, SecretHash, SessionTerms, StoreError, new_id,
     read_account, unix_ms,
 };
-use crate::accounts::{SecretText, Session, records::FamilyV1, secret::{ACCOUNT_KEY_PREFIX, RefreshToken}, time_of};
+use crate::accounts::{
+    SecretText, Session,
+    records::FamilyV1,
+    secret::{ACCOUNT_KEY_PREFIX, RefreshToken},
+    time_of,
+};
 
 impl AccountStore {
     /// Begins a login.
