@@ -150,15 +150,13 @@ impl Directory {
         Some((*number, Arc::clone(key)))
     }
 
-    /// Returns how many agents an account has that were not stopped.
+    /// Returns how many agents an account has that have not left.
     pub(super) fn count_of(&self, owner: AccountId) -> usize {
         let inner = self.read();
         let ids = inner.owners.get(&owner);
         let agents = ids.into_iter().flatten();
         let agents = agents.filter_map(|id| inner.agents.get(id));
-        agents
-            .filter(|agent| agent.is_suspended || agent.state != AgentState::Stop)
-            .count()
+        agents.filter(|agent| !agent.has_left()).count()
     }
 
     /// Returns the keys of an agent, the oldest first.
@@ -194,12 +192,14 @@ impl Directory {
         let Some(mut conditions) = inner.conditions(filter) else {
             return Vec::new();
         };
-        let after = |id: &AgentId| filter.after.is_none_or(|after| after < *id);
         conditions.sort_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>());
         let agents = match conditions.split_first() {
             None => {
-                let agents = inner.agents.iter().filter(|(id, _)| after(id));
-                let agents = agents.map(|(_, agent)| Arc::clone(agent));
+                let from = filter.after.map_or(Unbounded, Excluded);
+                let agents = inner
+                    .agents
+                    .range((from, Unbounded))
+                    .map(|(_, agent)| Arc::clone(agent));
                 return agents.take(filter.limit).collect();
             }
             Some((first, others)) => merged(first, filter.after).filter(|id| {

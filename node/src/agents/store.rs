@@ -175,6 +175,9 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
+            if known.has_left() {
+                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
+            }
             if *known.name != *change.card.name.as_str() {
                 return Ok(Err(AgentError::OtherName(change.card.name.to_string())));
             }
@@ -395,7 +398,7 @@ impl AgentStore {
         agent.ok_or_else(|| AgentError::Unknown(id.to_string()))
     }
 
-    /// Changes one agent's record.
+    /// Changes the record of an agent that has not left.
     fn change(
         &self,
         id: AgentId,
@@ -403,8 +406,11 @@ impl AgentStore {
         change: impl FnOnce(&mut Edit<'_>, &Directory, &mut AgentV1) -> Result<(), redb::Error>,
     ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
-            if directory.agent(id).is_none() {
+            let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
+            };
+            if known.has_left() {
+                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
             }
             let mut record = edit.agent(id)?;
             change(edit, directory, &mut record)?;
@@ -565,15 +571,19 @@ fn refusal_of(
     known: Option<&Agent>,
     directory: &Directory,
 ) -> Option<AgentError> {
-    let Some(known) = known else {
-        let agents_max = new.agents_max?;
-        let is_full = directory.count_of(new.owner) >= usize::try_from(agents_max).ok()?;
-        return is_full.then_some(AgentError::TooManyAgents { agents_max });
-    };
-    if known.owner != new.owner {
+    if let Some(known) = known
+        && known.owner != new.owner
+    {
         return Some(AgentError::NameTaken(known.name.to_string()));
     }
-    too_low(new.card, known, false)
+    // One that has left has given up its place, and needs one to come back.
+    if known.is_none_or(Agent::has_left)
+        && let Some(agents_max) = new.agents_max
+        && directory.count_of(new.owner) >= usize::try_from(agents_max).unwrap_or(usize::MAX)
+    {
+        return Some(AgentError::TooManyAgents { agents_max });
+    }
+    known.and_then(|known| too_low(new.card, known, false))
 }
 
 /// Returns the refusal of a card that is older than the known one, or not newer where it must be.
