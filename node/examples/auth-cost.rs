@@ -17,13 +17,14 @@ use std::{
 };
 
 use aither_node::{
-    accounts::{AGENT_KEY_PREFIX, AccountId},
+    accounts::AccountId,
     agents::AgentCaller,
     config::AccountsConfig,
     data_dir,
     identity::NodeIdentity,
     services::{AccountService, AgentService, ProbeTargets},
 };
+use aither_protocol::CAPABILITY_TOKEN_PREFIX;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -44,11 +45,11 @@ fn main() -> Result<()> {
     let callers = presented.keys.iter().map(|key| agents.authenticate(key));
     let callers: Vec<AgentCaller> = callers.collect::<std::result::Result<_, _>>()?;
 
-    let key = per_request(&presented.keys, rounds, |key| {
+    let by_key = per_request(&presented.keys, rounds, |key| {
         black_box(agents.authenticate(key)).is_ok()
     })?;
-    let token = per_request(&presented.tokens, rounds, |token| {
-        black_box(agents.authenticate_token(token)).is_ok()
+    let by_token = per_request(&presented.tokens, rounds, |text| {
+        black_box(agents.authenticate_token(text)).is_ok()
     })?;
     let admit = per_request(&callers, rounds, |caller| {
         let owner = AccountId::from_u128(caller.agent.owner.0);
@@ -56,8 +57,8 @@ fn main() -> Result<()> {
     })?;
     let found = serde_json::json!({
         "agents": agents.count(),
-        "key": key.as_secs_f64(),
-        "token": token.as_secs_f64(),
+        "key": by_key.as_secs_f64(),
+        "token": by_token.as_secs_f64(),
         "admit": admit.as_secs_f64(),
     });
     writeln!(std::io::stdout(), "{found}")?;
@@ -78,7 +79,7 @@ impl Presented {
     fn read(lines: impl BufRead) -> Result<Self> {
         let lines = lines.lines().collect::<std::io::Result<Vec<_>>>()?;
         let lines = lines.into_iter().filter(|line| !line.is_empty());
-        let (keys, tokens) = lines.partition(|line| line.starts_with(AGENT_KEY_PREFIX));
+        let (tokens, keys) = lines.partition(|line| line.starts_with(CAPABILITY_TOKEN_PREFIX));
         Ok(Self { keys, tokens })
     }
 }

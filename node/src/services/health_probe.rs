@@ -73,6 +73,8 @@ impl HealthProbe {
     /// # Errors
     /// It cannot be made.
     pub fn new(targets: ProbeTargets) -> Result<Self, StoreError> {
+        // A client takes the process's provider; installed already, it is the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
