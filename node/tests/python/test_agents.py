@@ -172,7 +172,7 @@ def test_the_platforms_example_runs_and_its_owner_pays(home: Node):
     usage = account.http.get("/v1/billing/usage").json()
     assert usage["by_agent"].keys() == {"my-research-bot"}
     of_agent = usage["by_agent"]["my-research-bot"]
-    assert of_agent["total_requests"] == 1 and Decimal(str(of_agent["total_tokens"])) == cost
+    assert of_agent["requests"] == 1 and Decimal(str(of_agent["tokens"])) == cost
     seen = with_key(home, bundle["api_key"]).get("/v1/billing/balance").json()
     assert Decimal(str(seen["tokens"])) == account.tokens()
 
@@ -379,9 +379,12 @@ def test_agents_keys_and_tokens_outlive_a_kill(start_node: Callable[..., Node]):
     for bundle in (left, rotated):
         assert not works(node, bundle["api_key"]) and not works(node, bundle["capability_token"])
     assert works(node, fresh)
-    assert works(node, kept["api_key"]) and works(node, kept["capability_token"])
     again = with_key(node, account.key)
-    assert again.get("/v1/agents/kept/connection-info").json()["status"] == "suspended"
+    agent = with_key(node, kept["api_key"])
+    assert agent.get("/v1/agents/kept/connection-info").json()["status"] == "suspended"
+    assert agent.get("/v1/auth/me").status_code == 403
+    assert again.post("/v1/agents/kept/resume").status_code == 200
+    assert works(node, kept["api_key"]) and works(node, kept["capability_token"])
     assert again.get("/v1/agents/left").status_code == 404
 
 
