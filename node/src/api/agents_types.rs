@@ -26,8 +26,10 @@ pub(super) struct OnboardBody {
 }
 
 /// Who runs an agent.
+///
+/// Read as a text: of a JSON number the reader of enums says that it is no JSON.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub(super) enum OnboardMode {
     /// The node.
     Managed,
@@ -152,6 +154,19 @@ pub(super) struct SpawnedBody {
 pub(super) struct TokenKeyBody {
     /// Its number, which tokens carry.
     pub(super) key_id: u32,
+}
+
+impl TryFrom<String> for OnboardMode {
+    type Error = &'static str;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        match &*word {
+            "managed" => Ok(Self::Managed),
+            "remote" => Ok(Self::Remote),
+            "hybrid" => Ok(Self::Hybrid),
+            _ => Err("must be managed, remote or hybrid"),
+        }
+    }
 }
 
 impl From<OnboardMode> for Mode {
