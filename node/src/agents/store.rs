@@ -115,6 +115,18 @@ impl AgentStore {
         Ok(store)
     }
 
+    /// Verifies every page and every row, and returns how many agents there are.
+    ///
+    /// # Errors
+    /// It is damaged, from a later version, in use, or cannot be read.
+    pub fn check(path: &Path) -> Result<usize, StoreError> {
+        let database = load::open_verified(path)?;
+        let directory = Directory::default();
+        directory.apply(load::read_all(path, &database)?);
+        load::check_cards(path, &database)?;
+        Ok(directory.len())
+    }
+
     /// Returns the agents in memory.
     pub fn directory(&self) -> &Directory {
         &self.directory
