@@ -4,7 +4,9 @@
 //! Redirects are not followed, so that the key goes to the server that was named and no other.
 //! A server on this machine is asked directly, whatever proxy the environment names.
 
+mod agents;
 mod answer;
+mod billing;
 mod key;
 
 use std::{error::Error as StdError, time::Duration};
@@ -13,7 +15,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use self::{answer::Answer, key::ApiKey};
+pub(crate) use self::{
+    agents::{Agent, AgentQuery, Bundle, Mode},
+    answer::Answer,
+    billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
+    key::ApiKey,
+};
 use crate::{
     args::ConnectionArgs,
     error::{Error, Refusal},
@@ -142,6 +149,12 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         self.answer(self.request(Method::GET, url)).await
+    }
+
+    /// Asks for something to be done.
+    async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Error> {
+        let request = self.request(Method::POST, self.url(path)?);
+        self.answer(request.json(body)).await
     }
 
     /// Sends a request whose answer is one document.
