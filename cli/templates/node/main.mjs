@@ -29,7 +29,7 @@ const SYSTEM_PROMPT = "You are a helpful assistant. Answer in a few sentences.";
 // Longest message, longest wait for an answer of a model, and between two tries to come aboard.
 const MESSAGE_LENGTH_MAX = 100_000;
 const ANSWER_MS = 120_000;
-const PAUSE_MS_MAX = 15_000;
+const PAUSE_MS_MAX = 5_000;
 // A node writes down its address a moment after it starts; until then its key is not found.
 const KEYLESS_TRIES = 5;
 

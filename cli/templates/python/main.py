@@ -37,7 +37,7 @@ BUNDLE_FILE = HERE / ".aither" / "bundle.json"
 SYSTEM_PROMPT = "You are a helpful assistant. Answer in a few sentences."
 # Longest wait for an answer of a model, and between two tries to come aboard.
 ANSWER_SECONDS = 120
-PAUSE_SECONDS_MAX = 15
+PAUSE_SECONDS_MAX = 5
 # A node writes down its address a moment after it starts; until then its key is not found.
 KEYLESS_TRIES = 5
 
@@ -224,4 +224,9 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
