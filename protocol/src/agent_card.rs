@@ -350,7 +350,3 @@ impl fmt::Display for FieldError {
         f.write_str(&self.message)
     }
 }
-
-#[cfg(test)]
-#[path = "agent_card/tests.rs"]
-mod tests;

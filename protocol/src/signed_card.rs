@@ -7,7 +7,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{CanonicalError, canonical_json, limits};
@@ -43,22 +43,6 @@ pub enum SignedCardError {
     Canonical(#[from] CanonicalError),
 }
 
-/// The part of a signature that it covers itself.
-#[derive(Serialize, Deserialize)]
-struct ProtectedHeader {
-    alg: String,
-    #[serde(default)]
-    typ: Option<String>,
-    #[serde(default)]
-    kid: Option<String>,
-    /// Names extensions that must be understood; none is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    crit: Option<Value>,
-    /// RFC 7797 would change what is signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    b64: Option<Value>,
-}
-
 #[derive(Deserialize)]
 struct CardSignature {
     protected: String,
@@ -72,16 +56,12 @@ struct CardSignature {
 /// # Errors
 /// The card is no object, or has no canonical form.
 pub fn sign_card(card: &Value, key: &SigningKey, kid: &str) -> Result<Value, SignedCardError> {
-    let mut card = card.clone();
-    let fields = card.as_object_mut().ok_or(SignedCardError::NotAnObject)?;
-    fields.shift_remove(SIGNATURES);
+    let mut card = unsigned(card)?;
     let header = json!({ "alg": "EdDSA", "typ": "JOSE", "kid": kid });
     let protected = BASE64.encode(header.to_string());
-    let payload = payload(fields)?;
-    let signature = key.sign(signing_input(&protected, &payload).as_bytes());
-    let signature = BASE64.encode(signature.to_bytes());
-    let signatures = json!([{ "protected": protected, "signature": signature }]);
-    fields.insert(SIGNATURES.to_owned(), signatures);
+    let input = signing_input(&protected, &payload(&card)?);
+    let signature = BASE64.encode(key.sign(input.as_bytes()).to_bytes());
+    card[SIGNATURES] = json!([{ "protected": protected, "signature": signature }]);
     Ok(card)
 }
 
@@ -90,19 +70,24 @@ pub fn sign_card(card: &Value, key: &SigningKey, kid: &str) -> Result<Value, Sig
 /// # Errors
 /// It is not signed, not by this key, or not as it stands.
 pub fn verify_card(card: &Value, key: &VerifyingKey) -> Result<(), SignedCardError> {
-    let fields = card.as_object().ok_or(SignedCardError::NotAnObject)?;
-    let signatures = signatures(fields)?;
-    let mut fields = fields.clone();
-    fields.shift_remove(SIGNATURES);
-    let payload = payload(&fields)?;
+    let unsigned = unsigned(card)?;
+    let signatures = signatures(card)?;
+    let payload = payload(&unsigned)?;
     let valid = signatures
         .iter()
         .any(|signature| signature.is_valid(&payload, key));
     valid.then_some(()).ok_or(SignedCardError::NoneValid)
 }
 
-fn signatures(fields: &Map<String, Value>) -> Result<Vec<CardSignature>, SignedCardError> {
-    let listed = fields.get(SIGNATURES).ok_or(SignedCardError::Unsigned)?;
+fn unsigned(card: &Value) -> Result<Value, SignedCardError> {
+    let mut card = card.clone();
+    let fields = card.as_object_mut().ok_or(SignedCardError::NotAnObject)?;
+    fields.shift_remove(SIGNATURES);
+    Ok(card)
+}
+
+fn signatures(card: &Value) -> Result<Vec<CardSignature>, SignedCardError> {
+    let listed = card.get(SIGNATURES).ok_or(SignedCardError::Unsigned)?;
     let listed = listed.as_array().ok_or(SignedCardError::Malformed)?;
     if listed.is_empty() {
         return Err(SignedCardError::Unsigned);
@@ -116,10 +101,8 @@ fn signatures(fields: &Map<String, Value>) -> Result<Vec<CardSignature>, SignedC
         .map_err(|_| SignedCardError::Malformed)
 }
 
-fn payload(fields: &Map<String, Value>) -> Result<String, SignedCardError> {
-    // A map alone has no `Value` to borrow; its clone is as small as a card.
-    let canonical = canonical_json(&Value::Object(fields.clone()))?;
-    Ok(BASE64.encode(canonical))
+fn payload(card: &Value) -> Result<String, SignedCardError> {
+    Ok(BASE64.encode(canonical_json(card)?))
 }
 
 fn signing_input(protected: &str, payload: &str) -> String {
@@ -135,14 +118,18 @@ impl CardSignature {
                 .is_some_and(|signature| key.verify_strict(signed.as_bytes(), &signature).is_ok())
     }
 
+    /// Whether the header asks for what is done here: no extension must be understood (`crit`),
+    /// nor is the payload signed in its plain form (`b64`, RFC 7797).
     fn names_eddsa(&self) -> bool {
         if self.protected.len() > HEADER_BYTES_MAX {
             return false;
         }
-        let decoded = BASE64.decode(&self.protected).ok();
-        let header = decoded.and_then(|text| serde_json::from_slice::<ProtectedHeader>(&text).ok());
+        let header = BASE64.decode(&self.protected).ok();
+        let header =
+            header.and_then(|text| serde_json::from_slice::<Map<String, Value>>(&text).ok());
         header.is_some_and(|header| {
-            header.alg == "EdDSA" && header.crit.is_none() && header.b64.is_none()
+            let eddsa = header.get("alg").is_some_and(|alg| alg == "EdDSA");
+            eddsa && !header.contains_key("crit") && !header.contains_key("b64")
         })
     }
 

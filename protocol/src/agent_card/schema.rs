@@ -50,17 +50,24 @@ fn schema(form: Form) -> Value {
     let mut root = settings
         .into_generator()
         .into_root_schema_for::<AgentCard>();
-    let title = match form {
-        Form::Card => "Agent card",
-        Form::Spec => "aither-agent.yaml",
+    let (title, description) = match form {
+        Form::Card => (
+            "Agent card",
+            "What an agent says of itself when it onboards.",
+        ),
+        Form::Spec => (
+            "aither-agent.yaml",
+            "What an agent is and needs, beside its code.",
+        ),
     };
     root.insert("title".to_owned(), title.into());
+    root.insert("description".to_owned(), description.into());
     let mut root = root.to_value();
     if let Some(object) = root.as_object_mut() {
         add_spellings(object);
         set_required(object, form);
     }
-    allow_null(&mut root);
+    adapt(&mut root);
     root
 }
 
@@ -72,11 +79,9 @@ fn add_spellings(root: &mut Map<String, Value>) {
     let copied = properties.get("capabilities_requested").cloned();
     properties.insert("capabilities".to_owned(), copied.unwrap_or_default());
     let endpoint = properties.get("health_endpoint").cloned();
-    let health = properties
-        .get_mut("health")
-        .and_then(|health| health.get_mut("properties"));
-    if let Some(Value::Object(health)) = health {
-        health.insert("endpoint".to_owned(), endpoint.unwrap_or_default());
+    if let Some(health) = properties.get_mut("health") {
+        health["description"] = "How the agent is found healthy.".into();
+        health["properties"]["endpoint"] = endpoint.unwrap_or_default();
     }
 }
 
@@ -103,8 +108,9 @@ fn set_required(root: &mut Map<String, Value>, form: Form) {
     root.insert("allOf".to_owned(), json!(either));
 }
 
-/// Lets every field that may be missing be null. Subschemas are inlined, so this sees them all.
-fn allow_null(schema: &mut Value) {
+/// Lets every field that may be missing be null, and drops the formats that only Rust knows.
+/// Subschemas are inlined, so this sees them all.
+fn adapt(schema: &mut Value) {
     let required = schema.get("required").cloned().unwrap_or_default();
     let is_required = |name: &str| {
         let names = required.as_array();
@@ -112,14 +118,17 @@ fn allow_null(schema: &mut Value) {
     };
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         for (name, property) in properties {
-            allow_null(property);
+            adapt(property);
             if !is_required(name) {
                 add_null(property);
+            }
+            if let Some(property) = property.as_object_mut() {
+                property.retain(|key, value| key != "format" || value == "uri");
             }
         }
     }
     if let Some(items) = schema.get_mut("items") {
-        allow_null(items);
+        adapt(items);
     }
 }
 

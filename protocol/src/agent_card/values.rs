@@ -40,12 +40,12 @@ const URL_PATTERN: &str = "^[Hh][Tt][Tt][Pp][Ss]?://";
 
 /// Returns the schema of a path in which a segment is a dot or two, plain or percent-encoded.
 pub(super) fn dot_segment() -> serde_json::Value {
-    serde_json::json!({ "pattern": r"/(\.|%2[eE]){1,2}(/|$)" })
+    serde_json::json!({ "type": "string", "pattern": r"/(\.|%2[eE]){1,2}(/|$)" })
 }
 
 /// Returns the schema of a file that has a parent's or an empty segment.
 pub(super) fn parent_segment() -> serde_json::Value {
-    serde_json::json!({ "pattern": r"(^|/)\.\.(/|$)|//|/$" })
+    serde_json::json!({ "type": "string", "pattern": r"(^|/)\.\.(/|$)|//|/$" })
 }
 
 /// Name of an agent: 1 to 64 lowercase letters, digits and inner hyphens.

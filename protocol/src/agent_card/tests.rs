@@ -1,1 +1,0 @@
-//! Tests of a card as a whole.
