@@ -38,7 +38,7 @@ Exit codes: 0 done, 1 refused or failed, 2 bad usage, 5 no server.";
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// Print the node's answer as one line of JSON.
+    /// Print the answer as one line of JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]

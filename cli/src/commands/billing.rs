@@ -59,8 +59,17 @@ pub(crate) async fn usage(
 }
 
 fn usage_text(period: &str, usage: Usage) -> String {
-    let (sum, requests) = (usage.total_tokens, usage.total_requests);
-    let mut text = format!("in the last {period}: {sum} tokens for {requests} requests\n");
+    let mut sums = Table::new([
+        Column::Text("PERIOD"),
+        Column::Number("TOKENS"),
+        Column::Number("REQUESTS"),
+    ]);
+    sums.push([
+        period.to_owned(),
+        usage.total_tokens.to_string(),
+        usage.total_requests.to_string(),
+    ]);
+    let mut text = sums.to_string();
     for (what, parts) in [
         ("MODEL", by_tokens(usage.by_model)),
         ("AGENT", by_tokens(usage.by_agent)),
@@ -165,13 +174,10 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
-        assert!(
-            text.starts_with("in the last 30d: 12.000001 tokens for 3 requests\n"),
-            "{text}"
-        );
-        assert_eq!(lines[3], ["b", "10.000001", "2", "7", "0"]);
-        assert_eq!(lines[4], ["a", "2", "1", "0", "0"]);
-        assert_eq!(lines[7], ["-", "12.000001", "3", "0", "0"]);
-        assert_eq!(lines[10][0], "2026-01-01");
+        assert_eq!(lines[1], ["30d", "12.000001", "3"]);
+        assert_eq!(lines[4], ["b", "10.000001", "2", "7", "0"]);
+        assert_eq!(lines[5], ["a", "2", "1", "0", "0"]);
+        assert_eq!(lines[8], ["-", "12.000001", "3", "0", "0"]);
+        assert_eq!(lines[11][0], "2026-01-01");
     }
 }
