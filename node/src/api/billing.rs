@@ -27,6 +27,7 @@ use crate::{
     accounts,
     billing::{
         self, BillingError, FUNDING, ISSUANCE, ModelPrice, OPERATOR, PaidOperation, REVENUE,
+        Spending,
     },
 };
 
@@ -114,7 +115,13 @@ pub(super) async fn deduct(
     check_payment(body.tokens, "reason", &body.reason)?;
     let payer = payer_of(&caller);
     let id = operation.map(|Extension(operation)| operation.id);
-    let paid = state.billing.deduct(payer, body.tokens, body.reason, id);
+    let paid = state.billing.deduct(Spending {
+        payer,
+        amount: body.tokens,
+        memo: &body.reason,
+        id,
+        allowances: &[],
+    });
     paid.await?;
     let balance = Tokens::of(&account(&state, payer).await?);
     let cost = super::stream::cost_header(body.tokens);

@@ -1,5 +1,7 @@
 //! Who pays for a request, and how much at most.
 
+use std::sync::Arc;
+
 use aither_ledger::AccountId;
 use aither_protocol::Amount;
 use axum::{
@@ -25,6 +27,7 @@ impl FromRequestParts<ApiState> for Paid {
         let route = parts.extensions.get::<MatchedPath>();
         Ok(Self(Payment {
             payer: payer_of(&caller),
+            allowances: Arc::default(),
             max_cost: max_cost(&parts.headers)?,
             route: route.map_or_else(String::new, |route| route.as_str().to_owned()),
             agent: match &caller {
