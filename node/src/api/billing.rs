@@ -20,7 +20,7 @@ use super::{
     },
     extract::{JsonBody, parse_duration},
     page::{Items, Page, PageQuery},
-    payment::payer_of,
+    payment::{allowances_of, payer_of},
     rfc3339,
 };
 use crate::{
@@ -87,8 +87,10 @@ pub(super) async fn check(
 ) -> Result<Json<CheckAnswer>, ApiError> {
     let account = account(&state, payer_of(&caller)).await?;
     let is_bounded = account.flags.debits_within_credits;
+    let allowance = state.billing.allowances_left(allowances_of(&caller))?;
+    let fits_allowance = allowance.is_none_or(|left| body.tokens <= left);
     Ok(Json(CheckAnswer {
-        allowed: !is_bounded || body.tokens <= account.spendable().total,
+        allowed: fits_allowance && (!is_bounded || body.tokens <= account.spendable().total),
         balance: Tokens::of(&account),
         required: body.tokens,
     }))
@@ -120,7 +122,7 @@ pub(super) async fn deduct(
         amount: body.tokens,
         memo: &body.reason,
         id,
-        allowances: &[],
+        allowances: allowances_of(&caller),
     });
     paid.await?;
     let balance = Tokens::of(&account(&state, payer).await?);
