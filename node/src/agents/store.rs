@@ -307,7 +307,7 @@ impl AgentStore {
     pub fn revoke_token(
         &self,
         id: AgentId,
-        token: u128,
+        serial: u128,
         now: SystemTime,
     ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
@@ -318,10 +318,10 @@ impl AgentStore {
                 return Ok(Err(AgentError::TooManyRevoked));
             }
             let now_ms = edit.now_ms;
-            let row = (id.0.to_bytes(), token.to_be_bytes());
+            let row = (id.0.to_bytes(), serial.to_be_bytes());
             edit.tables.revoked.insert(row, now_ms)?;
-            edit.changes.push(Change::Revoked(id, token));
-            let name = ulid::Ulid(token).to_string();
+            edit.changes.push(Change::Revoked(id, serial));
+            let name = ulid::Ulid(serial).to_string();
             edit.note(id, "token_revoked", &name)?;
             Ok(Ok(()))
         })?

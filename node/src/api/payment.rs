@@ -50,10 +50,10 @@ pub(super) fn payer_of(caller: &Caller) -> AccountId {
 /// Returns what a caller's payments count against beside the payer's account.
 pub(super) fn allowances_of(caller: &Caller) -> &[Allowance] {
     match caller {
-        Caller::Agent(caller) => caller
-            .token
-            .as_ref()
-            .map_or(&[], |token| &token.grant.allowances),
+        Caller::Agent(caller) => match &caller.token_grant {
+            Some(token_grant) => &token_grant.grant.allowances,
+            None => &[],
+        },
         _ => &[],
     }
 }

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the agents, the kept answers, the whole ledger and the checksum of every
-/// stored model.
+/// Verifies the keys, the accounts, the agents, the kept answers, the whole ledger and the checksum
+/// of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.

@@ -83,9 +83,9 @@ pub(super) fn read_all(path: &Path, database: &Database) -> Result<Vec<Change>, 
             changes.push(Change::Key(hash.value(), agent, record.made_ms));
         }
         for row in tables.revoked.iter()? {
-            let (agent, token) = row?.0.value();
+            let (agent, serial) = row?.0.value();
             let agent = AgentId(Ulid::from_bytes(agent));
-            changes.push(Change::Revoked(agent, u128::from_be_bytes(token)));
+            changes.push(Change::Revoked(agent, u128::from_be_bytes(serial)));
         }
         for row in tables.root_keys.iter()? {
             let (number, value) = row?;
