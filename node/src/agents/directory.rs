@@ -127,10 +127,10 @@ impl Directory {
     }
 
     /// Returns whether one of these tokens of an agent was revoked.
-    pub fn is_revoked(&self, id: AgentId, tokens: &[u128]) -> bool {
+    pub fn is_revoked(&self, id: AgentId, serials: &[u128]) -> bool {
         let inner = self.read();
         let revoked = inner.revoked.get(&id);
-        revoked.is_some_and(|revoked| tokens.iter().any(|token| revoked.contains(token)))
+        revoked.is_some_and(|revoked| serials.iter().any(|serial| revoked.contains(serial)))
     }
 
     /// Returns how many tokens of an agent were revoked.
@@ -291,8 +291,8 @@ impl Inner {
                     keys.retain(|(_, kept)| *kept != hash);
                 }
             }
-            Change::Revoked(id, token) => {
-                self.revoked.entry(id).or_default().insert(token);
+            Change::Revoked(id, serial) => {
+                self.revoked.entry(id).or_default().insert(serial);
             }
             Change::RootKey(number, key) => {
                 self.root_keys.insert(number, key);

@@ -46,7 +46,10 @@ pub enum AgentError {
         capabilities: Vec<Capability>,
     },
     /// The card's tier is above its account's plan.
-    #[error("the plan {plan} has agents up to tier {}, and the card asks for {tier}", plan.tier_max())]
+    #[error(
+        "the plan {plan} has agents up to tier {}, and the card asks for {tier}",
+        plan.tier_max()
+    )]
     PlanForbids {
         /// The account's plan.
         plan: Plan,
@@ -63,7 +66,10 @@ pub enum AgentError {
     #[error("the name {0} is taken; choose another")]
     NameTaken(String),
     /// The card is older than the one that is known.
-    #[error("the card's version {offered} must be {}{known}", if *.must_rise { "above " } else { "at least " })]
+    #[error(
+        "the card's version {offered} must be {} {known}",
+        if *.must_rise { "above" } else { "at least" }
+    )]
     VersionTooLow {
         /// The version that came.
         offered: String,
@@ -83,7 +89,7 @@ pub enum AgentError {
     Wider(Vec<Capability>),
     /// The token cannot be made as asked for.
     #[error("the token cannot be narrowed so: {0}")]
-    Token(#[from] CapabilityTokenError),
+    Caveats(#[from] CapabilityTokenError),
     /// Too many tokens were revoked one by one.
     #[error("too many tokens of this agent were revoked one by one; rotate its keys instead")]
     TooManyRevoked,
@@ -126,7 +132,7 @@ impl AgentError {
             | Self::VersionTooLow { .. }
             | Self::TooManyRevoked
             | Self::HasLeft(_) => ErrorCode::Conflict,
-            Self::OtherName(_) | Self::Address(_) | Self::Token(_) => ErrorCode::ValidationFailed,
+            Self::OtherName(_) | Self::Address(_) | Self::Caveats(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
             Self::Overloaded { .. } => ErrorCode::Overloaded,

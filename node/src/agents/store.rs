@@ -115,6 +115,18 @@ impl AgentStore {
         Ok(store)
     }
 
+    /// Verifies every page and every row, and returns how many agents there are.
+    ///
+    /// # Errors
+    /// It is damaged, from a later version, in use, or cannot be read.
+    pub fn check(path: &Path) -> Result<usize, StoreError> {
+        let database = load::open_verified(path)?;
+        let directory = Directory::default();
+        directory.apply(load::read_all(path, &database)?);
+        load::check_cards(path, &database)?;
+        Ok(directory.len())
+    }
+
     /// Returns the agents in memory.
     pub fn directory(&self) -> &Directory {
         &self.directory
@@ -298,7 +310,7 @@ impl AgentStore {
     pub fn revoke_token(
         &self,
         id: AgentId,
-        token: u128,
+        serial: u128,
         now: SystemTime,
     ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
@@ -309,10 +321,10 @@ impl AgentStore {
                 return Ok(Err(AgentError::TooManyRevoked));
             }
             let now_ms = edit.now_ms;
-            let row = (id.0.to_bytes(), token.to_be_bytes());
+            let row = (id.0.to_bytes(), serial.to_be_bytes());
             edit.tables.revoked.insert(row, now_ms)?;
-            edit.changes.push(Change::Revoked(id, token));
-            let name = ulid::Ulid(token).to_string();
+            edit.changes.push(Change::Revoked(id, serial));
+            let name = ulid::Ulid(serial).to_string();
             edit.note(id, "token_revoked", &name)?;
             Ok(Ok(()))
         })?
