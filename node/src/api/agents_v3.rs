@@ -54,22 +54,27 @@ const FLAT_NAMES: [(&str, &str); 3] = [
 
 /// The flat card. Its values are checked as those of the card that is made of it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
 pub(super) struct FlatCard {
     /// Lowercase letters, digits and hyphens.
+    #[serde(default)]
     #[schema(value_type = String)]
     agent_name: Value,
     /// `1.0.0` unless said otherwise.
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
     version: Value,
+    #[serde(default)]
     #[schema(value_type = String)]
     description: Value,
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
     author: Value,
     /// Where the agent answers, if it can be called.
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
     agent_url: Value,
     /// `/health` unless said otherwise.
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
     health_endpoint: Value,
     /// `hybrid` unless said otherwise.
@@ -77,8 +82,10 @@ pub(super) struct FlatCard {
     isolation: Option<Isolation>,
     /// `llm_inference`, `memory_read` and `memory_write` unless said otherwise. The agent's tier is
     /// the lowest that may have them, and `agent` at least.
+    #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     capabilities_requested: Value,
+    #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     skills: Value,
     resources: Option<FlatResources>,
@@ -95,12 +102,13 @@ enum Isolation {
 
 /// What an agent needs, in words of version 3.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
 struct FlatResources {
     /// Most requests that it takes at once.
+    #[serde(default)]
     #[schema(value_type = Option<u32>)]
     max_concurrent_requests: Value,
     /// The model that it prefers.
+    #[serde(default)]
     #[schema(value_type = Option<String>)]
     model: Value,
 }

@@ -16,7 +16,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::{
     ApiState, Problem, VERSION,
@@ -131,7 +130,7 @@ pub(super) async fn capabilities() -> Json<CapabilityList> {
 #[utoipa::path(
     get, path = "/v1/schemas/agent-card.json", tag = "discovery",
     responses((
-        status = 200, description = "JSON Schema 2020-12", body = Value,
+        status = 200, description = "JSON Schema 2020-12", body = serde_json::Value,
         content_type = "application/schema+json",
     )),
 )]
@@ -143,7 +142,7 @@ pub(super) async fn agent_card_schema() -> Response {
 #[utoipa::path(
     get, path = "/v1/schemas/aither-agent.json", tag = "discovery",
     responses((
-        status = 200, description = "JSON Schema 2020-12", body = Value,
+        status = 200, description = "JSON Schema 2020-12", body = serde_json::Value,
         content_type = "application/schema+json",
     )),
 )]

@@ -95,7 +95,7 @@ The answer's `api_key` is shown this once. Where registration is closed, ask the
 
 ## 3. Build your card
 
-The schema is `{base}/v1/schemas/agent-card.json`. A card that works:
+Its schema is `{base}/v1/schemas/agent-card.json`. With it in `card.json`, as here, step 4 works:
 
 ```json
 {card}
