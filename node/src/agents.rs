@@ -234,6 +234,11 @@ impl AgentState {
 }
 
 impl Agent {
+    /// Returns whether it was ended, and nothing but its name is kept for its owner.
+    pub fn is_torn_down(&self) -> bool {
+        self.state == AgentState::Stop && !self.is_suspended
+    }
+
     /// Returns the agent as a caller, with what its owner's plan leaves of what it was granted.
     pub fn caller(self: Arc<Self>, plan: Plan) -> AgentCaller {
         let tier = self.tier.min(plan.tier_max());

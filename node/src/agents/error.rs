@@ -90,6 +90,9 @@ pub enum AgentError {
     /// There is no such agent, or it is not the caller's to know more about.
     #[error("there is no agent {0}")]
     Unknown(String),
+    /// The agent was torn down; its owner may bring it back.
+    #[error("the agent {0} was torn down; onboard it again to bring it back")]
+    TornDown(String),
     /// The node does not run agents itself.
     #[error(
         "this node does not run agents itself; run yours, and onboard it with mode \"hybrid\" or \
@@ -119,9 +122,10 @@ impl AgentError {
                 ErrorCode::CapabilityMissing
             }
             Self::TooManyAgents { .. } => ErrorCode::PlanLimit,
-            Self::NameTaken(_) | Self::VersionTooLow { .. } | Self::TooManyRevoked => {
-                ErrorCode::Conflict
-            }
+            Self::NameTaken(_)
+            | Self::VersionTooLow { .. }
+            | Self::TooManyRevoked
+            | Self::TornDown(_) => ErrorCode::Conflict,
             Self::OtherName(_) | Self::Address(_) | Self::Token(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
