@@ -382,10 +382,10 @@ fn revoked_tokens_are_bounded_and_rotating_begins_anew() {
     let id = onboard(store, "bot", "1.0.0").agent.id;
     // As the store would after so many revocations, without as many commits.
     let filled = store.write(now(), |edit, _| {
-        for token in 0..REVOKED_MAX as u128 {
-            let row = (id.0.to_bytes(), token.to_be_bytes());
+        for number in 0..REVOKED_MAX as u128 {
+            let row = (id.0.to_bytes(), number.to_be_bytes());
             edit.tables.revoked.insert(row, edit.now_ms)?;
-            edit.changes.push(Change::Revoked(id, token));
+            edit.changes.push(Change::Revoked(id, number));
         }
         Ok(())
     });
@@ -433,8 +433,8 @@ fn a_new_root_key_mints_and_older_ones_still_verify() {
             serial: 1,
             agent: 1,
         };
-        let token = aither_protocol::CapabilityToken::mint(&key, id, &[]).unwrap();
-        token.to_text().to_string()
+        let minted = aither_protocol::CapabilityToken::mint(&key, id, &[]).unwrap();
+        minted.to_text().to_string()
     };
     let first = bytes(&home.store, 1);
     assert_eq!(home.store.rotate_root_key(now()).unwrap(), 2);
