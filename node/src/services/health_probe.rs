@@ -73,6 +73,8 @@ impl HealthProbe {
     /// # Errors
     /// It cannot be made.
     pub fn new(targets: ProbeTargets) -> Result<Self, StoreError> {
+        // Whoever was first chose the same; which of them it was does not matter.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
