@@ -234,8 +234,8 @@ impl AgentState {
 }
 
 impl Agent {
-    /// Returns whether it was torn down: only coming aboard again brings it back.
-    pub fn has_left(&self) -> bool {
+    /// Returns whether it was ended, and nothing but its name is kept for its owner.
+    pub fn is_torn_down(&self) -> bool {
         self.state == AgentState::Stop && !self.is_suspended
     }
 

@@ -15,8 +15,8 @@ use crate::files::{FileError, remedy};
 pub enum StoreError {
     /// What is in it is not what was written.
     #[error(
-        "the account database {} is corrupt ({message}); restore it from a backup, or move it \
-         away to begin without accounts",
+        "the database {} is corrupt ({message}); restore it from a backup, or move it \
+         away to begin without what is in it",
         path.display()
     )]
     Corrupt {
@@ -27,7 +27,7 @@ pub enum StoreError {
     },
     /// A later version of the node wrote it.
     #[error(
-        "the account database {} has schema version {found}, and this build knows up to {known}; \
+        "the database {} has schema version {found}, and this build knows up to {known}; \
          run the version of aither-node that wrote it, or a newer one",
         path.display()
     )]
@@ -40,13 +40,13 @@ pub enum StoreError {
         known: u64,
     },
     /// Another process has it open.
-    #[error("the account database {} is open in another process", path.display())]
+    #[error("the database {} is open in another process", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
     /// The disk is full.
-    #[error("no room for the account database {}: {message}", path.display())]
+    #[error("no room for the database {}: {message}", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum StoreError {
         message: String,
     },
     /// It cannot be read or written.
-    #[error("cannot use the account database {}: {message}", path.display())]
+    #[error("cannot use the database {}: {message}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

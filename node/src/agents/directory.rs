@@ -37,6 +37,8 @@ pub(super) enum Change {
     NoKey(SecretHash),
     /// A token of an agent was revoked.
     Revoked(AgentId, u128),
+    /// The revoked tokens of an agent are void for another reason now.
+    NoneRevoked(AgentId),
     /// There is a root key of capability tokens.
     RootKey(u32, Arc<RootKey>),
 }
@@ -156,7 +158,7 @@ impl Directory {
         let ids = inner.owners.get(&owner);
         let agents = ids.into_iter().flatten();
         let agents = agents.filter_map(|id| inner.agents.get(id));
-        agents.filter(|agent| !agent.has_left()).count()
+        agents.filter(|agent| !agent.is_torn_down()).count()
     }
 
     /// Returns the keys of an agent, the oldest first.
@@ -293,6 +295,9 @@ impl Inner {
             }
             Change::Revoked(id, serial) => {
                 self.revoked.entry(id).or_default().insert(serial);
+            }
+            Change::NoneRevoked(id) => {
+                self.revoked.remove(&id);
             }
             Change::RootKey(number, key) => {
                 self.root_keys.insert(number, key);

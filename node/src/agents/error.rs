@@ -96,9 +96,9 @@ pub enum AgentError {
     /// There is no such agent, or it is not the caller's to know more about.
     #[error("there is no agent {0}")]
     Unknown(String),
-    /// It was torn down, and only its name is still its owner's.
-    #[error("the agent {0} was torn down; onboard it again to have it back")]
-    HasLeft(String),
+    /// The agent was torn down; its owner may bring it back.
+    #[error("the agent {0} was torn down; onboard it again to bring it back")]
+    TornDown(String),
     /// The node does not run agents itself.
     #[error(
         "this node does not run agents itself; run yours, and onboard it with mode \"hybrid\" or \
@@ -131,7 +131,7 @@ impl AgentError {
             Self::NameTaken(_)
             | Self::VersionTooLow { .. }
             | Self::TooManyRevoked
-            | Self::HasLeft(_) => ErrorCode::Conflict,
+            | Self::TornDown(_) => ErrorCode::Conflict,
             Self::OtherName(_) | Self::Address(_) | Self::Caveats(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,

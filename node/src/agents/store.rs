@@ -148,9 +148,10 @@ impl AgentStore {
             let (id, record) = match &known {
                 Some(agent) => {
                     let mut record = edit.agent(agent.id)?;
+                    // Before the card is taken over: a suspended agent keeps its state.
+                    record.is_suspended = false;
                     record.take(new.card, new.signed_card.clone(), new.granted, edit.now_ms);
                     record.mode = new.mode.as_str().to_owned();
-                    record.is_suspended = false;
                     (agent.id, record)
                 }
                 None => (fresh, AgentV1::new(new, *seed, edit.now_ms)),
@@ -187,8 +188,8 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if known.has_left() {
-                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
+            if known.is_torn_down() {
+                return Ok(Err(AgentError::TornDown(known.name.to_string())));
             }
             if *known.name != *change.card.name.as_str() {
                 return Ok(Err(AgentError::OtherName(change.card.name.to_string())));
@@ -210,16 +211,12 @@ impl AgentStore {
     /// Gives an agent a new key; older keys, and all capability tokens, die.
     ///
     /// # Errors
-    /// There is no such agent, or the store fails.
+    /// There is no such agent, it was torn down, or the store fails.
     pub fn rotate_keys(&self, id: AgentId, now: SystemTime) -> Result<AgentKey, AgentError> {
         let key = NewKey::make(AGENT_KEY_PREFIX)?;
         self.change(id, now, |edit, directory, record| {
-            for hash in directory.keys_of(id) {
-                edit.remove_key(hash)?;
-            }
+            edit.end_secrets(id, directory, record)?;
             edit.put_key(id, &key)?;
-            // Tokens are numbered by the millisecond: those of this one are old, too.
-            record.tokens_since_ms = edit.now_ms.saturating_add(1);
             edit.note(id, "keys_rotated", "")
         })?;
         Ok(AgentKey(key.text))
@@ -228,7 +225,7 @@ impl AgentStore {
     /// Sets an agent aside, or takes it back.
     ///
     /// # Errors
-    /// There is no such agent, or the store fails.
+    /// There is no such agent, it was torn down, or the store fails.
     pub fn suspend(
         &self,
         id: AgentId,
@@ -236,6 +233,9 @@ impl AgentStore {
         now: SystemTime,
     ) -> Result<Arc<Agent>, AgentError> {
         self.change(id, now, |edit, _, record| {
+            if record.is_suspended == is_suspended {
+                return Ok(());
+            }
             record.is_suspended = is_suspended;
             record.state = match is_suspended {
                 true => AgentState::Stop,
@@ -277,12 +277,9 @@ impl AgentStore {
     pub fn tear_down(&self, id: AgentId, purge: bool, now: SystemTime) -> Result<(), AgentError> {
         if !purge {
             return self.change(id, now, |edit, directory, record| {
-                for hash in directory.keys_of(id) {
-                    edit.remove_key(hash)?;
-                }
+                edit.end_secrets(id, directory, record)?;
                 record.state = AgentState::Stop.as_str().to_owned();
                 record.is_suspended = false;
-                record.tokens_since_ms = edit.now_ms.saturating_add(1);
                 edit.note(id, "torn_down", "")
             });
         }
@@ -296,8 +293,7 @@ impl AgentStore {
             }
             let all = (id.0.to_bytes(), 0)..=(id.0.to_bytes(), u64::MAX);
             edit.tables.audit.retain_in(all, |_, _| false)?;
-            let all = (id.0.to_bytes(), [0; 16])..=(id.0.to_bytes(), [0xff; 16]);
-            edit.tables.revoked.retain_in(all, |_, _| false)?;
+            edit.forget_revoked(id)?;
             edit.changes.push(Change::NoAgent(id));
             Ok(Ok(()))
         })?
@@ -316,6 +312,9 @@ impl AgentStore {
         self.write(now, |edit, directory| {
             if directory.agent(id).is_none() {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
+            }
+            if directory.is_revoked(id, &[serial]) {
+                return Ok(Ok(()));
             }
             if directory.revoked_len(id) >= REVOKED_MAX {
                 return Ok(Err(AgentError::TooManyRevoked));
@@ -410,7 +409,7 @@ impl AgentStore {
         agent.ok_or_else(|| AgentError::Unknown(id.to_string()))
     }
 
-    /// Changes the record of an agent that has not left.
+    /// Changes the record of an agent that was not torn down.
     fn change(
         &self,
         id: AgentId,
@@ -421,8 +420,8 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if known.has_left() {
-                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
+            if known.is_torn_down() {
+                return Ok(Err(AgentError::TornDown(known.name.to_string())));
             }
             let mut record = edit.agent(id)?;
             change(edit, directory, &mut record)?;
@@ -515,6 +514,29 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// Ends all keys and capability tokens of an agent.
+    fn end_secrets(
+        &mut self,
+        id: AgentId,
+        directory: &Directory,
+        record: &mut AgentV1,
+    ) -> Result<(), redb::Error> {
+        for hash in directory.keys_of(id) {
+            self.remove_key(hash)?;
+        }
+        // Tokens are numbered by the millisecond: those of this one are old, too.
+        record.tokens_since_ms = self.now_ms.saturating_add(1);
+        // All that was revoked is older, so nothing needs to know it any more.
+        self.forget_revoked(id)
+    }
+
+    fn forget_revoked(&mut self, id: AgentId) -> Result<(), redb::Error> {
+        let all = (id.0.to_bytes(), [0; 16])..=(id.0.to_bytes(), [0xff; 16]);
+        self.tables.revoked.retain_in(all, |_, _| false)?;
+        self.changes.push(Change::NoneRevoked(id));
+        Ok(())
+    }
+
     /// Adds to what happened to an agent.
     fn note(&mut self, id: AgentId, action: &str, detail: &str) -> Result<(), redb::Error> {
         let id = id.0.to_bytes();
@@ -583,19 +605,23 @@ fn refusal_of(
     known: Option<&Agent>,
     directory: &Directory,
 ) -> Option<AgentError> {
-    if let Some(known) = known
-        && known.owner != new.owner
-    {
+    let Some(known) = known else {
+        return too_many(new, directory);
+    };
+    if known.owner != new.owner {
         return Some(AgentError::NameTaken(known.name.to_string()));
     }
-    // One that has left has given up its place, and needs one to come back.
-    if known.is_none_or(Agent::has_left)
-        && let Some(agents_max) = new.agents_max
-        && directory.count_of(new.owner) >= usize::try_from(agents_max).unwrap_or(usize::MAX)
-    {
-        return Some(AgentError::TooManyAgents { agents_max });
-    }
-    known.and_then(|known| too_low(new.card, known, false))
+    // One that was torn down does not count until it comes back.
+    let comes_back = known.is_torn_down();
+    let full = comes_back.then(|| too_many(new, directory)).flatten();
+    full.or_else(|| too_low(new.card, known, false))
+}
+
+/// Returns the refusal of one more agent, if its owner has as many as may be.
+fn too_many(new: &NewAgent<'_>, directory: &Directory) -> Option<AgentError> {
+    let agents_max = new.agents_max?;
+    let is_full = directory.count_of(new.owner) >= usize::try_from(agents_max).ok()?;
+    is_full.then_some(AgentError::TooManyAgents { agents_max })
 }
 
 /// Returns the refusal of a card that is older than the known one, or not newer where it must be.

@@ -79,7 +79,10 @@ pub(super) struct FlatCard {
     health_endpoint: Value,
     /// `hybrid` unless said otherwise.
     mode: Option<OnboardMode>,
-    #[expect(dead_code, reason = "only checked: a node runs no agents that it could isolate")]
+    #[expect(
+        dead_code,
+        reason = "only checked: a node runs no agents that it could isolate"
+    )]
     isolation: Option<Isolation>,
     /// `llm_inference`, `memory_read` and `memory_write` unless said otherwise. The agent's tier is
     /// the lowest that may have them, and `agent` at least.

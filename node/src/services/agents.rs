@@ -4,6 +4,9 @@
 //! key by its hash, a capability token by its MAC. What an agent may do is what it was granted, cut
 //! to its tier, to the tiers of its owner's plan as it is now, and to its token.
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::Path, sync::Arc, time::SystemTime};
 
 use aither_ledger::AccountId;

@@ -73,7 +73,7 @@ impl HealthProbe {
     /// # Errors
     /// It cannot be made.
     pub fn new(targets: ProbeTargets) -> Result<Self, StoreError> {
-        // A client takes the process's provider; installed already, it is the same.
+        // Whoever was first chose the same; which of them it was does not matter.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)
@@ -152,19 +152,27 @@ impl Rounds {
         self.waiting.retain(|id, _| present.contains(id));
         let mut due = Vec::new();
         for agent in booting {
-            let Some(probe) = &agent.probe else {
+            if agent.probe.is_none() {
                 continue;
-            };
+            }
             // It has just been asked in vain, and may be up in a moment.
             let first = (now + ROUND_PERIOD, ROUND_PERIOD);
-            let (next, wait) = self.waiting.entry(agent.id).or_insert(first);
-            if *next <= now && due.len() < ROUND_AGENTS_MAX {
-                *wait = (*wait * 2).min(probe.interval);
-                *next = now + *wait;
-                due.push(agent);
+            let (next, _) = *self.waiting.entry(agent.id).or_insert(first);
+            if next <= now {
+                due.push((next, agent));
             }
         }
-        due
+        // Whoever has waited longest comes first, so that many who ask often keep nobody out.
+        due.sort_by_key(|(next, _)| *next);
+        due.truncate(ROUND_AGENTS_MAX);
+        for (_, agent) in &due {
+            let longest = agent.probe.as_ref().map_or(ROUND_PERIOD, |p| p.interval);
+            if let Some((next, wait)) = self.waiting.get_mut(&agent.id) {
+                *wait = (*wait * 2).min(longest);
+                *next = now + *wait;
+            }
+        }
+        due.into_iter().map(|(_, agent)| agent).collect()
     }
 }
 
@@ -215,7 +223,15 @@ fn is_public(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::agents::{AgentState, Mode};
 
     #[test]
     fn addresses_of_this_machine_and_of_private_networks_are_not_public() {
@@ -264,5 +280,169 @@ mod tests {
             assert!(ProbeTargets::Any.check(url).is_ok(), "{url}");
         }
         assert!(public.check("https://agents.example.org:8443/a").is_ok());
+    }
+
+    /// A server that gives one answer to whoever asks, after a while.
+    async fn serve(answer: impl Into<Vec<u8>>, delay: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/health", listener.local_addr().unwrap());
+        let answer = answer.into();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 2048];
+                // The head comes in one piece, and a client that left is no failure here.
+                let _ = stream.read(&mut request).await;
+                tokio::time::sleep(delay).await;
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        url
+    }
+
+    fn answer(head: &str, body: &str) -> String {
+        let length = body.len();
+        format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}")
+    }
+
+    fn probe(url: &str, is_a2a: bool) -> Probe {
+        Probe {
+            url: url.into(),
+            interval: Duration::from_secs(30),
+            is_a2a,
+        }
+    }
+
+    async fn ask(answer: impl Into<Vec<u8>>, is_a2a: bool) -> Result<(), String> {
+        let url = serve(answer, Duration::ZERO).await;
+        let client = HealthProbe::new(ProbeTargets::Any).unwrap();
+        client.ask(&probe(&url, is_a2a)).await
+    }
+
+    const HEALTHY: &str = r#"{"status": "healthy"}"#;
+
+    #[tokio::test]
+    async fn only_status_200_with_the_word_healthy_is_healthy() {
+        assert_eq!(ask(answer("200 OK", HEALTHY), false).await, Ok(()));
+        let longer = r#"{"status": "healthy", "uptime": 5}"#;
+        assert_eq!(ask(answer("200 OK", longer), false).await, Ok(()));
+        for body in [
+            r#"{"status": "unhealthy"}"#,
+            r#"{"status": true}"#,
+            r#"["healthy"]"#,
+            "healthy",
+            "<html>",
+            "",
+        ] {
+            let said = ask(answer("200 OK", body), false).await;
+            assert!(said.unwrap_err().contains("did not answer"), "{body}");
+        }
+        for head in ["500 Internal Server Error", "404 Not Found", "201 Created"] {
+            let said = ask(answer(head, HEALTHY), false).await;
+            assert!(said.unwrap_err().contains(&head[..3]), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_speaks_a2a_is_healthy_at_status_200() {
+        assert_eq!(ask(answer("200 OK", "{}"), true).await, Ok(()));
+        assert!(ask(answer("503 Unavailable", HEALTHY), true).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let healthy = serve(answer("200 OK", HEALTHY), Duration::ZERO).await;
+        let moved = format!("302 Found\r\nlocation: {healthy}");
+        let said = ask(answer(&moved, ""), false).await;
+        assert!(said.unwrap_err().contains("302"));
+    }
+
+    #[tokio::test]
+    async fn answers_without_end_and_no_http_are_given_up() {
+        let huge = format!(
+            r#"{{"status": "healthy", "x": "{}"}}"#,
+            "x".repeat(64 << 10)
+        );
+        let said = ask(answer("200 OK", &huge), false).await;
+        assert_eq!(said, Err("answered too much".into()));
+        assert!(ask("SSH-2.0-x\r\n", false).await.is_err());
+        assert!(ask("", false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_slow_agent_is_waited_for_two_seconds() {
+        let url = serve(answer("200 OK", HEALTHY), Duration::from_secs(20)).await;
+        let client = HealthProbe::new(ProbeTargets::Any).unwrap();
+        let started = Instant::now();
+        assert!(client.ask(&probe(&url, false)).await.is_err());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_serves_others_does_not_even_connect_to_this_machine() {
+        let url = serve(answer("200 OK", HEALTHY), Duration::ZERO).await;
+        let client = HealthProbe::new(ProbeTargets::Public).unwrap();
+        let said = client.ask(&probe(&url, false)).await;
+        assert!(said.unwrap_err().contains("private network"));
+    }
+
+    fn booting(number: u128, interval: Duration) -> Arc<Agent> {
+        Arc::new(Agent {
+            id: AgentId::from_u128(number),
+            name: "bot".into(),
+            owner: aither_ledger::AccountId(1),
+            mode: Mode::Remote,
+            state: AgentState::Boot,
+            is_suspended: false,
+            version: "1.0.0".into(),
+            tier: aither_protocol::Tier::Agent,
+            granted: aither_protocol::CapabilitySet::EMPTY,
+            price: 0,
+            model: None,
+            skills: [].into(),
+            probe: Some(Probe {
+                interval,
+                ..probe("http://127.0.0.1:1/health", false)
+            }),
+            public_key: [0; 32],
+            tokens_since_ms: 0,
+            created: UNIX_EPOCH,
+            updated: UNIX_EPOCH,
+        })
+    }
+
+    #[test]
+    fn an_agent_is_asked_again_soon_and_then_ever_more_rarely() {
+        let mut rounds = Rounds::default();
+        let start = Instant::now();
+        let agent = booting(1, Duration::from_secs(8));
+        let mut asked = Vec::new();
+        for second in 0..40 {
+            let now = start + Duration::from_secs(second);
+            if !rounds.due(vec![Arc::clone(&agent)], now).is_empty() {
+                asked.push(second);
+            }
+        }
+        assert_eq!(asked, [1, 3, 7, 15, 23, 31, 39]);
+        // Who left is forgotten, and begins anew when it comes again.
+        assert!(rounds.due(Vec::new(), start).is_empty());
+        assert!(rounds.waiting.is_empty());
+    }
+
+    #[test]
+    fn no_round_asks_more_than_its_bound_and_none_waits_for_ever() {
+        let mut rounds = Rounds::default();
+        let start = Instant::now();
+        let count = ROUND_AGENTS_MAX * 2 + 5;
+        // As many as may be in a round want to be asked in each of them.
+        let interval = Duration::from_secs(1);
+        let agents: Vec<_> = (0..count).map(|n| booting(n as u128, interval)).collect();
+        let mut asked = HashSet::new();
+        for second in 0..30 {
+            let due = rounds.due(agents.clone(), start + Duration::from_secs(second));
+            assert!(due.len() <= ROUND_AGENTS_MAX);
+            asked.extend(due.iter().map(|agent| agent.id));
+        }
+        assert_eq!(asked.len(), count);
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod accounts;
+mod agents;
 mod idempotency;
 mod support;
 
@@ -27,7 +28,9 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
     let mut documented = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
-            let url = path.replace("{id}", "x");
+            let url = ["{id}", "{name}", "{token}"]
+                .iter()
+                .fold(path.clone(), |url, parameter| url.replace(parameter, "x"));
             let reply = api.send(&method.to_uppercase(), &url, &[], "").await;
             let is_routed = reply.status != StatusCode::METHOD_NOT_ALLOWED
                 && !words_or_empty(&reply).contains("see /docs");

@@ -11,10 +11,10 @@ use aither_node::{
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{accounts_path, answers_path, ledger_path, prices_path},
-    identity::AdminKey,
+    data_dir::{accounts_path, answers_path, ledger_path, prices_path, registry_path},
+    identity::{AdminKey, NodeIdentity},
     models::{DownloadLimits, ModelStore},
-    services::{AccountHook, AccountService, Readiness},
+    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness},
 };
 use axum::{
     Router,
@@ -31,6 +31,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 4096;
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) accounts: AccountService,
+    pub(crate) agents: AgentService,
     pub(crate) readiness: Readiness,
     _data_dir: tempfile::TempDir,
 }
@@ -86,10 +87,12 @@ pub(crate) fn api_made_of(
     let answers = AnswerStore::open(&answers, AnswerLimits::default(), settled).unwrap();
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
+    let agents = agents_at(data_dir.path(), &accounts);
     let state = ApiState::new(ApiParts {
         engine,
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
+        agents: agents.clone(),
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -105,9 +108,16 @@ pub(crate) fn api_made_of(
     Api {
         router: make_router(state),
         accounts,
+        agents,
         readiness,
         _data_dir: data_dir,
     }
+}
+
+fn agents_at(data_dir: &Path, accounts: &AccountService) -> AgentService {
+    let identity = NodeIdentity::generate().unwrap();
+    let path = registry_path(data_dir);
+    AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any).unwrap()
 }
 
 fn billing_at(data_dir: &Path) -> Billing {

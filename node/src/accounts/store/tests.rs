@@ -436,7 +436,7 @@ fn a_lookup_takes_microseconds_among_many_keys() {
     let mut changes = Vec::new();
     let mut keys = Vec::new();
     for n in 0..20_000 {
-        let key = NewKey::make().unwrap();
+        let key = NewKey::make(ACCOUNT_KEY_PREFIX).unwrap();
         changes.push(RingChange::Account {
             id: AccountId::from_u128(n),
             plan: Plan::Explorer,
