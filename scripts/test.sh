@@ -92,6 +92,9 @@ set_up_python() {
   fi
 }
 
+# Without npm the tests leave agents in Node.js out, which CI must not.
+require_npm() { have npm || [ "${CI:-}" != true ] || install_packages "npm" nodejs npm; }
+
 check_scripts() {
   local files
   mapfile -t files < <(ls scripts/*.sh .ci/run)
@@ -172,6 +175,7 @@ if [ "$quick" = yes ]; then
   stage "unit tests" rust_tests
   exit 0
 fi
+stage "npm" require_npm
 stage "build" build_tests
 stage "test model" fetch_model
 stage "doc tests" doc_tests

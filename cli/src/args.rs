@@ -5,10 +5,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use aither_protocol::{
+    Amount,
+    agent_card::{AgentName, AgentUrl},
+};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::client::Mode;
 
 /// Where a node listens unless it was told otherwise.
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:8200";
+
+/// Longest key that a node takes.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 const AFTER_HELP: &str = "\
 Environment:
@@ -17,15 +26,19 @@ Environment:
                     machine, where this user may read it
   AITHER_DATA_DIR   the local node's data directory (default ~/.local/share/aither)
 
+A first agent:
+  aither-cli init my-agent        then start it as its README says
+  aither-cli agents               shows it LIVE
+
 Exit codes: 0 done, 1 refused or failed, 2 bad usage, 5 no server.";
 
-/// Talks to an AitherOS node: chat with its models, list them.
+/// Talks to an AitherOS node: its agents, its models, and what they cost.
 #[derive(Debug, Parser)]
 #[command(name = "aither-cli", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
-    /// Print the node's answer as one line of JSON.
+    /// Print the answer as one line of JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -67,6 +80,129 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// List the models that the node serves.
     Models,
+    /// Make a new agent, which runs as it stands.
+    ///
+    /// Writes a small web service, its aither-agent.yaml and a README into DIR, which must be new
+    /// or empty. When it is started, it comes aboard the node by itself.
+    Init(InitArgs),
+    /// Check an agent's aither-agent.yaml, and that the files it names are there.
+    ///
+    /// Prints every error as aither-agent.yaml:LINE:COLUMN: FIELD: MESSAGE. Needs no node.
+    Validate(AgentDirArgs),
+    /// Take an agent aboard the node; its key and endpoints are saved in DIR/.aither/bundle.json.
+    ///
+    /// Again for an agent that is aboard, its card is brought up to date and it gets a fresh key.
+    /// Agents made with `init` do this by themselves at each start.
+    Onboard(OnboardArgs),
+    /// List the agents of the node, with what they can do and cost.
+    Agents(AgentsArgs),
+    /// Show what there is to spend.
+    Balance,
+    /// Show what was spent, by model, agent and day.
+    Usage(UsageArgs),
+    /// Add tokens to an account, as the operator.
+    ///
+    /// Should the connection break, the payment is tried again, and paid once.
+    #[command(name = "topup")]
+    TopUp(TopUpArgs),
+}
+
+/// Arguments of `init`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// The agent's folder; its last part becomes the agent's name.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// What the agent is written in: FastAPI for Python, Express for Node.js.
+    #[arg(long, value_name = "LANGUAGE", default_value = "python3.12")]
+    pub(crate) language: TemplateLanguage,
+    /// The agent's name, where the folder's does not suit.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<AgentName>,
+}
+
+/// Languages that `init` writes agents in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TemplateLanguage {
+    /// Python with FastAPI.
+    #[value(name = "python3.12")]
+    Python312,
+    /// Node.js with Express.
+    #[value(name = "node22")]
+    Node22,
+}
+
+/// Arguments of a command that needs an agent's folder only.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AgentDirArgs {
+    /// The agent's folder, where its aither-agent.yaml lies.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+/// Arguments of `onboard`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OnboardArgs {
+    #[command(flatten)]
+    pub(crate) agent: AgentDirArgs,
+    /// Who runs the agent.
+    #[arg(long, value_name = "MODE", default_value = "hybrid")]
+    pub(crate) mode: Mode,
+    /// Where the agent answers, so that others can call it (default: what its file says).
+    #[arg(long, value_name = "URL")]
+    pub(crate) agent_url: Option<AgentUrl>,
+}
+
+/// Arguments of `agents`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AgentsArgs {
+    /// Only agents that have this skill.
+    #[arg(long, value_name = "ID")]
+    pub(crate) skill: Option<String>,
+    /// Agents of other nodes of the federation, too.
+    #[arg(long)]
+    pub(crate) all_nodes: bool,
+}
+
+/// Arguments of `usage`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UsageArgs {
+    /// How far back, as 30d or 24h.
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub(crate) period: String,
+}
+
+/// Arguments of `topup`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TopUpArgs {
+    /// How many tokens, with up to six decimals.
+    #[arg(value_name = "N", value_parser = payment, allow_negative_numbers = true)]
+    pub(crate) tokens: Amount,
+    /// The account's id; `operator` is the node's own.
+    #[arg(long, value_name = "ID", default_value = "operator")]
+    pub(crate) account: String,
+    /// The key of an earlier try that may have paid; with it the same payment is made once.
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+fn payment(text: &str) -> Result<Amount, String> {
+    match text.parse::<Amount>() {
+        Ok(amount) if amount.is_zero() => Err("must be more than 0".to_owned()),
+        Ok(amount) => Ok(amount),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn idempotency_key(text: &str) -> Result<String, String> {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_word && (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "must be one word of at most {IDEMPOTENCY_KEY_BYTES_MAX} characters"
+        ))
+    }
 }
 
 /// Arguments of `chat`.
@@ -118,5 +254,19 @@ mod tests {
     fn zero_max_tokens_is_bad_usage() {
         let refused = Args::try_parse_from(["aither-cli", "chat", "--max-tokens", "0", "hi"]);
         assert_eq!(refused.unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn amounts_that_are_no_payment_are_bad_usage() {
+        for amount in ["0", "-5", "1.0000001", "many", "9007199255"] {
+            let refused = Args::try_parse_from(["aither-cli", "topup", amount]);
+            assert_eq!(refused.unwrap_err().exit_code(), 2, "{amount}");
+        }
+        let args = Args::try_parse_from(["aither-cli", "topup", "0.5"]).unwrap();
+        let Command::TopUp(top_up) = args.command else {
+            panic!("{:?}", args.command);
+        };
+        assert_eq!(top_up.tokens.to_string(), "0.5");
+        assert_eq!(top_up.account, "operator");
     }
 }

@@ -4,6 +4,9 @@
 //! Redirects are not followed, so that the key goes to the server that was named and no other.
 //! A server on this machine is asked directly, whatever proxy the environment names.
 
+mod agents;
+mod answer;
+mod billing;
 mod key;
 
 use std::{error::Error as StdError, time::Duration};
@@ -12,7 +15,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use self::key::ApiKey;
+pub(crate) use self::{
+    agents::{Agent, AgentQuery, Bundle, Mode},
+    answer::Answer,
+    billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
+    key::ApiKey,
+};
 use crate::{
     args::ConnectionArgs,
     error::{Error, Refusal},
@@ -110,21 +118,17 @@ impl Client {
         self.server.as_str().trim_end_matches('/')
     }
 
-    /// Asks for the models, as the node wrote them.
-    pub(crate) async fn models(&self) -> Result<Value, Error> {
-        let request = self
-            .request(Method::GET, "v1/models")?
-            .timeout(READ_TIMEOUT);
-        let body = self
-            .read_body(self.send(request).await?, BODY_BYTES_MAX)
-            .await?;
-        serde_json::from_slice(&body).map_err(|_| self.unexpected("an answer that is not JSON"))
+    /// Asks for the models that the node serves.
+    pub(crate) async fn models(&self) -> Result<Answer, Error> {
+        self.get("v1/models", &[]).await
     }
 
     /// Starts a streamed chat.
     pub(crate) async fn chat(&self, request: &ChatRequest<'_>) -> Result<ChatStream<'_>, Error> {
-        let request = self.request(Method::POST, "v1/llm/chat")?.json(request);
-        let response = self.send(request).await?;
+        let url = self.url("v1/llm/chat")?;
+        let response = self
+            .send(self.request(Method::POST, url).json(request))
+            .await?;
         let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
         if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
             return Err(self.unexpected("an answer that is no event stream"));
@@ -138,16 +142,41 @@ impl Client {
         })
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Error> {
-        let url = self.server.join(path).map_err(|cause| Error::BadServer {
+    /// Asks for a document.
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer, Error> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.answer(self.request(Method::GET, url)).await
+    }
+
+    /// Asks for something to be done.
+    async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Error> {
+        let request = self.request(Method::POST, self.url(path)?);
+        self.answer(request.json(body)).await
+    }
+
+    /// Sends a request whose answer is one document.
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, Error> {
+        let response = self.send(request.timeout(READ_TIMEOUT)).await?;
+        let body = self.read_body(response, BODY_BYTES_MAX).await?;
+        Answer::new(self.server(), &body)
+    }
+
+    fn url(&self, path: &str) -> Result<Url, Error> {
+        self.server.join(path).map_err(|cause| Error::BadServer {
             server: self.server.to_string(),
             cause: cause.to_string(),
-        })?;
+        })
+    }
+
+    fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.http.request(method, url);
-        Ok(match &self.key {
+        match &self.key {
             Some(key) => request.header(reqwest::header::AUTHORIZATION, key.header()),
             None => request,
-        })
+        }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {

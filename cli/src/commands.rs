@@ -1,7 +1,12 @@
 //! The commands, one file each; this one only chooses.
 
+mod agents;
+mod billing;
 mod chat;
+mod init;
 mod models;
+mod onboard;
+mod validate;
 
 use crate::{
     args::{Args, Command},
@@ -12,10 +17,19 @@ use crate::{
 
 /// Runs the command that was typed.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
-    let client = Client::new(&args.connection)?;
     let output = Output::stdout();
+    let json = args.json;
+    // What needs no node does not look for one, nor for a key.
+    let client = || Client::new(&args.connection);
     match &args.command {
-        Command::Chat(chat) => chat::run(&client, &output, chat, args.json).await,
-        Command::Models => models::run(&client, &output, args.json).await,
+        Command::Init(init) => init::run(&output, init, json),
+        Command::Validate(agent) => validate::run(&output, &agent.directory, json),
+        Command::Onboard(onboard) => onboard::run(&client()?, &output, onboard, json).await,
+        Command::Agents(agents) => agents::run(&client()?, &output, agents, json).await,
+        Command::Chat(chat) => chat::run(&client()?, &output, chat, json).await,
+        Command::Models => models::run(&client()?, &output, json).await,
+        Command::Balance => billing::balance(&client()?, &output, json).await,
+        Command::Usage(usage) => billing::usage(&client()?, &output, usage, json).await,
+        Command::TopUp(top_up) => billing::top_up(&client()?, &output, top_up, json).await,
     }
 }

@@ -3,7 +3,7 @@
 //! A message is one line: what failed, the cause in the words of whoever knows it, and the remedy
 //! where there is one.
 
-use std::io;
+use std::{io, path::Path};
 
 /// Exit code for a refusal or failure.
 const EXIT_FAILED: u8 = 1;
@@ -36,6 +36,29 @@ pub(crate) enum Error {
     Broken { server: String, cause: String },
     #[error("{server} sent what no node sends: {what}; is it an AitherOS node?")]
     Unexpected { server: String, what: String },
+    #[error(
+        "nobody can tell whether the node has paid: {cause}; ask again without paying twice: \
+         add --idempotency-key {key}"
+    )]
+    UncertainPayment { key: String, cause: Box<Error> },
+    #[error(
+        "no agent's name can be made of `{directory}`; give one, as in --name my-agent \
+         (lowercase letters, digits and hyphens)"
+    )]
+    NoName { directory: String },
+    #[error("{directory} is not empty, and nothing in it was changed; name a new directory")]
+    NotEmpty { directory: String },
+    #[error("{0}")]
+    InvalidAgent(String),
+    #[error("cannot {doing} {path}: {cause}")]
+    File {
+        doing: &'static str,
+        path: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{path} is a link, and the agent's key would be written where it leads; remove it")]
+    LinkedFolder { path: String },
     #[error("stopped before the answer was whole")]
     Stopped,
     #[error("cannot use the terminal: {0}")]
@@ -95,8 +118,18 @@ impl Error {
             | Self::BadKey
             | Self::EmptyMessage
             | Self::LongMessage { .. }
-            | Self::MessageEncoding => EXIT_USAGE,
+            | Self::MessageEncoding
+            | Self::NoName { .. } => EXIT_USAGE,
             _ => EXIT_FAILED,
+        }
+    }
+
+    /// Says which file or folder could not be used.
+    pub(crate) fn file(doing: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self::File {
+            doing,
+            path: path.display().to_string(),
+            cause,
         }
     }
 

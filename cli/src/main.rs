@@ -4,6 +4,7 @@
 //! under `commands` turns one answer into text through `render`. Answers go to standard output,
 //! everything else to standard error, so that pipes carry answers only.
 
+mod agent_dir;
 mod args;
 mod client;
 mod commands;

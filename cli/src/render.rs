@@ -5,12 +5,19 @@
 //! `--json` get the text as it is.
 
 use std::{
+    array,
     borrow::Cow,
-    fmt::Write as _,
+    fmt,
     io::{self, IsTerminal, Write},
+    iter,
 };
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use crate::error::Error;
+
+/// Widest cell of a table: longer than any name, and a bound on what a server can make of a line.
+const CELL_WIDTH_MAX: usize = 256;
 
 /// Writes answers to standard output.
 #[derive(Debug)]
@@ -72,28 +79,97 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Lays out a table with two spaces between columns; the first row is its head.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-    };
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+/// A table of `N` columns, with two spaces between them.
+///
+/// Its cells come from a server, and its lines are the program's: what would break a line or turn
+/// its direction is taken out of a cell, also on the way into a pipe.
+#[derive(Debug)]
+pub(crate) struct Table<const N: usize> {
+    columns: [Column; N],
+    rows: Vec<[String; N]>,
+}
+
+/// The head of a column, and how its cells stand below it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Column {
+    /// Text, from the left.
+    Text(&'static str),
+    /// Numbers, up to the right.
+    Number(&'static str),
+}
+
+impl<const N: usize> Table<N> {
+    /// Makes a table without rows.
+    pub(crate) fn new(columns: [Column; N]) -> Self {
+        Self {
+            columns,
+            rows: Vec::new(),
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
     }
-    text
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, cells: [String; N]) {
+        self.rows
+            .push(cells.map(|cell| clip(&cell, CELL_WIDTH_MAX)));
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = self.columns.map(|column| column.head().to_owned());
+        let lines = || iter::once(&head).chain(&self.rows);
+        let widths: [usize; N] = array::from_fn(|column| {
+            let widths = lines().map(|cells| cells[column].width());
+            widths.max().unwrap_or_default()
+        });
+        for cells in lines() {
+            let mut line = String::new();
+            for ((cell, column), width) in cells.iter().zip(self.columns).zip(widths) {
+                let padding = " ".repeat(width.saturating_sub(cell.width()));
+                match column {
+                    Column::Text(_) => line.extend([cell, padding.as_str()]),
+                    Column::Number(_) => line.extend([padding.as_str(), cell]),
+                }
+                line.push_str("  ");
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+impl Column {
+    const fn head(self) -> &'static str {
+        match self {
+            Self::Text(head) | Self::Number(head) => head,
+        }
+    }
+}
+
+/// Returns what a server wrote as part of one line, of at most so many columns of a terminal.
+pub(crate) fn clip(text: &str, width_max: usize) -> String {
+    let mut clipped = String::new();
+    let mut width = 0;
+    for c in text.chars() {
+        let c = if c == '\n' || c == '\t' { ' ' } else { c };
+        // Marks that take no room are bounded as well: they would pile up on one letter.
+        let next = width + c.width().unwrap_or(1).max(1);
+        if next > width_max {
+            if width == width_max {
+                clipped.pop();
+            }
+            clipped.push('…');
+            break;
+        }
+        clipped.push(c);
+        width = next;
+    }
+    printable(&clipped).into_owned()
+}
+
+/// Returns a value, or the sign for one that is not known.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Writes a number of weights the way model names do: `135M`, `1.2B`.
@@ -134,11 +210,42 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_lines_end_without_spaces() {
-        let rows = [
-            vec!["NAME".into(), "SIZE".into()],
-            vec!["smollm2:135m".into(), "1".into()],
-        ];
-        assert_eq!(table(&rows), "NAME          SIZE\nsmollm2:135m  1\n");
+        let mut table = Table::new([
+            Column::Text("NAME"),
+            Column::Number("SIZE"),
+            Column::Text(""),
+        ]);
+        table.push(["smollm2:135m".into(), "1".into(), "-".into()]);
+        table.push(["b".into(), "12345".into(), String::new()]);
+        assert_eq!(
+            table.to_string(),
+            "NAME           SIZE\n\
+             smollm2:135m      1  -\n\
+             b             12345\n"
+        );
+    }
+
+    #[test]
+    fn wide_letters_take_two_columns() {
+        let mut table = Table::new([Column::Text("NAME"), Column::Text("X")]);
+        table.push(["日本".into(), "x".into()]);
+        assert_eq!(table.to_string(), "NAME  X\n日本  x\n");
+    }
+
+    #[test]
+    fn cell_cannot_forge_a_row_or_turn_a_line() {
+        let mut table = Table::new([Column::Text("NAME")]);
+        table.push(["a\nb\t\x1b[2J\u{202e}".into()]);
+        assert_eq!(table.to_string(), "NAME\na b \u{fffd}[2J\u{fffd}\n");
+    }
+
+    #[test]
+    fn long_cell_is_clipped() {
+        assert_eq!(clip("research, chat", 8), "researc…");
+        assert_eq!(clip("research", 8), "research");
+        assert_eq!(clip("日本語", 5), "日本…");
+        let piled = format!("a{}", "\u{301}".repeat(1000));
+        assert!(clip(&piled, 10).chars().count() <= 10);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct AccountId(pub u128);
 pub struct OwnerId(pub u128);
 
 /// What an account is for. The ledger treats all alike; people and audits do not.
+///
+/// Stored by its place in this list: new ones go to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AccountKind {
@@ -41,6 +43,8 @@ pub enum AccountKind {
     Recovery,
     /// What will not be paid any more.
     WriteOff,
+    /// What may be spent under one bound: funded once with all of it, each payment takes from it.
+    Allowance,
 }
 
 /// Limits of an account.
@@ -152,5 +156,29 @@ impl Account {
             |side, other: &Side| promised(side).is_some_and(|all| all <= other.posted.total);
         (!self.flags.debits_within_credits || is_within(&self.debits, &self.credits))
             && (!self.flags.credits_within_debits || is_within(&self.credits, &self.debits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_stored_by_its_place() {
+        for (place, kind) in [
+            (0, AccountKind::Customer),
+            (1, AccountKind::Operator),
+            (2, AccountKind::Revenue),
+            (3, AccountKind::Issuance),
+            (4, AccountKind::Funding),
+            (5, AccountKind::Peer),
+            (6, AccountKind::Recovery),
+            (7, AccountKind::WriteOff),
+            (8, AccountKind::Allowance),
+        ] {
+            let mut bytes = [0; 4];
+            let stored = postcard::to_slice(&kind, &mut bytes).unwrap();
+            assert_eq!(stored, [place], "{kind:?}");
+        }
     }
 }

@@ -148,7 +148,7 @@ pub struct AgentCaller {
     /// The plan of its owner.
     pub plan: Plan,
     /// The narrowed token that it came with; `None` for its key.
-    pub token: Option<Arc<TokenGrant>>,
+    pub token_grant: Option<Arc<TokenGrant>>,
     /// What it may do: of what was granted what its token, its tier and its owner's plan leave.
     pub capabilities: CapabilitySet,
     /// The memory that it may touch.
@@ -161,7 +161,7 @@ pub struct AgentCaller {
 #[derive(Debug)]
 pub struct TokenGrant {
     /// The token, to narrow it further.
-    pub token: CapabilityToken,
+    pub signed: CapabilityToken,
     /// What it allows.
     pub grant: Grant,
 }
@@ -234,8 +234,8 @@ impl AgentState {
 }
 
 impl Agent {
-    /// Returns whether it was ended, and nothing but its name is kept for its owner.
-    pub fn is_torn_down(&self) -> bool {
+    /// Returns whether it was torn down: only coming aboard again brings it back.
+    pub fn has_left(&self) -> bool {
         self.state == AgentState::Stop && !self.is_suspended
     }
 
@@ -248,7 +248,7 @@ impl Agent {
         };
         AgentCaller {
             plan,
-            token: None,
+            token_grant: None,
             capabilities: granted.intersection(tier.capabilities()),
             memory_tiers: tier.memory_tiers(),
             tier,
@@ -260,19 +260,19 @@ impl Agent {
 impl AgentCaller {
     /// Returns the same agent with what a token leaves.
     #[must_use]
-    pub fn with_token(mut self, token: TokenGrant) -> Self {
-        let grant = &token.grant;
+    pub fn with_token(mut self, token_grant: TokenGrant) -> Self {
+        let grant = &token_grant.grant;
         self.capabilities = self.capabilities.intersection(grant.capabilities);
         self.memory_tiers = self.memory_tiers.intersection(grant.memory_tiers);
         self.tier = grant.tier.map_or(self.tier, |tier| tier.min(self.tier));
-        self.token = Some(Arc::new(token));
+        self.token_grant = Some(Arc::new(token_grant));
         self
     }
 
     /// Returns the name under which it is billed: a sub-agent's follows its parent's.
     pub fn billed_name(&self) -> String {
-        let sub_agent = self.token.as_ref().and_then(|t| t.grant.agent.as_deref());
-        match sub_agent {
+        let token_grant = self.token_grant.as_ref();
+        match token_grant.and_then(|token_grant| token_grant.grant.agent.as_deref()) {
             Some(sub_agent) => format!("{}/{sub_agent}", self.agent.name),
             None => self.agent.name.to_string(),
         }

@@ -14,10 +14,14 @@ mod admin_accounts;
 mod admin_backup;
 mod agents;
 mod agents_types;
+mod agents_v3;
 mod auth;
 mod base_url;
 mod billing;
 mod billing_types;
+mod discovery;
+mod discovery_text;
+mod discovery_types;
 mod docs;
 mod error;
 mod extract;
@@ -252,6 +256,12 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(admin_accounts::list, admin_accounts::create))
         .routes(routes!(admin_accounts::update))
         .routes(routes!(admin_backup::back_up))
+        .routes(routes!(discovery::agents_document))
+        .routes(routes!(discovery::skills_document))
+        .routes(routes!(discovery::discovery))
+        .routes(routes!(discovery::capabilities))
+        .routes(routes!(discovery::agent_card_schema))
+        .routes(routes!(discovery::agent_spec_schema))
         .routes(routes!(agents::auto_onboard))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show, agents::tear_down))
@@ -263,6 +273,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents::spawn))
         .routes(routes!(agents::revoke_token))
         .routes(routes!(agents::rotate_token_key))
+        .routes(routes!(agents_v3::onboard))
+        .routes(routes!(agents_v3::onboard_quickly))
+        .routes(routes!(agents_v3::show, agents_v3::tear_down))
+        .routes(routes!(agents_v3::rotate_key))
+        .routes(routes!(agents_v3::suspend))
+        .routes(routes!(agents_v3::resume))
+        .routes(routes!(agents_v3::audit))
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))

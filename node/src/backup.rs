@@ -1,9 +1,9 @@
 //! Backups: one file with everything that cannot be made again, models aside.
 //!
-//! A backup is a zip archive of the keys, the accounts, the ledger and the prices, and a manifest
-//! with their checksums. The stores are copied from a snapshot each, accounts before the ledger, so
-//! that every account in it is known there; the node goes on meanwhile. It holds secrets, so it is
-//! readable by its owner alone.
+//! A backup is a zip archive of the keys, the accounts, the agents, the ledger and the prices, and
+//! a manifest with their checksums. The stores are copied from a snapshot each, accounts before the
+//! ledger, so that every account in it is known there; the node goes on meanwhile. It holds
+//! secrets, so it is readable by its owner alone.
 //!
 //! Restoring unpacks beside the present files, verifies checksums and both stores, then moves the
 //! present files aside and the restored ones into their place. Nothing is deleted.
@@ -13,6 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use aither_ledger::{Audit, Ledger, LedgerError, LedgerOptions};
@@ -22,6 +23,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter, result::ZipError, write::Sim
 
 use crate::{
     accounts::{AccountStore, StoreError},
+    agents::AgentStore,
     billing::{PriceBook, PriceBookError},
     data_dir,
     files::{self, FileError},
@@ -52,7 +54,7 @@ pub enum BackupError {
         /// What is wrong.
         message: String,
     },
-    /// The accounts cannot be copied, or those of the backup are damaged.
+    /// Accounts or agents cannot be copied, or those of the backup are damaged.
     #[error(transparent)]
     Accounts(#[from] StoreError),
     /// The ledger cannot be copied, or that of the backup is damaged.
@@ -77,12 +79,13 @@ pub struct Manifest {
 }
 
 /// The files of a data directory that a backup has.
-fn kept_files(data_dir: &Path) -> [PathBuf; 5] {
+fn kept_files(data_dir: &Path) -> [PathBuf; 6] {
     [
         data_dir::identity_path(data_dir),
         data_dir::admin_key_path(data_dir),
         data_dir::prices_path(data_dir),
         data_dir::accounts_path(data_dir),
+        data_dir::registry_path(data_dir),
         data_dir::ledger_path(data_dir),
     ]
 }
@@ -106,6 +109,11 @@ impl Copies {
     /// Where the copy of the accounts goes.
     pub fn accounts_path(&self) -> PathBuf {
         data_dir::accounts_path(self.0.path())
+    }
+
+    /// Where the copy of the agents goes.
+    pub fn registry_path(&self) -> PathBuf {
+        data_dir::registry_path(self.0.path())
     }
 
     /// Where the copy of the ledger goes.
@@ -135,7 +143,7 @@ impl Copies {
         let manifest = Manifest {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            made: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+            made: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             files,
         };
         self.write(file, &manifest)?;
@@ -184,6 +192,10 @@ pub fn back_up(data_dir: &Path, file: &Path) -> Result<Manifest, BackupError> {
     let accounts = data_dir::accounts_path(data_dir);
     if accounts.exists() {
         AccountStore::open(&accounts)?.copy_to(&copies.accounts_path())?;
+    }
+    let registry = data_dir::registry_path(data_dir);
+    if registry.exists() {
+        AgentStore::open(&registry, SystemTime::now())?.copy_to(&copies.registry_path())?;
     }
     let ledger = data_dir::ledger_path(data_dir);
     if ledger.exists() {
@@ -314,6 +326,10 @@ fn verify(folder: &Path) -> Result<Option<Audit>, BackupError> {
     let accounts = data_dir::accounts_path(folder);
     if accounts.exists() {
         AccountStore::open(&accounts)?;
+    }
+    let registry = data_dir::registry_path(folder);
+    if registry.exists() {
+        AgentStore::check(&registry)?;
     }
     let prices = data_dir::prices_path(folder);
     if prices.exists() {

@@ -4,12 +4,16 @@
 //! is done, and what it came to is posted, the rest being free again. [`Hold`] sees to the end of
 //! it: one that is dropped is voided, one that a crash leaves behind is voided at the next start.
 //! Of every account of this node there is one in the ledger, with the same number; [`OPERATOR`]
-//! and the node's own accounts have numbers that no account can have.
+//! and the node's own accounts have numbers that no account can have. Whoever pays with a
+//! capability token is also bound by its allowances, see `allowance.rs`.
 
+mod allowance;
 mod charge;
 mod hold;
 mod price;
 mod price_book;
+#[cfg(test)]
+mod tests;
 
 use std::{
     path::Path,
@@ -21,11 +25,12 @@ use aither_ledger::{
     AccountId, AccountKind, Draw, Flags, Ledger, LedgerError, LedgerOptions, OpenAccount,
     Operation, Outcome, OwnerId, Reason, Refusal, Time, Transfer, TransferId, Unit, Verdict, View,
 };
-use aither_protocol::{Amount, ErrorCode};
+use aither_protocol::{Allowance, Amount, ErrorCode};
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::{
+    allowance::{Spendable, Spending},
     charge::{Charge, Estimate, Funds, PaidOperation, Payment, estimate, usage_of},
     hold::Hold,
     price::{ModelPrice, Need},
@@ -41,6 +46,8 @@ pub const ISSUANCE: AccountId = AccountId(2);
 pub const FUNDING: AccountId = AccountId(3);
 /// What the node earns.
 pub const REVENUE: AccountId = AccountId(4);
+/// Where allowances come from, and where what is spent of them goes back to.
+pub const ALLOWANCES: AccountId = AccountId(5);
 
 /// After this a hold is void by itself. Longer than any answer takes: each of its steps is waited
 /// for no longer than `http.request_timeout`, and there are as many as the context has positions.
@@ -64,6 +71,17 @@ pub enum BillingError {
     Insufficient {
         /// What there is to spend.
         balance: Amount,
+        /// What is needed.
+        required: Amount,
+    },
+    /// An allowance of the capability token leaves too little.
+    #[error(
+        "the request needs {required} tokens and {left} are left of the token's max_spend; ask \
+         for fewer tokens, or use a capability token with a higher max_spend"
+    )]
+    AllowanceSpent {
+        /// What it leaves.
+        left: Amount,
         /// What is needed.
         required: Amount,
     },
@@ -115,7 +133,9 @@ impl BillingError {
     /// Returns the code for the outside.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Insufficient { .. } | Self::AboveMaxCost { .. } => ErrorCode::InsufficientTokens,
+            Self::Insufficient { .. } | Self::AllowanceSpent { .. } | Self::AboveMaxCost { .. } => {
+                ErrorCode::InsufficientTokens
+            }
             Self::AccountUnknown(_) => ErrorCode::NotFound,
             Self::Refused(Reason::IdReusedWithOtherContent) => ErrorCode::Conflict,
             Self::Refused(_) => ErrorCode::Internal,
@@ -171,6 +191,7 @@ impl Billing {
             (ISSUANCE, AccountKind::Issuance),
             (FUNDING, AccountKind::Funding),
             (REVENUE, AccountKind::Revenue),
+            (ALLOWANCES, AccountKind::Allowance),
         ];
         let own = own.map(|(id, kind)| open(id, kind, Flags::default()));
         billing.do_now(own.into())?;
@@ -209,15 +230,33 @@ impl Billing {
         Ok(found.spendable().total)
     }
 
-    /// Returns what an account can spend, unless it may spend more than it has.
+    /// Returns what can be spent from an account with allowances, unless neither bounds it.
     ///
     /// # Errors
     /// There is no such account, or the store failed.
-    pub fn spendable_if_bounded(&self, account: AccountId) -> Result<Option<Amount>, BillingError> {
-        let found = self.view()?.account(account)?;
+    pub fn spendable_if_bounded(
+        &self,
+        account: AccountId,
+        allowances: &[Allowance],
+    ) -> Result<Option<Spendable>, BillingError> {
+        let view = self.view()?;
+        let found = view.account(account)?;
         let found = found.ok_or_else(|| BillingError::AccountUnknown(account.to_string()))?;
         let is_bounded = found.flags.debits_within_credits;
-        Ok(is_bounded.then(|| found.spendable().total))
+        let balance = is_bounded.then(|| Spendable::Balance(found.spendable().total));
+        let left = allowance::least_left(&view, allowances)?.map(Spendable::Allowance);
+        Ok(balance.into_iter().chain(left).min_by_key(|s| s.amount()))
+    }
+
+    /// Returns the least that any of the allowances leaves, `None` where there are none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn allowances_left(
+        &self,
+        allowances: &[Allowance],
+    ) -> Result<Option<Amount>, BillingError> {
+        allowance::least_left(&self.view()?, allowances)
     }
 
     /// Opens an account and grants it its welcome. May be done again: it is granted once.
@@ -251,26 +290,18 @@ impl Billing {
         }
     }
 
-    /// Pays `amount` to the node, for something that is done already.
+    /// Pays the node for something that is done already.
     ///
     /// # Errors
-    /// The payer has too little, or the ledger cannot answer.
-    pub async fn deduct(
-        &self,
-        payer: AccountId,
-        amount: Amount,
-        memo: String,
-        id: Option<TransferId>,
-    ) -> Result<(), BillingError> {
-        self.transfer(Transfer {
-            id: id.unwrap_or_else(|| self.next_id()),
-            debit: payer,
-            credit: REVENUE,
-            amount,
-            draw: Draw::GrantedFirst,
-            memo,
-        })
-        .await
+    /// The payer has or an allowance leaves too little, or the ledger cannot answer.
+    pub async fn deduct(&self, spending: Spending<'_>) -> Result<(), BillingError> {
+        spending.check()?;
+        let id = spending.id.unwrap_or_else(|| self.next_id());
+        let operations = spending.operations(id, Operation::Transfer);
+        match self.apply(operations).await? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(spending.refused(refusal)),
+        }
     }
 
     /// Adds bought tokens to an account.
@@ -284,18 +315,14 @@ impl Billing {
         memo: String,
         id: Option<TransferId>,
     ) -> Result<(), BillingError> {
-        self.transfer(Transfer {
+        let transfer = Transfer {
             id: id.unwrap_or_else(|| self.next_id()),
             debit: FUNDING,
             credit: account,
             amount,
             draw: Draw::Funded,
             memo,
-        })
-        .await
-    }
-
-    async fn transfer(&self, transfer: Transfer) -> Result<(), BillingError> {
+        };
         match self.apply(vec![Operation::Transfer(transfer)]).await? {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refused(refusal)),
@@ -350,11 +377,14 @@ impl Billing {
         answer_of(receiver).await
     }
 
-    /// Does an operation without waiting for the disk: it is undone by a crash, or by the start
-    /// after it.
-    async fn apply_volatile(&self, operation: Operation) -> Result<Verdict, BillingError> {
+    /// Does operations together without waiting for the disk: they are undone by a crash, or by
+    /// the start after it.
+    async fn apply_volatile(&self, operations: Vec<Operation>) -> Result<Verdict, BillingError> {
         let (sender, receiver) = oneshot::channel();
-        let unit = Unit::one(operation);
+        let unit = Unit {
+            operations,
+            usage: None,
+        };
         self.shared
             .ledger
             .submit_volatile(unit, now(), move |verdict| {

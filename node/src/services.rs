@@ -1,7 +1,7 @@
 //! What the node does, without saying how it is asked.
 //!
-//! Services know accounts, agents, models, names, prices and time limits. They see neither HTTP
-//! nor the network: `api` translates requests into calls of these types and their answers into each
+//! Services know accounts, agents, models, names, prices and time limits. They see neither HTTP nor
+//! the network: `api` translates requests into calls of these types and their answers into each
 //! dialect.
 
 pub mod accounts;

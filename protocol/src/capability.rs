@@ -149,6 +149,17 @@ impl MemoryTier {
         }
     }
 
+    /// Returns what it is for, in words.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Working => "The state of one task; cleared when the task is done",
+            Self::Active => "The state of one session; kept from request to request",
+            Self::Spirit => "What makes an agent what it is; kept across sessions",
+            Self::Codegraph => "Code and how its parts hang together",
+            Self::Knowledge => "What all agents of the node know",
+        }
+    }
+
     /// Returns the lowest tier that may touch it.
     pub const fn tier(self) -> Tier {
         match self {

@@ -11,3 +11,6 @@ pub const CAPABILITY_TOKEN_KEY_DOMAIN: &[u8] = b"aither capability token v1";
 
 /// What is hashed before a chain's MAC to name an allowance.
 pub const CAPABILITY_ALLOWANCE_DOMAIN: &[u8] = b"aither capability allowance v1";
+
+/// The agent spec that cards, `aither-agent.yaml` and discovery documents follow.
+pub const AGENT_SPEC: &str = "aitheros-agent-spec/3.0";

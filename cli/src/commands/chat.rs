@@ -116,7 +116,7 @@ impl<'a> Conversation<'a> {
 
     /// Returns the name of the model that will answer; finds out that no node answers, too.
     async fn greeting_model(&self) -> Result<String, Error> {
-        let list = models::read(self.client, self.client.models().await?)?;
+        let list = models::read(&self.client.models().await?)?;
         if let Some(name) = &self.args.model {
             return Ok(name.clone());
         }

@@ -10,6 +10,10 @@
     reason = "a test that cannot go on should say where it stopped"
 )]
 
+mod agents;
+mod billing;
+mod init;
+mod onboard;
 mod support;
 
 use serde_json::Value;
@@ -22,6 +26,17 @@ const DONE: &str = "event: delta\ndata: {\"text\": \"Par\"}\n\n\
 
 fn event_stream(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// An answer of 200 with a document.
+fn document(body: &str) -> String {
+    answer("200 OK", "content-type: application/json\r\n", body)
+}
+
+/// A refusal with the words of a node.
+fn problem(status: &str, detail: &str, code: &str) -> String {
+    let body = serde_json::json!({"detail": detail, "code": code}).to_string();
+    answer(status, "content-type: application/problem+json\r\n", &body)
 }
 
 fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -40,6 +55,8 @@ fn help_names_environment_and_exit_codes() {
         "AITHEROS_API_KEY",
         "chat",
         "models",
+        "init",
+        "topup",
         "Exit codes",
     ] {
         assert!(run.stdout.contains(word), "{word} in\n{}", run.stdout);

@@ -53,6 +53,11 @@ impl Cli {
         self
     }
 
+    pub(crate) fn in_directory(mut self, directory: &Path) -> Self {
+        self.0.current_dir(directory);
+        self
+    }
+
     pub(crate) fn server(mut self, url: &str) -> Self {
         self.0.env("AITHEROS_SERVER", url);
         self
@@ -118,7 +123,7 @@ pub(crate) fn closed_port() -> u16 {
         .port()
 }
 
-/// A server that answers its first request with recorded bytes.
+/// A server that answers its first requests with recorded bytes, and then no more.
 #[derive(Debug)]
 pub(crate) struct Canned {
     port: u16,
@@ -127,19 +132,25 @@ pub(crate) struct Canned {
 
 impl Canned {
     pub(crate) fn start(response: &str) -> Self {
+        Self::start_all(vec![response.to_owned()])
+    }
+
+    /// Starts one with a response for each request in turn; an empty one hangs up.
+    pub(crate) fn start_all(responses: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (sender, requests) = mpsc::channel();
-        let response = response.as_bytes().to_owned();
         thread::spawn(move || {
-            let Ok((stream, _)) = listener.accept() else {
-                return;
-            };
-            let request = read_request(&stream);
-            // A client that gives up half way closes the connection under the rest.
-            let _ = (&stream).write_all(&response);
-            let _ = stream.shutdown(Shutdown::Write);
-            let _ = sender.send(request);
+            for response in responses {
+                let Ok((stream, _)) = listener.accept() else {
+                    return;
+                };
+                let request = read_request(&stream);
+                // A client that gives up half way closes the connection under the rest.
+                let _ = (&stream).write_all(response.as_bytes());
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = sender.send(request);
+            }
         });
         Self { port, requests }
     }

@@ -129,10 +129,10 @@ impl Directory {
     }
 
     /// Returns whether one of these tokens of an agent was revoked.
-    pub fn is_revoked(&self, id: AgentId, tokens: &[u128]) -> bool {
+    pub fn is_revoked(&self, id: AgentId, serials: &[u128]) -> bool {
         let inner = self.read();
         let revoked = inner.revoked.get(&id);
-        revoked.is_some_and(|revoked| tokens.iter().any(|token| revoked.contains(token)))
+        revoked.is_some_and(|revoked| serials.iter().any(|serial| revoked.contains(serial)))
     }
 
     /// Returns how many tokens of an agent were revoked.
@@ -152,13 +152,13 @@ impl Directory {
         Some((*number, Arc::clone(key)))
     }
 
-    /// Returns how many agents an account has that were not stopped.
+    /// Returns how many agents an account has that have not left.
     pub(super) fn count_of(&self, owner: AccountId) -> usize {
         let inner = self.read();
         let ids = inner.owners.get(&owner);
         let agents = ids.into_iter().flatten();
         let agents = agents.filter_map(|id| inner.agents.get(id));
-        agents.filter(|agent| !agent.is_torn_down()).count()
+        agents.filter(|agent| !agent.has_left()).count()
     }
 
     /// Returns the keys of an agent, the oldest first.
@@ -194,12 +194,14 @@ impl Directory {
         let Some(mut conditions) = inner.conditions(filter) else {
             return Vec::new();
         };
-        let after = |id: &AgentId| filter.after.is_none_or(|after| after < *id);
         conditions.sort_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>());
         let agents = match conditions.split_first() {
             None => {
-                let agents = inner.agents.iter().filter(|(id, _)| after(id));
-                let agents = agents.map(|(_, agent)| Arc::clone(agent));
+                let from = filter.after.map_or(Unbounded, Excluded);
+                let agents = inner
+                    .agents
+                    .range((from, Unbounded))
+                    .map(|(_, agent)| Arc::clone(agent));
                 return agents.take(filter.limit).collect();
             }
             Some((first, others)) => merged(first, filter.after).filter(|id| {
@@ -291,8 +293,8 @@ impl Inner {
                     keys.retain(|(_, kept)| *kept != hash);
                 }
             }
-            Change::Revoked(id, token) => {
-                self.revoked.entry(id).or_default().insert(token);
+            Change::Revoked(id, serial) => {
+                self.revoked.entry(id).or_default().insert(serial);
             }
             Change::NoneRevoked(id) => {
                 self.revoked.remove(&id);

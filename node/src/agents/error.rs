@@ -46,7 +46,10 @@ pub enum AgentError {
         capabilities: Vec<Capability>,
     },
     /// The card's tier is above its account's plan.
-    #[error("the plan {plan} has agents up to tier {}, and the card asks for {tier}", plan.tier_max())]
+    #[error(
+        "the plan {plan} has agents up to tier {}, and the card asks for {tier}",
+        plan.tier_max()
+    )]
     PlanForbids {
         /// The account's plan.
         plan: Plan,
@@ -63,7 +66,10 @@ pub enum AgentError {
     #[error("the name {0} is taken; choose another")]
     NameTaken(String),
     /// The card is older than the one that is known.
-    #[error("the card's version {offered} must be {}{known}", if *.must_rise { "above " } else { "at least " })]
+    #[error(
+        "the card's version {offered} must be {} {known}",
+        if *.must_rise { "above" } else { "at least" }
+    )]
     VersionTooLow {
         /// The version that came.
         offered: String,
@@ -83,16 +89,16 @@ pub enum AgentError {
     Wider(Vec<Capability>),
     /// The token cannot be made as asked for.
     #[error("the token cannot be narrowed so: {0}")]
-    Token(#[from] CapabilityTokenError),
+    Caveats(#[from] CapabilityTokenError),
     /// Too many tokens were revoked one by one.
     #[error("too many tokens of this agent were revoked one by one; rotate its keys instead")]
     TooManyRevoked,
     /// There is no such agent, or it is not the caller's to know more about.
     #[error("there is no agent {0}")]
     Unknown(String),
-    /// The agent was torn down; its owner may bring it back.
-    #[error("the agent {0} was torn down; onboard it again to bring it back")]
-    TornDown(String),
+    /// It was torn down, and only its name is still its owner's.
+    #[error("the agent {0} was torn down; onboard it again to have it back")]
+    HasLeft(String),
     /// The node does not run agents itself.
     #[error(
         "this node does not run agents itself; run yours, and onboard it with mode \"hybrid\" or \
@@ -125,8 +131,8 @@ impl AgentError {
             Self::NameTaken(_)
             | Self::VersionTooLow { .. }
             | Self::TooManyRevoked
-            | Self::TornDown(_) => ErrorCode::Conflict,
-            Self::OtherName(_) | Self::Address(_) | Self::Token(_) => ErrorCode::ValidationFailed,
+            | Self::HasLeft(_) => ErrorCode::Conflict,
+            Self::OtherName(_) | Self::Address(_) | Self::Caveats(_) => ErrorCode::ValidationFailed,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
             Self::Overloaded { .. } => ErrorCode::Overloaded,

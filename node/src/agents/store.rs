@@ -115,6 +115,18 @@ impl AgentStore {
         Ok(store)
     }
 
+    /// Verifies every page and every row, and returns how many agents there are.
+    ///
+    /// # Errors
+    /// It is damaged, from a later version, in use, or cannot be read.
+    pub fn check(path: &Path) -> Result<usize, StoreError> {
+        let database = load::open_verified(path)?;
+        let directory = Directory::default();
+        directory.apply(load::read_all(path, &database)?);
+        load::check_cards(path, &database)?;
+        Ok(directory.len())
+    }
+
     /// Returns the agents in memory.
     pub fn directory(&self) -> &Directory {
         &self.directory
@@ -176,11 +188,11 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
+            if known.has_left() {
+                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
+            }
             if *known.name != *change.card.name.as_str() {
                 return Ok(Err(AgentError::OtherName(change.card.name.to_string())));
-            }
-            if known.is_torn_down() {
-                return Ok(Err(AgentError::TornDown(known.name.to_string())));
             }
             if let Some(refusal) = too_low(change.card, &known, true) {
                 return Ok(Err(refusal));
@@ -199,10 +211,10 @@ impl AgentStore {
     /// Gives an agent a new key; older keys, and all capability tokens, die.
     ///
     /// # Errors
-    /// There is no such agent, it was torn down, or the store fails.
+    /// There is no such agent, or the store fails.
     pub fn rotate_keys(&self, id: AgentId, now: SystemTime) -> Result<AgentKey, AgentError> {
         let key = NewKey::make(AGENT_KEY_PREFIX)?;
-        self.change_aboard(id, now, |edit, directory, record| {
+        self.change(id, now, |edit, directory, record| {
             edit.end_secrets(id, directory, record)?;
             edit.put_key(id, &key)?;
             edit.note(id, "keys_rotated", "")
@@ -213,14 +225,14 @@ impl AgentStore {
     /// Sets an agent aside, or takes it back.
     ///
     /// # Errors
-    /// There is no such agent, it was torn down, or the store fails.
+    /// There is no such agent, or the store fails.
     pub fn suspend(
         &self,
         id: AgentId,
         is_suspended: bool,
         now: SystemTime,
     ) -> Result<Arc<Agent>, AgentError> {
-        self.change_aboard(id, now, |edit, _, record| {
+        self.change(id, now, |edit, _, record| {
             if record.is_suspended == is_suspended {
                 return Ok(());
             }
@@ -294,24 +306,24 @@ impl AgentStore {
     pub fn revoke_token(
         &self,
         id: AgentId,
-        token: u128,
+        serial: u128,
         now: SystemTime,
     ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
             if directory.agent(id).is_none() {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             }
-            if directory.is_revoked(id, &[token]) {
+            if directory.is_revoked(id, &[serial]) {
                 return Ok(Ok(()));
             }
             if directory.revoked_len(id) >= REVOKED_MAX {
                 return Ok(Err(AgentError::TooManyRevoked));
             }
             let now_ms = edit.now_ms;
-            let row = (id.0.to_bytes(), token.to_be_bytes());
+            let row = (id.0.to_bytes(), serial.to_be_bytes());
             edit.tables.revoked.insert(row, now_ms)?;
-            edit.changes.push(Change::Revoked(id, token));
-            let name = ulid::Ulid(token).to_string();
+            edit.changes.push(Change::Revoked(id, serial));
+            let name = ulid::Ulid(serial).to_string();
             edit.note(id, "token_revoked", &name)?;
             Ok(Ok(()))
         })?
@@ -397,26 +409,8 @@ impl AgentStore {
         agent.ok_or_else(|| AgentError::Unknown(id.to_string()))
     }
 
-    /// Changes one agent's record.
+    /// Changes the record of an agent that has not left.
     fn change(
-        &self,
-        id: AgentId,
-        now: SystemTime,
-        change: impl FnOnce(&mut Edit<'_>, &Directory, &mut AgentV1) -> Result<(), redb::Error>,
-    ) -> Result<(), AgentError> {
-        self.write(now, |edit, directory| {
-            if directory.agent(id).is_none() {
-                return Ok(Err(AgentError::Unknown(id.to_string())));
-            }
-            let mut record = edit.agent(id)?;
-            change(edit, directory, &mut record)?;
-            edit.put_agent(id, &record)?;
-            Ok(Ok(()))
-        })?
-    }
-
-    /// Changes the record of an agent that was not torn down.
-    fn change_aboard(
         &self,
         id: AgentId,
         now: SystemTime,
@@ -426,8 +420,8 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if known.is_torn_down() {
-                return Ok(Err(AgentError::TornDown(known.name.to_string())));
+            if known.has_left() {
+                return Ok(Err(AgentError::HasLeft(known.name.to_string())));
             }
             let mut record = edit.agent(id)?;
             change(edit, directory, &mut record)?;
@@ -611,23 +605,19 @@ fn refusal_of(
     known: Option<&Agent>,
     directory: &Directory,
 ) -> Option<AgentError> {
-    let Some(known) = known else {
-        return too_many(new, directory);
-    };
-    if known.owner != new.owner {
+    if let Some(known) = known
+        && known.owner != new.owner
+    {
         return Some(AgentError::NameTaken(known.name.to_string()));
     }
-    // One that was torn down does not count until it comes back.
-    let comes_back = known.is_torn_down();
-    let full = comes_back.then(|| too_many(new, directory)).flatten();
-    full.or_else(|| too_low(new.card, known, false))
-}
-
-/// Returns the refusal of one more agent, if its owner has as many as may be.
-fn too_many(new: &NewAgent<'_>, directory: &Directory) -> Option<AgentError> {
-    let agents_max = new.agents_max?;
-    let is_full = directory.count_of(new.owner) >= usize::try_from(agents_max).ok()?;
-    is_full.then_some(AgentError::TooManyAgents { agents_max })
+    // One that has left has given up its place, and needs one to come back.
+    if known.is_none_or(Agent::has_left)
+        && let Some(agents_max) = new.agents_max
+        && directory.count_of(new.owner) >= usize::try_from(agents_max).unwrap_or(usize::MAX)
+    {
+        return Some(AgentError::TooManyAgents { agents_max });
+    }
+    known.and_then(|known| too_low(new.card, known, false))
 }
 
 /// Returns the refusal of a card that is older than the known one, or not newer where it must be.

@@ -354,12 +354,12 @@ pub(super) async fn spawn(
 pub(super) async fn revoke_token(
     State(state): State<ApiState>,
     caller: Caller,
-    Path((name, token)): Path<(String, String)>,
+    Path((name, token_id)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let agent = managed(&state, &caller, &name)?;
-    let token = ulid::Ulid::from_string(&token)
+    let token_id = ulid::Ulid::from_string(&token_id)
         .map_err(|_| ApiError::field("token", "must be a token's id"))?;
-    state.agents.revoke_token(agent.id, token.0).await?;
+    state.agents.revoke_token(agent.id, token_id.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

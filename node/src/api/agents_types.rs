@@ -26,8 +26,10 @@ pub(super) struct OnboardBody {
 }
 
 /// Who runs an agent.
+///
+/// Read as a text: of a JSON number the reader of enums says that it is no JSON.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", rename_all = "snake_case")]
 pub(super) enum OnboardMode {
     /// The node.
     Managed,
@@ -154,6 +156,19 @@ pub(super) struct TokenKeyBody {
     pub(super) key_id: u32,
 }
 
+impl TryFrom<String> for OnboardMode {
+    type Error = &'static str;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        match &*word {
+            "managed" => Ok(Self::Managed),
+            "remote" => Ok(Self::Remote),
+            "hybrid" => Ok(Self::Hybrid),
+            _ => Err("must be managed, remote or hybrid"),
+        }
+    }
+}
+
 impl From<OnboardMode> for Mode {
     fn from(mode: OnboardMode) -> Self {
         match mode {
@@ -242,13 +257,9 @@ pub(super) struct BundleSecrets {
 pub(super) fn bundle(
     agent: &Agent,
     base: &BaseUrl,
-    (models, default_model): (&[String], &str),
+    models: (&[String], &str),
     secrets: Option<BundleSecrets>,
 ) -> Value {
-    let url = |path: &str| base.join(path);
-    let own = |path: &str| base.join(&format!("/v1/agents/{}{path}", agent.name));
-    let v3 = |path: &str| base.join(&format!("/api/agents/{}{path}", agent.id));
-    let a2a = |path: &str| base.join(&format!("/a2a/{}{path}", agent.name));
     let mut bundle = json!({
         "success": true,
         "agent_id": agent.id,
@@ -261,6 +272,32 @@ pub(super) fn bundle(
         "tier": agent.tier.as_str(),
         "public_key": public_key(agent),
         "capabilities": agent.granted,
+        "security_notes": [
+            "api_key and capability_token are shown this once; keep them like passwords",
+            "capability_token can be narrowed by whoever holds it, without asking the node",
+        ],
+    });
+    let groups = [endpoints(agent, base), platform_groups(agent, base, models)];
+    let groups = groups.into_iter().filter_map(|group| match group {
+        Value::Object(group) => Some(group),
+        _ => None,
+    });
+    for (name, group) in groups.flatten() {
+        bundle[name] = group;
+    }
+    if let Some(secrets) = secrets {
+        bundle["api_key"] = json!(secrets.api_key);
+        bundle["capability_token"] = json!(secrets.capability_token);
+    }
+    bundle
+}
+
+/// The endpoints of the node's own API.
+fn endpoints(agent: &Agent, base: &BaseUrl) -> Value {
+    let url = |path: &str| base.join(path);
+    let own = |path: &str| base.join(&format!("/v1/agents/{}{path}", agent.name));
+    let a2a = |path: &str| base.join(&format!("/a2a/{}{path}", agent.name));
+    json!({
         "inference_endpoints": {
             "llm": url("/v1/llm/generate"),
             "chat": url("/v1/llm/chat"),
@@ -289,34 +326,32 @@ pub(super) fn bundle(
             "card": own("/card"),
             "usage": own("/usage"),
             "teardown": own(""),
-            "my_info": v3(""),
+            "my_info": base.join(&format!("/api/agents/{}", agent.id)),
             "suspend": own("/suspend"),
             "resume": own("/resume"),
             "audit": base.join(&format!("/api/audit/{}", agent.id)),
         },
+    })
+}
+
+/// The groups that the platform's third protocol has beside them.
+fn platform_groups(agent: &Agent, base: &BaseUrl, (models, default): (&[String], &str)) -> Value {
+    let url = |path: &str| base.join(path);
+    json!({
+        "workspace": workspace(agent, base),
         "inference": {
             "ollama": url("/v1/llm/generate"),
             "ollama_chat": url("/v1/llm/chat"),
             "ollama_embed": url("/v1/llm/embed"),
             "models": models,
-            "default_model": agent.model.as_deref().unwrap_or(default_model),
+            "default_model": agent.model.as_deref().unwrap_or(default),
         },
         "a2a": {
             "registered": true,
             "gateway": url("/v1/a2a"),
             "your_card": base.join(&format!("/v1/a2a/agents/{}", agent.name)),
         },
-        "workspace": workspace(agent, base),
-        "security_notes": [
-            "api_key and capability_token are shown this once; keep them like passwords",
-            "capability_token can be narrowed by whoever holds it, without asking the node",
-        ],
-    });
-    if let Some(secrets) = secrets {
-        bundle["api_key"] = json!(secrets.api_key);
-        bundle["capability_token"] = json!(secrets.capability_token);
-    }
-    bundle
+    })
 }
 
 fn workspace(agent: &Agent, base: &BaseUrl) -> Value {

@@ -210,7 +210,7 @@ fn permit(rule: Rule, holder: &Caller) -> Result<(), ApiError> {
             "this route is for accounts, and this key is an agent's",
             "account",
         )),
-        (Caller::Agent(agent), Access::Manage) if agent.token.is_some() => Err(missing(
+        (Caller::Agent(agent), Access::Manage) if agent.token_grant.is_some() => Err(missing(
             "a capability token is for an agent's work; manage the agent with its key",
             "account",
         )),

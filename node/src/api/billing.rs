@@ -20,13 +20,14 @@ use super::{
     },
     extract::{JsonBody, parse_duration},
     page::{Items, Page, PageQuery},
-    payment::payer_of,
+    payment::{allowances_of, payer_of},
     rfc3339,
 };
 use crate::{
     accounts,
     billing::{
         self, BillingError, FUNDING, ISSUANCE, ModelPrice, OPERATOR, PaidOperation, REVENUE,
+        Spending,
     },
 };
 
@@ -86,8 +87,10 @@ pub(super) async fn check(
 ) -> Result<Json<CheckAnswer>, ApiError> {
     let account = account(&state, payer_of(&caller)).await?;
     let is_bounded = account.flags.debits_within_credits;
+    let allowance = state.billing.allowances_left(allowances_of(&caller))?;
+    let fits_allowance = allowance.is_none_or(|left| body.tokens <= left);
     Ok(Json(CheckAnswer {
-        allowed: !is_bounded || body.tokens <= account.spendable().total,
+        allowed: fits_allowance && (!is_bounded || body.tokens <= account.spendable().total),
         balance: Tokens::of(&account),
         required: body.tokens,
     }))
@@ -114,7 +117,13 @@ pub(super) async fn deduct(
     check_payment(body.tokens, "reason", &body.reason)?;
     let payer = payer_of(&caller);
     let id = operation.map(|Extension(operation)| operation.id);
-    let paid = state.billing.deduct(payer, body.tokens, body.reason, id);
+    let paid = state.billing.deduct(Spending {
+        payer,
+        amount: body.tokens,
+        memo: &body.reason,
+        id,
+        allowances: allowances_of(&caller),
+    });
     paid.await?;
     let balance = Tokens::of(&account(&state, payer).await?);
     let cost = super::stream::cost_header(body.tokens);

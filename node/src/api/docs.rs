@@ -40,6 +40,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "llm", description = "Inference, the node's own API"),
         (name = "models", description = "Model files, the node's own API"),
         (name = "accounts", description = "Accounts and their keys"),
+        (name = "discovery", description = "What there is, for agents before they come aboard"),
         (name = "agents", description = "Agents: coming aboard, keys, capability tokens"),
         (name = "billing", description = "Balances, payments, usage and prices"),
         (name = "openai", description = "Inference, as OpenAI's clients know it"),

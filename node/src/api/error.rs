@@ -327,6 +327,9 @@ impl From<BillingError> for ApiError {
             BillingError::Insufficient { balance, required } => Self::new(code, words)
                 .with_member("balance", json!(balance))
                 .with_member("required", json!(required)),
+            BillingError::AllowanceSpent { left, required } => Self::new(code, words)
+                .with_member("balance", json!(left))
+                .with_member("required", json!(required)),
             BillingError::AboveMaxCost { required, max_cost } => Self::new(code, words)
                 .with_member("max_cost", json!(max_cost))
                 .with_member("required", json!(required)),
@@ -688,6 +691,22 @@ mod tests {
             LlmError::Engine(aither_inference::Error::QueueFull { retry_after }).into();
         assert_eq!(error.status(Dialect::OpenAi), 503);
         assert_eq!(error.headers(Dialect::Native)[header::RETRY_AFTER], "3");
+    }
+
+    #[test]
+    fn an_allowance_that_is_used_up_is_402_and_says_what_is_left() {
+        let error = ApiError::from(BillingError::AllowanceSpent {
+            left: aither_protocol::Amount::from_tokens(2),
+            required: aither_protocol::Amount::from_tokens(3),
+        });
+        assert_eq!(error.status(Dialect::Native), 402);
+        let body = error.body(Dialect::Native, "id");
+        assert_eq!(body["code"], "insufficient_tokens");
+        assert_eq!(
+            (&body["balance"], &body["required"]),
+            (&json!(2), &json!(3))
+        );
+        assert!(body.to_string().contains("max_spend"), "{body}");
     }
 
     #[test]

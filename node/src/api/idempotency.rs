@@ -221,16 +221,10 @@ async fn scope_of(state: &ApiState, caller: &Caller, parts: &mut Parts) -> Resul
         Caller::Account(caller) => Scope(2, caller.account.as_u128().to_be_bytes()),
         // Each token by itself: what one sub-agent asked is not told another.
         Caller::Agent(caller) => {
-            let token = caller
-                .token
-                .as_ref()
-                .and_then(|token| token.grant.ids.last());
-            Scope(
-                4,
-                token
-                    .map_or(caller.agent.id.as_u128(), |id| *id)
-                    .to_be_bytes(),
-            )
+            let token_grant = caller.token_grant.as_ref();
+            let serial = token_grant.and_then(|token_grant| token_grant.grant.ids.last());
+            let name = serial.copied().unwrap_or(caller.agent.id.as_u128());
+            Scope(4, name.to_be_bytes())
         }
         // Strangers may well choose the same key.
         Caller::Anyone => {

@@ -19,6 +19,7 @@ use axum::{
 
 use super::{
     ApiError, ApiState, Problem,
+    auth::Caller,
     error::Dialect,
     extract::{JsonBody, RoutingHints, bounded, completion_bound, narrow},
     native_types::{
@@ -64,6 +65,7 @@ const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 pub(super) async fn generate(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    caller: Caller,
     Paid(payment): Paid,
     request_id: RequestId,
     JsonBody(body): JsonBody<GenerateBody>,
@@ -71,7 +73,7 @@ pub(super) async fn generate(
     if body.prompt.is_empty() {
         return Err(ApiError::field("prompt", "must not be empty"));
     }
-    let info = resolve(&state, body.model.as_deref())?;
+    let info = resolve(&state, model_of(&caller, body.model.as_deref()))?;
     let prompt = prompt_of(&info, body.system, body.prompt);
     let reply = Reply::new(&state, hints, request_id, &info, false);
     let terms = (hints.urgency, payment);
@@ -99,6 +101,7 @@ pub(super) async fn generate(
 pub(super) async fn chat(
     State(state): State<ApiState>,
     hints: RoutingHints,
+    caller: Caller,
     Paid(payment): Paid,
     request_id: RequestId,
     JsonBody(body): JsonBody<ChatBody>,
@@ -112,7 +115,7 @@ pub(super) async fn chat(
         })
         .collect();
     let messages = check_messages(messages)?;
-    let info = resolve(&state, body.model.as_deref())?;
+    let info = resolve(&state, model_of(&caller, body.model.as_deref()))?;
     let reply = Reply::new(&state, hints, request_id, &info, true);
     run(
         &state,
@@ -146,6 +149,15 @@ pub(super) fn no_embeddings() -> ApiError {
         ErrorCode::NotAvailable,
         "this version has no embedding models",
     )
+}
+
+/// Returns the name of the model that is asked for: an agent may have one of its own.
+fn model_of<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Option<&'a str> {
+    let asked = asked.filter(|name| !name.trim().is_empty());
+    asked.or_else(|| match caller {
+        Caller::Agent(caller) => caller.agent.model.as_deref(),
+        _ => None,
+    })
 }
 
 /// Returns the model that a request means.

@@ -27,7 +27,7 @@ pub(super) struct ModelList {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ModelObject {
     /// The name to ask for.
-    id: String,
+    pub(super) id: String,
     /// `model`.
     object: &'static str,
     /// When it was added, in seconds since 1970.
@@ -41,13 +41,13 @@ pub(super) struct ModelObject {
     /// The prevailing tensor type: `Q4_1`.
     quantization: String,
     /// Context in model tokens.
-    context_length: usize,
+    pub(super) context_length: usize,
     /// What a thousand prompt tokens cost.
     #[schema(value_type = f64)]
-    cost_per_1k_prompt: Amount,
+    pub(super) cost_per_1k_prompt: Amount,
     /// What a thousand completion tokens cost.
     #[schema(value_type = f64)]
-    cost_per_1k: Amount,
+    pub(super) cost_per_1k: Amount,
     /// Whether this node serves it.
     local: bool,
     /// The nodes that serve it.
@@ -56,7 +56,7 @@ pub(super) struct ModelObject {
     loaded: bool,
     /// The model that an alias stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    alias_of: Option<String>,
+    pub(super) alias_of: Option<String>,
 }
 
 /// Lists the models and aliases that are served.
@@ -68,20 +68,25 @@ pub(super) struct ModelObject {
     ),
 )]
 pub(super) async fn list(State(state): State<ApiState>, _hints: RoutingHints) -> Json<ModelList> {
-    let catalog = state.llm.catalog();
-    let mut data: Vec<_> = catalog
-        .list()
-        .into_iter()
-        .map(|card| object_of(&state, card))
-        .collect();
-    for (alias, target) in catalog.aliases() {
-        let object = data.iter().find(|object| object.id == target).cloned();
-        data.extend(object.map(|object| object.aliased(alias)));
-    }
     Json(ModelList {
         object: "list",
-        data,
+        data: objects(&state),
     })
+}
+
+/// Returns the models that are served, then the aliases that lead to them.
+pub(super) fn objects(state: &ApiState) -> Vec<ModelObject> {
+    let catalog = state.llm.catalog();
+    let mut objects: Vec<_> = catalog
+        .list()
+        .into_iter()
+        .map(|card| object_of(state, card))
+        .collect();
+    for (alias, target) in catalog.aliases() {
+        let object = objects.iter().find(|object| object.id == target).cloned();
+        objects.extend(object.map(|object| object.aliased(alias)));
+    }
+    objects
 }
 
 /// Describes one model.

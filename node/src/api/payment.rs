@@ -1,7 +1,7 @@
 //! Who pays for a request, and how much at most.
 
 use aither_ledger::AccountId;
-use aither_protocol::Amount;
+use aither_protocol::{Allowance, Amount};
 use axum::{
     extract::{FromRequestParts, MatchedPath},
     http::{HeaderMap, request::Parts},
@@ -25,6 +25,7 @@ impl FromRequestParts<ApiState> for Paid {
         let route = parts.extensions.get::<MatchedPath>();
         Ok(Self(Payment {
             payer: payer_of(&caller),
+            allowances: allowances_of(&caller).into(),
             max_cost: max_cost(&parts.headers)?,
             route: route.map_or_else(String::new, |route| route.as_str().to_owned()),
             agent: match &caller {
@@ -43,6 +44,17 @@ pub(super) fn payer_of(caller: &Caller) -> AccountId {
         Caller::Account(caller) => AccountId(caller.account.as_u128()),
         Caller::Agent(caller) => caller.agent.owner,
         Caller::Operator | Caller::Local | Caller::Anyone => OPERATOR,
+    }
+}
+
+/// Returns what a caller's payments count against beside the payer's account.
+pub(super) fn allowances_of(caller: &Caller) -> &[Allowance] {
+    match caller {
+        Caller::Agent(caller) => match &caller.token_grant {
+            Some(token_grant) => &token_grant.grant.allowances,
+            None => &[],
+        },
+        _ => &[],
     }
 }
 

@@ -4,16 +4,17 @@
 //! client has gone. A call that failed pays nothing.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use aither_inference::request::GenerationStats;
 use aither_ledger::{AccountId, TransferId, Usage};
-use aither_protocol::Amount;
+use aither_protocol::{Allowance, Amount};
 
 use super::{
     Billing, BillingError,
+    allowance::{Spendable, Spending},
     hold::Hold,
     price::{ModelPrice, Need},
 };
@@ -23,6 +24,8 @@ use super::{
 pub struct Payment {
     /// The account.
     pub payer: AccountId,
+    /// What bounds all that is paid with the capability token that was shown; empty without one.
+    pub allowances: Arc<[Allowance]>,
     /// The most that may be charged.
     pub max_cost: Option<Amount>,
     /// The route, by its template.
@@ -88,7 +91,7 @@ impl std::fmt::Debug for Charge {
 }
 
 /// Says what a request may take. Where its sender set no bound of tokens (`is_open_ended`), it may
-/// take what the payer has; a bound that was set must be paid for whole.
+/// take what there is to spend; a bound that was set must be paid for whole.
 ///
 /// # Errors
 /// Not even one token of each answer is allowed, or the bound cannot be paid.
@@ -96,7 +99,7 @@ pub fn estimate(
     price: &ModelPrice,
     need: Need,
     max_cost: Option<Amount>,
-    spendable: Option<Amount>,
+    spendable: Option<Spendable>,
     is_open_ended: bool,
 ) -> Result<Estimate, BillingError> {
     let shortest = price.cost_max(Need {
@@ -113,17 +116,17 @@ pub fn estimate(
             });
         }
     }
-    if let Some(balance) = spendable
-        && price.cost_max(need) > balance
+    if let Some(spendable) = spendable
+        && price.cost_max(need) > spendable.amount()
     {
-        let affordable = price.answer_tokens_for(need, balance);
+        let affordable = price.answer_tokens_for(need, spendable.amount());
         if !is_open_ended || affordable == 0 {
             let required = if is_open_ended {
                 shortest
             } else {
                 price.cost_max(need)
             };
-            return Err(BillingError::Insufficient { balance, required });
+            return Err(spendable.exceeded_by(required));
         }
         need.answer_tokens_max = affordable;
     }
@@ -225,7 +228,7 @@ impl Billing {
     /// Holds what a generation may cost, unless it is charged already.
     ///
     /// # Errors
-    /// The payer has too little, or the ledger cannot answer.
+    /// The payer has or an allowance leaves too little, or the ledger cannot answer.
     pub async fn hold_for(
         &self,
         payment: &Payment,
@@ -238,8 +241,13 @@ impl Billing {
         if estimate.amount.is_zero() {
             return Ok(Funds::Free);
         }
-        let id = operation.map(|operation| operation.id);
-        let hold = self.hold(payment.payer, estimate.amount, &payment.route, id);
+        let hold = self.hold(Spending {
+            payer: payment.payer,
+            amount: estimate.amount,
+            memo: &payment.route,
+            id: operation.map(|operation| operation.id),
+            allowances: &payment.allowances,
+        });
         hold.await.map(Funds::Held)
     }
 }
@@ -267,7 +275,8 @@ mod tests {
         spendable: Option<u128>,
         is_open_ended: bool,
     ) -> Result<u64, BillingError> {
-        let (max_cost, spendable) = (max_cost.map(micros), spendable.map(micros));
+        let max_cost = max_cost.map(micros);
+        let spendable = spendable.map(|value| Spendable::Balance(micros(value)));
         let found = estimate(&PRICE, NEED, max_cost, spendable, is_open_ended)?;
         assert_eq!(
             found.amount.micros(),
@@ -300,6 +309,22 @@ mod tests {
             panic!("{refused}");
         };
         assert_eq!(required, micros(101));
+    }
+
+    #[test]
+    fn an_allowance_shortens_an_answer_as_a_balance_does_and_is_named_where_it_cannot() {
+        let estimate = |left, is_open_ended| {
+            let left = Spendable::Allowance(micros(left));
+            estimate(&PRICE, NEED, None, Some(left), is_open_ended)
+        };
+        assert_eq!(estimate(149, true).unwrap().answer_tokens_max, 49);
+        for (micros_left, is_open_ended, needed) in [(100, true, 101), (149, false, 150)] {
+            let refused = estimate(micros_left, is_open_ended).unwrap_err();
+            let BillingError::AllowanceSpent { left, required } = refused else {
+                panic!("{refused}");
+            };
+            assert_eq!((left, required), (micros(micros_left), micros(needed)));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use aither_ledger::{Ledger, LedgerOptions};
 
 use crate::{
     accounts::AccountStore,
+    agents::AgentStore,
     answers::AnswerStore,
     billing::BillingError,
     config::Config,
@@ -18,8 +19,8 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the kept answers, the whole ledger and the checksum of every
-/// stored model.
+/// Verifies the keys, the accounts, the agents, the kept answers, the whole ledger and the checksum
+/// of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -37,6 +38,11 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         // Opening verifies every page and every row.
         true => Some(AccountStore::open(&accounts_path)?),
         false => None,
+    };
+    let registry_path = data_dir::registry_path(data_dir.path());
+    let agents = match registry_path.exists() {
+        true => format!("{} good", AgentStore::check(&registry_path)?),
+        false => "not made yet".to_owned(),
     };
     let answers_path = data_dir::answers_path(data_dir.path());
     let answers = match answers_path.exists() {
@@ -72,7 +78,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         answers    {answers}\nledger     {ledger}\nmodels     {} good\n",
+         agents     {agents}\nanswers    {answers}\nledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()

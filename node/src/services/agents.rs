@@ -121,11 +121,11 @@ impl AgentService {
     /// # Errors
     /// The token is not this node's, is over, or was revoked.
     pub fn authenticate_token(&self, text: &str) -> Result<AgentCaller, TokenRefusal> {
-        let token = CapabilityToken::parse(text).map_err(TokenRefusal::Invalid)?;
+        let signed = CapabilityToken::parse(text).map_err(TokenRefusal::Invalid)?;
         let directory = self.shared.store.directory();
-        let key = directory.root_key(token.id().key_id);
+        let key = directory.root_key(signed.id().key_id);
         let key = key.ok_or(TokenRefusal::Unknown)?;
-        let grant = token.verify(&key).map_err(TokenRefusal::Invalid)?;
+        let grant = signed.verify(&key).map_err(TokenRefusal::Invalid)?;
         let now_ms = unix_ms(SystemTime::now());
         if grant.is_expired(now_ms) {
             return Err(TokenRefusal::Expired);
@@ -137,7 +137,7 @@ impl AgentService {
             return Err(TokenRefusal::Revoked);
         }
         let caller = self.caller(agent).map_err(|_| TokenRefusal::Unknown)?;
-        Ok(caller.with_token(TokenGrant { token, grant }))
+        Ok(caller.with_token(TokenGrant { signed, grant }))
     }
 
     fn caller(&self, agent: Arc<Agent>) -> Result<AgentCaller, KeyRefusal> {
@@ -343,7 +343,7 @@ impl AgentService {
             Caveat::Capabilities(terms.capabilities),
             Caveat::Tier(parent.tier),
         ];
-        let Some(token) = &parent.token else {
+        let Some(token_grant) = &parent.token_grant else {
             caveats.extend(terms.caveats.iter().cloned());
             return self.mint_with(parent.agent.id, &caveats);
         };
@@ -351,7 +351,7 @@ impl AgentService {
         // Before a bound on spending, so that it is this sub-agent's own.
         caveats.insert(0, Caveat::Id(number));
         caveats.extend(terms.caveats.iter().cloned());
-        let text = token.token.narrow(&caveats)?.to_text();
+        let text = token_grant.signed.narrow(&caveats)?.to_text();
         Ok(Spawned { text, number })
     }
 

@@ -73,7 +73,7 @@ impl HealthProbe {
     /// # Errors
     /// It cannot be made.
     pub fn new(targets: ProbeTargets) -> Result<Self, StoreError> {
-        // Whoever was first chose the same; which of them it was does not matter.
+        // A client takes the process's provider; installed already, it is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)

@@ -220,8 +220,8 @@ impl LlmService {
     /// must be registered ones. What they may cost is held on the payer's account first.
     ///
     /// # Errors
-    /// The payer has too little, or the refusal of the first request that is refused; the others
-    /// are given up then.
+    /// The payer has or an allowance leaves too little, or the refusal of the first request that
+    /// is refused; the others are given up then.
     ///
     /// # Panics
     /// Never on input: an empty list is answered by [`LlmError::Dropped`].
@@ -295,7 +295,7 @@ impl LlmService {
         let is_charged = payment.operation.is_some_and(|done| done.charged.is_some());
         let spendable = match is_charged {
             true => None,
-            false => self.billing.spendable_if_bounded(payment.payer)?,
+            false => (self.billing).spendable_if_bounded(payment.payer, &payment.allowances)?,
         };
         let estimate = estimate(&price, need, payment.max_cost, spendable, is_open_ended)?;
         for prepared in prepared.iter_mut() {

@@ -79,7 +79,7 @@ fn caveats_cannot_be_removed_moved_repeated_or_replaced() {
 }
 
 #[test]
-fn a_parents_token_does_not_follow_from_its_childs() {
+fn a_parents_token_does_not_follow_from_that_of_its_child() {
     let parent = mint(&[Caveat::Tier(Tier::Agent)]);
     let child = parent.narrow(&[Caveat::Id(1)]).unwrap();
     let mut stripped = Parts::of(&child);

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use aither_protocol::RootKey;
+use aither_protocol::{AgentCard, RootKey};
 use redb::{Database, ReadableTable};
 use ulid::Ulid;
 
@@ -11,7 +11,7 @@ use crate::{
     agents::{
         AgentId,
         directory::Change,
-        records::{AgentKeyV1, AgentV1, RootKeyV1},
+        records::{AgentKeyV1, AgentV1, AuditV1, RootKeyV1},
         tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
     store_file::{Form, corrupt},
@@ -23,16 +23,43 @@ const VERIFIED_BYTES_MAX: u64 = 64 << 20;
 /// Opens the file, or makes it with its tables.
 pub(super) fn open_database(path: &Path) -> Result<Database, StoreError> {
     let len = path.metadata().map_or(0, |metadata| metadata.len());
-    let form = Form {
+    form(len <= VERIFIED_BYTES_MAX).open(path)
+}
+
+/// Opens the file and verifies the checksum of every page.
+pub(super) fn open_verified(path: &Path) -> Result<Database, StoreError> {
+    form(true).open(path)
+}
+
+fn form(verify_pages: bool) -> Form {
+    Form {
         schema_version: SCHEMA_VERSION,
         cache_bytes: 16 << 20,
-        verify_pages: len <= VERIFIED_BYTES_MAX,
+        verify_pages,
         make_tables: |tx| {
             Tables::open(tx)?;
             Ok(())
         },
+    }
+}
+
+/// Reads every card and every entry of what happened, which a start leaves alone.
+pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreError> {
+    let read = || -> Result<(), redb::Error> {
+        let tables = ReadTables::open(database)?;
+        for row in tables.agents.iter()? {
+            let record = AgentV1::decode(row?.1.value())?;
+            let card = serde_json::from_str(&record.card).ok();
+            if card.is_none_or(|card| AgentCard::from_json(&card).is_err()) {
+                return Err(corrupt("a card is not valid"));
+            }
+        }
+        for row in tables.audit.iter()? {
+            AuditV1::decode(row?.1.value())?;
+        }
+        Ok(())
     };
-    form.open(path)
+    read().map_err(|error| StoreError::of(path, error))
 }
 
 /// Reads every row that memory keeps, and checks that they fit together.
@@ -56,9 +83,9 @@ pub(super) fn read_all(path: &Path, database: &Database) -> Result<Vec<Change>, 
             changes.push(Change::Key(hash.value(), agent, record.made_ms));
         }
         for row in tables.revoked.iter()? {
-            let (agent, token) = row?.0.value();
+            let (agent, serial) = row?.0.value();
             let agent = AgentId(Ulid::from_bytes(agent));
-            changes.push(Change::Revoked(agent, u128::from_be_bytes(token)));
+            changes.push(Change::Revoked(agent, u128::from_be_bytes(serial)));
         }
         for row in tables.root_keys.iter()? {
             let (number, value) = row?;

@@ -300,7 +300,7 @@ fn a_suspended_agent_is_set_aside_until_it_is_resumed_or_comes_again() {
     let id = onboard(&home.store, "bot", "1.0.0").agent.id;
     let aside = home.store.suspend(id, true, now()).unwrap();
     assert!(aside.is_suspended && aside.state == AgentState::Stop);
-    assert!(!aside.is_torn_down());
+    assert!(!aside.has_left());
     let updated = update(&home.store, id, &card("bot", "1.1.0")).unwrap();
     assert!(updated.is_suspended && updated.state == AgentState::Stop);
     let home = home.reopened();
@@ -333,14 +333,14 @@ fn a_torn_down_agent_keeps_its_name_and_nothing_revives_it_but_its_owner() {
     home.store.tear_down(id, false, now()).unwrap();
     let home = home.reopened();
     let store = &home.store;
-    assert!(store.agent(id).unwrap().is_torn_down());
+    assert!(store.agent(id).unwrap().has_left());
     assert_eq!(holder(store, &first.key), None);
     assert_eq!(code(store.rotate_keys(id, now())), ErrorCode::Conflict);
     assert_eq!(code(store.suspend(id, true, now())), ErrorCode::Conflict);
     assert_eq!(code(store.suspend(id, false, now())), ErrorCode::Conflict);
     let newer = update(store, id, &card("bot", "2.0.0"));
-    assert!(matches!(newer, Err(AgentError::TornDown(_))), "{newer:?}");
-    assert!(store.agent(id).unwrap().is_torn_down());
+    assert!(matches!(newer, Err(AgentError::HasLeft(_))), "{newer:?}");
+    assert!(store.agent(id).unwrap().has_left());
     assert_eq!(again_is_refused(store, "1.1.0"), ErrorCode::Conflict);
     let back = onboard(store, "bot", "1.2.0");
     assert_eq!((back.agent.id, back.is_new), (id, false));

@@ -342,10 +342,10 @@ fn agent_of(holder: Holder) -> Caller {
         serial: 1,
         agent: 1,
     };
-    let token = CapabilityToken::mint(&root, id, &[Caveat::Capabilities(holder.granted)]);
-    let token = token.unwrap();
-    let grant = token.verify(&root).unwrap();
-    Caller::Agent(caller.with_token(TokenGrant { token, grant }))
+    let signed = CapabilityToken::mint(&root, id, &[Caveat::Capabilities(holder.granted)]);
+    let signed = signed.unwrap();
+    let grant = signed.verify(&root).unwrap();
+    Caller::Agent(caller.with_token(TokenGrant { signed, grant }))
 }
 
 /// Nobody, everybody, and agents of each tier with one capability, with all but one, all and none.
@@ -443,12 +443,9 @@ fn a_token_never_gives_back_what_the_tier_plan_or_suspension_took() {
                 };
                 let key = Arc::clone(&with_token.agent).caller(*plan);
                 let root = RootKey::from_bytes([7; 32]);
-                let token = with_token.token.unwrap();
-                let grant = token.token.verify(&root).unwrap();
-                let narrowed = key.clone().with_token(TokenGrant {
-                    token: token.token.clone(),
-                    grant,
-                });
+                let signed = with_token.token_grant.unwrap().signed.clone();
+                let grant = signed.verify(&root).unwrap();
+                let narrowed = key.clone().with_token(TokenGrant { signed, grant });
                 assert!(narrowed.capabilities.is_subset(key.capabilities));
                 assert!(narrowed.tier <= key.tier && key.tier <= plan.tier_max());
                 let more = |set: MemoryTierSet| set.intersection(key.memory_tiers) == set;

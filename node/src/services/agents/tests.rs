@@ -101,7 +101,7 @@ async fn a_minted_token_does_what_its_agent_may_and_says_so() {
     assert_eq!(by_capability.capabilities, parent.capabilities);
     assert_eq!(by_capability.tier, Tier::Orchestrator);
     assert!(by_capability.capabilities.contains(Capability::EventEmit));
-    assert!(by_capability.token.is_some() && parent.token.is_none());
+    assert!(by_capability.token_grant.is_some() && parent.token_grant.is_none());
     let asked = home.agents.authenticate("aither_ak_nobody");
     assert!(matches!(asked, Err(KeyRefusal::Unknown)));
 }
@@ -212,7 +212,7 @@ async fn an_expired_token_is_refused_and_so_is_what_was_narrowed_from_it() {
         .agents
         .authenticate_token(&spawn(&lasting, u64::MAX))
         .unwrap();
-    let expires = later.token.unwrap().grant.expires_ms;
+    let expires = later.token_grant.unwrap().grant.expires_ms;
     assert_eq!(expires, Some(now_ms + 3_600_000));
 }
 
