@@ -286,8 +286,9 @@ async fn the_metrics_are_this_machines_whoever_asks() {
         &keys.suspended,
     ] {
         let bearer = format!("Bearer {key}");
-        let reply = api.send("GET", "/metrics", &[("authorization", &bearer)], "");
-        assert_eq!(reply.await.status, StatusCode::OK);
+        let headers = [("authorization", &*bearer)];
+        let reply = api.send("GET", "/metrics", &headers, "").await;
+        assert_eq!(reply.status, StatusCode::OK);
     }
     let wrong = [("authorization", "Bearer aither_ak_wrong")];
     let reply = api.send("GET", "/metrics", &wrong, "").await;
