@@ -79,6 +79,10 @@ pub(super) struct FlatCard {
     health_endpoint: Value,
     /// `hybrid` unless said otherwise.
     mode: Option<OnboardMode>,
+    #[expect(
+        dead_code,
+        reason = "its word is checked; whoever runs the agent isolates it"
+    )]
     isolation: Option<Isolation>,
     /// `llm_inference`, `memory_read` and `memory_write` unless said otherwise. The agent's tier is
     /// the lowest that may have them, and `agent` at least.
