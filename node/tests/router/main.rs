@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::support::{BODY_BYTES_MAX, KEY, Reply, api, api_made_by, api_with, assert_shape, words};
 
+// tidy: table
 #[tokio::test]
 async fn every_documented_route_answers_and_every_route_is_documented() {
     let api = api();
