@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[test]
 fn every_folder_of_vectors_has_its_reader() {
-    let folders = entries(&testdata());
+    // The files beside the folders are read, all of them, by the tests of cards.
+    let folders = entries(&testdata())
+        .into_iter()
+        .filter(|entry| entry.is_dir());
+    let folders: Vec<_> = folders.collect();
     let names = folders.iter().map(|folder| folder.file_name().unwrap());
     assert_eq!(names.collect::<Vec<_>>(), ["capability-token"]);
 }
