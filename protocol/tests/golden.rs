@@ -5,6 +5,11 @@
 //! of it, what it makes is written beside it as `*.new`, to be looked at: a vector that has been
 //! published is right, and the code is wrong.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
