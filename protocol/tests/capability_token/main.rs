@@ -4,6 +4,11 @@
 //! A holder has the MAC at the end of his token, so whatever he appends is genuine. That is tried
 //! too: a genuine caveat of any bytes must be refused or take something away.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 mod bounds;
 mod forged;
 mod grants;
