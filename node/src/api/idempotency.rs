@@ -69,8 +69,8 @@ impl Keeping {
             "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Some(Self::Whole),
             "/v1/billing/deduct" | "/v1/billing/topup" => Some(Self::Whole),
             "/v1/auth/register" | "/v1/admin/accounts" => Some(Self::Fact),
-            "/v1/agents/auto-onboard" | "/v1/agents/{name}/spawn" => Some(Self::Fact),
-            "/api/onboard" | "/api/onboard/quick" => Some(Self::Fact),
+            // Coming aboard again is answered with a fresh key anyway.
+            "/v1/agents/{name}/spawn" => Some(Self::Fact),
             _ => None,
         }
     }
@@ -154,8 +154,9 @@ pub(super) fn answer_to(seen: Seen, keeping: Keeping) -> Result<Response, ApiErr
             "the request with this Idempotency-Key is still being answered; ask again in a moment",
         )),
         Seen::Done if keeping == Keeping::Fact => conflict(
-            "a request with this Idempotency-Key was done: the account exists, and its key was \
-             told then and is not kept; log in, or use another Idempotency-Key for another account",
+            "a request with this Idempotency-Key was done: what it made exists, and the secret in \
+             its answer was told then and is not kept; log in where it made an account, or use \
+             another Idempotency-Key to make another",
         ),
         Seen::Done => conflict(
             "the request with this Idempotency-Key was done and charged, and its answer is not \

@@ -194,7 +194,7 @@ def test_an_account_is_made_once_and_its_key_is_not_kept(start_node):
     assert first.status_code == 201
     for repeated in (body, body | {"email": "other@idempotent.example"}):
         again = node.http.post("/v1/auth/register", json=repeated, headers=headers)
-        assert again.status_code == 409 and "the account exists" in again.json()["detail"]
+        assert again.status_code == 409 and "what it made exists" in again.json()["detail"]
     assert node.stop() == 0
     stored = (node.data_dir / "answers.redb").read_bytes()
     assert first.json()["api_key"].encode() not in stored

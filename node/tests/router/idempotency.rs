@@ -344,7 +344,7 @@ async fn an_account_is_made_once_and_its_key_told_once() {
             let again = ask(&api, KEY, path, "k", &body).await;
             assert_eq!(again.status, 409, "{path}");
             assert!(
-                words(&again).contains("the account exists"),
+                words(&again).contains("what it made exists"),
                 "{}",
                 again.text
             );

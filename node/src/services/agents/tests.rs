@@ -358,9 +358,9 @@ async fn others_agents_cannot_be_told_from_none() {
         .agents
         .managed(Authority::Operator, "nobody")
         .unwrap_err();
-    let anothers = home
+    let other = home
         .agents
         .managed(Authority::Account(AccountId(1)), "bot")
         .unwrap_err();
-    assert_eq!(nobodys.code(), anothers.code());
+    assert_eq!(nobodys.code(), other.code());
 }
