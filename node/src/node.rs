@@ -297,8 +297,9 @@ fn open_agents(
     identity: &NodeIdentity,
 ) -> Result<AgentService, NodeError> {
     let path = data_dir::registry_path(data_dir.path());
-    // Whoever reaches a node on loopback is on this machine already.
-    let targets = match config.http.bind.ip().is_loopback() {
+    // Whoever reaches a node on loopback is on this machine, unless a proxy stands before it.
+    let is_local = config.http.bind.ip().is_loopback() && config.http.public_url.is_none();
+    let targets = match is_local {
         true => ProbeTargets::Any,
         false => ProbeTargets::Public,
     };

@@ -93,6 +93,9 @@ pub enum AgentError {
     /// Too many tokens were revoked one by one.
     #[error("too many tokens of this agent were revoked one by one; rotate its keys instead")]
     TooManyRevoked,
+    /// The key that asked has ended meanwhile.
+    #[error("the key has ended while the request was under way")]
+    KeyEnded,
     /// There is no such agent, or it is not the caller's to know more about.
     #[error("there is no agent {0}")]
     Unknown(String),
@@ -133,6 +136,7 @@ impl AgentError {
             | Self::TooManyRevoked
             | Self::TornDown(_) => ErrorCode::Conflict,
             Self::OtherName(_) | Self::Address(_) | Self::Caveats(_) => ErrorCode::ValidationFailed,
+            Self::KeyEnded => ErrorCode::Unauthorized,
             Self::Unknown(_) => ErrorCode::UnknownAgent,
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
             Self::Overloaded { .. } => ErrorCode::Overloaded,

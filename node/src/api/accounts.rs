@@ -137,6 +137,8 @@ pub(super) async fn me(
     State(state): State<ApiState>,
     caller: Caller,
 ) -> Result<Json<Me>, ApiError> {
+    // Whom a sub-agent works for is not its business.
+    let is_told = !matches!(&caller, Caller::Agent(caller) if caller.token_grant.is_some());
     let (account, agent_id) = match caller {
         Caller::Account(caller) => (Some(caller.account), None),
         Caller::Agent(caller) => {
@@ -157,7 +159,7 @@ pub(super) async fn me(
     let account = state.accounts.account(account).await?;
     Ok(Json(Me {
         account_id: account.id.to_string(),
-        email: Some(account.email),
+        email: is_told.then_some(account.email),
         plan: account.plan,
         agent_id,
     }))

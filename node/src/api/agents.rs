@@ -29,6 +29,7 @@ use super::{
     rfc3339,
 };
 use crate::{
+    accounts::SecretText,
     agents::{Agent, AgentError, AgentFilter, Mode},
     billing::OPERATOR,
     services::Authority,
@@ -72,7 +73,7 @@ pub(super) async fn onboard(
     let onboarded = state.agents.onboard(owner, card, mode).await?;
     let secrets = BundleSecrets {
         api_key: onboarded.key.0,
-        capability_token: state.agents.mint(&onboarded.agent)?.to_string(),
+        capability_token: SecretText::from(state.agents.mint(&onboarded.agent)?.to_string()),
     };
     let status = match onboarded.is_new {
         true => StatusCode::CREATED,
@@ -326,7 +327,7 @@ pub(super) async fn spawn(
     let (terms, max_spend, ends) = body.terms(SystemTime::now())?;
     let spawned = state.agents.spawn(&parent, &terms)?;
     let body = SpawnedBody {
-        capability_token: spawned.text.to_string(),
+        capability_token: SecretText::from(spawned.text.to_string()),
         token_id: ulid::Ulid(spawned.number).to_string(),
         capabilities,
         max_spend,

@@ -139,7 +139,8 @@ pub(super) struct SpawnBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SpawnedBody {
     /// The token, shown this once. Send it as `Authorization: Bearer TOKEN`.
-    pub(super) capability_token: String,
+    #[schema(value_type = String)]
+    pub(super) capability_token: SecretText,
     /// Names it, to revoke it.
     pub(super) token_id: String,
     #[schema(value_type = Vec<String>)]
@@ -250,7 +251,7 @@ impl SpawnBody {
 #[derive(Debug)]
 pub(super) struct BundleSecrets {
     pub(super) api_key: SecretText,
-    pub(super) capability_token: String,
+    pub(super) capability_token: SecretText,
 }
 
 /// Returns all that an agent needs to know to work with this node; the secrets only once.

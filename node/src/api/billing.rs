@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aither_ledger::{Account, AccountId, Entry, EntryKind, Time, UsageQuery, View};
-use aither_protocol::{Amount, limits::MODEL_NAME_BYTES_MAX};
+use aither_protocol::{Amount, ErrorCode, limits::MODEL_NAME_BYTES_MAX};
 use axum::{
     Extension, Json,
     extract::{Query, State},
@@ -115,6 +115,7 @@ pub(super) async fn deduct(
     JsonBody(body): JsonBody<DeductBody>,
 ) -> Result<Response, ApiError> {
     check_payment(body.tokens, "reason", &body.reason)?;
+    check_bounded(&caller)?;
     let payer = payer_of(&caller);
     let id = operation.map(|Extension(operation)| operation.id);
     let paid = state.billing.deduct(Spending {
@@ -340,6 +341,20 @@ async fn read<T: Send + 'static>(
 
 fn lost() -> ApiError {
     ApiError::internal("a look into the ledger panicked")
+}
+
+/// A token pays by itself only from what it was given: without a bound it could spend all that its
+/// owner has, whatever else it may not do.
+fn check_bounded(caller: &Caller) -> Result<(), ApiError> {
+    match caller {
+        Caller::Agent(caller) if caller.token_grant.is_some() => {}
+        _ => return Ok(()),
+    }
+    if !allowances_of(caller).is_empty() {
+        return Ok(());
+    }
+    let words = "a capability token without max_spend pays for work only; ask with the agent's key";
+    Err(ApiError::new(ErrorCode::CapabilityMissing, words).with_member("capability", "account"))
 }
 
 fn check_payment(tokens: Amount, field: &str, memo: &str) -> Result<(), ApiError> {

@@ -9,7 +9,7 @@
 //! nor is a hash of a body that holds a password, which could be guessed from it: there a repeat
 //! is 409, whatever it says.
 
-use aither_protocol::ErrorCode;
+use aither_protocol::{CapabilityToken, ErrorCode};
 use axum::{
     body::Body,
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -122,7 +122,7 @@ async fn with_key(
     let scope = scope_of(state, &caller, &mut parts).await?;
     let asked = Asked {
         key: row_key(&scope, &parts, key),
-        caller: u128::from_be_bytes(scope.owner()),
+        caller: bounds_of(&caller, &scope),
         request: match keeping {
             Keeping::Whole => fingerprint(&parts, &body),
             Keeping::Fact => [0; 32],
@@ -220,13 +220,12 @@ async fn scope_of(state: &ApiState, caller: &Caller, parts: &mut Parts) -> Resul
         // Another user of this machine may be behind it.
         Caller::Local => Scope(1, [0; 16]),
         Caller::Account(caller) => Scope(2, caller.account.as_u128().to_be_bytes()),
-        // Each token by itself: what one sub-agent asked is not told another.
-        Caller::Agent(caller) => {
-            let token_grant = caller.token_grant.as_ref();
-            let serial = token_grant.and_then(|token_grant| token_grant.grant.ids.last());
-            let name = serial.copied().unwrap_or(caller.agent.id.as_u128());
-            Scope(4, name.to_be_bytes())
-        }
+        Caller::Agent(caller) => match &caller.token_grant {
+            None => Scope(4, caller.agent.id.as_u128().to_be_bytes()),
+            // Each token by itself, and by what its holder cannot choose: anything that it says
+            // of itself may have been appended to meet another's keys.
+            Some(token_grant) => Scope(5, name_of(&token_grant.signed)),
+        },
         // Strangers may well choose the same key.
         Caller::Anyone => {
             let ClientAddress(address) = ClientAddress::from_request_parts(parts, state).await?;
@@ -237,6 +236,28 @@ async fn scope_of(state: &ApiState, caller: &Caller, parts: &mut Parts) -> Resul
             Scope(3, address.octets())
         }
     })
+}
+
+/// Returns the number whose bounds a caller's kept answers count against. However many tokens an
+/// agent hands out, it is its owner's.
+fn bounds_of(caller: &Caller, scope: &Scope) -> u128 {
+    let owner = match caller {
+        Caller::Agent(caller) if caller.agent.owner == billing::OPERATOR => Scope(0, [0; 16]),
+        Caller::Agent(caller) => Scope(2, caller.agent.owner.0.to_be_bytes()),
+        _ => Scope(scope.0, scope.1),
+    };
+    u128::from_be_bytes(owner.owner())
+}
+
+/// Returns what a token is known by here: it cannot be told from it.
+fn name_of(signed: &CapabilityToken) -> [u8; 16] {
+    let hash = hash_of([
+        &b"aither answers of a token v1"[..],
+        signed.to_text().as_bytes(),
+    ]);
+    let mut name = [0; 16];
+    name.copy_from_slice(&hash[..16]);
+    name
 }
 
 fn row_key(scope: &Scope, parts: &Parts, key: &HeaderValue) -> RowKey {

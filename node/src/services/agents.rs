@@ -4,10 +4,19 @@
 //! key by its hash, a capability token by its MAC. What an agent may do is what it was granted, cut
 //! to its tier, to the tiers of its owner's plan as it is now, and to its token.
 
+/// Without the token.
+impl fmt::Debug for Spawned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawned")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
 use aither_ledger::AccountId;
 use aither_protocol::{
@@ -58,7 +67,6 @@ pub struct SpawnTerms {
 }
 
 /// A sub-agent's token.
-#[derive(Debug)]
 pub struct Spawned {
     /// Its text, shown this once.
     pub text: Zeroizing<String>,
@@ -141,6 +149,9 @@ impl AgentService {
     }
 
     fn caller(&self, agent: Arc<Agent>) -> Result<AgentCaller, KeyRefusal> {
+        if agent.is_torn_down() {
+            return Err(KeyRefusal::Unknown);
+        }
         let plan = match agent.owner {
             OPERATOR => Plan::Enterprise,
             owner => {
@@ -335,6 +346,17 @@ impl AgentService {
     /// # Errors
     /// It asks for more than the parent may, or for what no token can say.
     pub fn spawn(&self, parent: &AgentCaller, terms: &SpawnTerms) -> Result<Spawned, AgentError> {
+        let spawned = self.spawn_for(parent, terms)?;
+        // The request may have been held open while keys were rotated. Asked after the minting:
+        // what is rotated from now on ends this token, too.
+        let agent = self.agent(parent.agent.id)?;
+        if agent.is_torn_down() || agent.tokens_since_ms != parent.agent.tokens_since_ms {
+            return Err(AgentError::KeyEnded);
+        }
+        Ok(spawned)
+    }
+
+    fn spawn_for(&self, parent: &AgentCaller, terms: &SpawnTerms) -> Result<Spawned, AgentError> {
         let wider = terms.capabilities.difference(parent.capabilities);
         if !wider.is_empty() {
             return Err(AgentError::Wider(wider.iter().collect()));

@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest wait for an answer: whoever onboards waits along, and may give up after five seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a turn; who gets none is asked again later.
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Probes at once.
@@ -106,8 +108,9 @@ impl HealthProbe {
     /// What it lacks, in words.
     pub async fn ask(&self, probe: &Probe) -> Result<(), String> {
         self.targets.check(&probe.url)?;
-        // Never closed, so never an error.
-        let _turn = self.running.acquire().await.map_err(|_| "stopping")?;
+        // Whoever onboards waits along: a queue of silent agents must not keep others waiting.
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.running.acquire()).await;
+        let _turn = turn.ok().and_then(Result::ok).ok_or("too many are asked")?;
         let asked = self.client.get(&*probe.url).send().await;
         let mut answer = asked.map_err(|error| error.without_url().to_string())?;
         let status = answer.status();
