@@ -344,6 +344,26 @@ mod tests {
     }
 
     #[test]
+    fn regression_what_a_holder_appends_to_a_token_does_not_make_it_anothers() {
+        use aither_protocol::{Caveat, RootKey, TokenId};
+        let root = RootKey::from_bytes([7; 32]);
+        let of = |serial| {
+            let id = TokenId {
+                key_id: 1,
+                serial,
+                agent: 1,
+            };
+            CapabilityToken::mint(&root, id, &[Caveat::Id(9)]).unwrap()
+        };
+        let (one, other) = (of(1), of(2));
+        assert_eq!(name_of(&one), name_of(&one.clone()));
+        assert_ne!(name_of(&one), name_of(&other));
+        let narrowed = one.narrow(&[Caveat::Id(2)]).unwrap();
+        assert_ne!(name_of(&one), name_of(&narrowed));
+        assert_ne!(name_of(&narrowed), name_of(&other));
+    }
+
+    #[test]
     fn one_key_of_two_callers_is_two_keys() {
         let key = HeaderValue::from_static("k");
         let of = |scope| row_key(&scope, &parts(&[]), &key);

@@ -268,6 +268,23 @@ async fn rotating_and_tearing_down_end_all_tokens() {
 }
 
 #[tokio::test]
+async fn regression_a_spawn_that_was_held_open_gives_nothing_once_keys_are_rotated() {
+    let home = home().await;
+    let parent = home.parent().await;
+    let id = parent.agent.id;
+    assert!(home.agents.spawn(&parent, &terms(&PARENTS, &[])).is_ok());
+    home.agents.rotate_keys(id).await.unwrap();
+    let late = home.agents.spawn(&parent, &terms(&PARENTS, &[]));
+    assert!(matches!(late, Err(AgentError::KeyEnded)), "{late:?}");
+    // Nor does whoever was told apart before the agent was torn down.
+    let parent = home.agents.by_name(&parent.agent.name).unwrap();
+    let parent = parent.caller(Plan::Enterprise);
+    home.agents.tear_down(id, false).await.unwrap();
+    let late = home.agents.spawn(&parent, &terms(&PARENTS, &[]));
+    assert!(matches!(late, Err(AgentError::KeyEnded)), "{late:?}");
+}
+
+#[tokio::test]
 async fn an_owner_who_is_switched_off_has_no_agents_that_work() {
     let home = home().await;
     let card = card("bot", Tier::Orchestrator, &PARENTS);
