@@ -303,6 +303,17 @@ def test_an_agent_is_no_account_and_no_operator(home: Node, owner: Account):
     assert_problem(spawn(home, bundle, owner.key), 403, "capability_missing")
 
 
+def test_a_token_without_a_bound_pays_for_work_only(home: Node, owner: Account):
+    bundle = aboard(owner.http, card("payer"))
+    payment = {"tokens": 0.5, "reason": "a look"}
+    held = with_key(home, bundle["capability_token"])
+    before = owner.http.get("/v1/billing/balance").json()["balance"]
+    assert_problem(held.post("/v1/billing/deduct", json=payment), 403, "capability_missing")
+    assert owner.http.get("/v1/billing/balance").json()["balance"] == before
+    assert held.get("/v1/auth/me").json()["email"] is None
+    assert with_key(home, bundle["api_key"]).post("/v1/billing/deduct", json=payment).is_success
+
+
 def test_a_suspended_agent_does_nothing_until_it_is_resumed(home: Node, owner: Account):
     bundle = aboard(owner.http, card("paused"))
     agent = with_key(home, bundle["api_key"])
