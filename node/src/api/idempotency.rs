@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn regression_what_a_holder_appends_to_a_token_does_not_make_it_anothers() {
+    fn regression_what_a_holder_appends_to_a_token_does_not_make_it_that_of_another() {
         use aither_protocol::{Caveat, RootKey, TokenId};
         let root = RootKey::from_bytes([7; 32]);
         let of = |serial| {
