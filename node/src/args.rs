@@ -54,7 +54,7 @@ pub enum Command {
     /// Make invites into a federation (not in this build)
     #[command(subcommand)]
     Invite(InviteCommand),
-    /// Write a backup of keys, accounts, agents, ledger and prices; a running node goes on meanwhile
+    /// Write a backup of keys, accounts, agents, ledger and prices; a running node goes on
     Backup {
         /// Where to
         file: PathBuf,
