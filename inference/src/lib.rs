@@ -29,6 +29,8 @@ pub mod generate;
 
 pub mod engine;
 
+pub mod vectors;
+
 pub use chat_template::ChatTemplate;
 pub use engine::{CancelFlag, Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
 pub use error::{Error, Result};
