@@ -21,7 +21,7 @@ mod text;
 mod tests;
 
 pub use analyze::Terms;
-pub use rank::{Hit, LIMIT_MAX, Query, SearchMode};
-pub use row::{CodedVectors, IndexRow, RowError, SignVector};
+pub use rank::{Hit, LIMIT_MAX, Query, SearchMode, join};
+pub use row::{CodedVectors, INDEX_VERSION, IndexRow, RowError, SignVector};
 pub use scope::{EmbeddingModel, ScopeIndex};
 pub use text::{PIECES_MAX, TEXT_BYTES_MAX, pieces, searchable_text};

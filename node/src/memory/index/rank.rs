@@ -5,7 +5,7 @@
 
 use std::{cmp::Ordering, collections::HashMap};
 
-use crate::memory::ids::Serial;
+use crate::memory::ids::{ScopeId, Serial};
 
 /// Results of one search at most.
 pub const LIMIT_MAX: usize = 1000;
@@ -120,6 +120,38 @@ pub(super) fn fuse(orders: [Option<&[Scored]>; 2], count: usize) -> Vec<Scored> 
     best(fused.into_values(), count, |_| true)
 }
 
+/// Joins what was found in several scopes into one order, as if it had been found in one.
+///
+/// Cosines can be compared across scopes. Shares of what words can reach can be as well, though a
+/// word that is rare in one scope may be common in another.
+pub fn join(hits: Vec<(ScopeId, Hit)>, mode: SearchMode, limit: usize) -> Vec<(ScopeId, Hit)> {
+    let order = |score: fn(&Hit) -> Option<f32>| {
+        let scored = hits.iter().enumerate().filter_map(|(slot, (_, hit))| {
+            Some(Scored {
+                slot: slot as u32,
+                serial: hit.serial,
+                score: score(hit)?,
+            })
+        });
+        best(scored, hits.len(), |_| true)
+    };
+    let joined = match mode {
+        SearchMode::Keyword | SearchMode::Semantic => order(|hit| Some(hit.score)),
+        SearchMode::Hybrid => {
+            let (words, meaning) = (order(|hit| hit.keyword), order(|hit| hit.semantic));
+            // Without a single vector, meaning was not asked.
+            let meaning = (!meaning.is_empty()).then_some(&meaning[..]);
+            fuse([Some(&words[..]), meaning], hits.len())
+        }
+    };
+    let joined = joined.into_iter().take(limit).map(|one| {
+        let (scope, hit) = hits[one.slot as usize];
+        let score = one.score;
+        (scope, Hit { score, ..hit })
+    });
+    joined.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +178,31 @@ mod tests {
             assert_eq!(found, expected);
             assert!(found.is_empty() || found[0].slot == 89);
         }
+    }
+
+    #[test]
+    fn what_scopes_find_is_one_order() {
+        let hit = |serial, score, keyword, semantic| Hit {
+            serial: Serial(serial),
+            score,
+            keyword,
+            semantic,
+        };
+        let hits = vec![
+            (ScopeId(1), hit(1, 1.0, Some(0.2), Some(0.3))),
+            (ScopeId(1), hit(2, 0.9, None, Some(0.2))),
+            (ScopeId(2), hit(3, 1.0, Some(0.6), Some(0.8))),
+        ];
+        let serials = |mode, limit| -> Vec<u64> {
+            let joined = join(hits.clone(), mode, limit);
+            joined.iter().map(|(_, hit)| hit.serial.0).collect()
+        };
+        assert_eq!(serials(SearchMode::Hybrid, 10), [3, 1, 2]);
+        assert_eq!(serials(SearchMode::Hybrid, 1), [3]);
+        assert_eq!(serials(SearchMode::Semantic, 10), [3, 1, 2]);
+        let joined = join(hits.clone(), SearchMode::Hybrid, 10);
+        assert_eq!((joined[0].0, joined[0].1.score), (ScopeId(2), 1.0));
+        assert_eq!(join(Vec::new(), SearchMode::Hybrid, 10), []);
     }
 
     #[test]

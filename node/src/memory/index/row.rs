@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The version of rows and vectors. Another way to make terms is another version too.
-const VERSION: u8 = 1;
+pub const INDEX_VERSION: u8 = 1;
 
 /// Bounds of what is read back; entries have tighter ones.
 const KEY_BYTES_MAX: usize = 4096;
@@ -61,7 +61,7 @@ pub struct CodedVectors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// They were written by another version.
-    #[error("a row of the search index has version {0}, not {VERSION}; it has to be made again")]
+    #[error("a row of the search index has version {0}, not {INDEX_VERSION}; it has to be made again")]
     Version(u8),
     /// They end too early, go on too long, or say what cannot be.
     #[error("a row of the search index is damaged: its {0} cannot be")]
@@ -73,7 +73,7 @@ impl IndexRow {
     pub fn to_bytes(&self) -> Vec<u8> {
         let signs = self.signs.iter().map(|signs| 8 * signs.0.len() + 2);
         let mut bytes = Vec::with_capacity(64 + 10 * self.terms.len() + signs.sum::<usize>());
-        bytes.push(VERSION);
+        bytes.push(INDEX_VERSION);
         put_text(&mut bytes, &self.key);
         put_number(&mut bytes, self.updated_at_ms);
         put_option(&mut bytes, self.expires_at_ms);
@@ -164,7 +164,7 @@ impl CodedVectors {
     /// Returns the vectors' bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 + 4 * self.scales.len() + self.codes.len());
-        bytes.push(VERSION);
+        bytes.push(INDEX_VERSION);
         put_number(&mut bytes, self.scales.len() as u64);
         put_number(&mut bytes, self.dimensions as u64);
         for scale in &self.scales {
@@ -226,7 +226,7 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, RowError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Ok(Self(rest)),
+            Some((&INDEX_VERSION, rest)) => Ok(Self(rest)),
             Some((version, _)) => Err(RowError::Version(*version)),
             None => Err(RowError::Damaged("version")),
         }

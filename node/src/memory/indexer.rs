@@ -1,0 +1,223 @@
+//! What happens behind a write: its words are indexed, then its meaning.
+//!
+//! Both are done in batches, of what the store says is still to do, so nothing is lost when the
+//! process dies in between, and a write never waits for a model. Words go first: they take
+//! microseconds, and make an entry findable at once. [`Indexer::step`] does one batch; who calls it
+//! decides when.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    IndexPut, MemoryError, MemoryStore, Pending, ScopeId, Serial,
+    index::{
+        CodedVectors, EmbeddingModel, INDEX_VERSION, IndexRow, SignVector, Terms, pieces,
+        searchable_text,
+    },
+};
+
+/// Entries whose words are indexed in one batch.
+const WORDS_BATCH: usize = 1024;
+/// Entries whose meaning is indexed in one batch: a second's work at most, and enough for a model
+/// to have texts of like length together.
+const MEANING_BATCH: usize = 64;
+/// Bytes of values that are held for a batch.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// What turns texts into vectors.
+pub trait Embedding: fmt::Debug + Send + Sync {
+    /// Which model it is.
+    fn model(&self) -> EmbeddingModel;
+
+    /// Returns a normalised vector for each text. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbeddingFailure>;
+}
+
+/// Why there are no vectors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct EmbeddingFailure(pub String);
+
+/// Why a batch was not indexed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexerError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] MemoryError),
+    /// The model failed.
+    #[error("the embedding model failed: {0}")]
+    Model(#[from] EmbeddingFailure),
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// So many entries are found by their words now.
+    Words(usize),
+    /// So many entries are found by their meaning now.
+    Meaning(usize),
+    /// There is nothing to do.
+    Idle,
+}
+
+/// Indexes what was written.
+#[derive(Debug)]
+pub struct Indexer {
+    store: MemoryStore,
+    embedding: Option<Arc<dyn Embedding>>,
+    /// Where in the order of scopes the last batch ended, so that a scope in which much is written
+    /// does not keep others waiting.
+    place: Option<(ScopeId, Serial)>,
+}
+
+impl Indexer {
+    /// Makes one, and has everything indexed again that an earlier version, or another model, made.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn new(
+        store: MemoryStore,
+        embedding: Option<Arc<dyn Embedding>>,
+    ) -> Result<Self, MemoryError> {
+        let model = embedding.as_ref().map(|embedding| embedding.model());
+        store.expect_index(INDEX_VERSION, model.map(|model| model.fingerprint))?;
+        Ok(Self {
+            store,
+            embedding,
+            place: None,
+        })
+    }
+
+    /// Indexes one batch. `urgent` are scopes that somebody waits for.
+    ///
+    /// # Errors
+    /// Nothing of the batch was indexed, and it is still to do.
+    pub fn step(&mut self, urgent: &[ScopeId]) -> Result<Step, IndexerError> {
+        let words = self.words()?;
+        if words > 0 {
+            return Ok(Step::Words(words));
+        }
+        let Some(embedding) = self.embedding.clone() else {
+            return Ok(Step::Idle);
+        };
+        let batch = self.awaiting(urgent)?;
+        if batch.is_empty() {
+            return Ok(Step::Idle);
+        }
+        self.meaning(&*embedding, &batch)?;
+        Ok(Step::Meaning(batch.len()))
+    }
+
+    fn words(&self) -> Result<usize, IndexerError> {
+        let pending = self.store.pending(WORDS_BATCH)?;
+        let mut puts = Vec::with_capacity(pending.len());
+        let mut bytes = 0;
+        for Pending { scope, serial, key } in pending {
+            // As of the beginning of time, when nothing had expired yet: what has is swept soon.
+            let entry = self.store.entry_by_key(scope, &key, 0)?;
+            let Some(entry) = entry.filter(|entry| entry.info.serial == serial) else {
+                continue;
+            };
+            bytes += entry.value.len();
+            let row = IndexRow {
+                terms: Terms::of(&text_of(&key, &entry.value)),
+                key,
+                updated_at_ms: entry.info.updated_ms,
+                expires_at_ms: entry.info.expires_ms,
+                tags: entry.info.tags,
+                signs: Vec::new(),
+                model: None,
+            };
+            puts.push(IndexPut {
+                scope,
+                serial,
+                row: row.to_bytes().into(),
+                vectors: None,
+                awaits_vectors: true,
+            });
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        let count = puts.len();
+        if count > 0 {
+            self.store.put_index(puts)?;
+        }
+        Ok(count)
+    }
+
+    /// Returns what is to be embedded next: of urgent scopes, else of the scopes in turn.
+    fn awaiting(&mut self, urgent: &[ScopeId]) -> Result<Vec<(ScopeId, Serial)>, MemoryError> {
+        for scope in urgent {
+            let batch = self.store.awaiting_in(*scope, MEANING_BATCH)?;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+        let mut batch = self.store.awaiting(self.place, MEANING_BATCH)?;
+        if batch.is_empty() && self.place.is_some() {
+            batch = self.store.awaiting(None, MEANING_BATCH)?;
+        }
+        // A batch of one scope alone means that it has more; the others come first.
+        self.place = match (batch.first(), batch.last()) {
+            (Some((first, _)), Some((last, _))) if first == last => {
+                Some((*last, Serial(u64::MAX)))
+            }
+            (_, last) => last.copied(),
+        };
+        Ok(batch)
+    }
+
+    fn meaning(
+        &self,
+        embedding: &dyn Embedding,
+        batch: &[(ScopeId, Serial)],
+    ) -> Result<(), IndexerError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        let mut texts = Vec::new();
+        for &(scope, serial) in batch {
+            let Some(row) = self.row(scope, serial)? else {
+                continue;
+            };
+            let entry = self.store.entry_by_key(scope, &row.key, 0)?;
+            let entry = entry.filter(|entry| entry.info.serial == serial);
+            let text = entry.map_or_else(String::new, |entry| text_of(&row.key, &entry.value));
+            let begin = texts.len();
+            texts.extend(pieces(&text).into_iter().map(str::to_owned));
+            rows.push((scope, serial, row, begin..texts.len()));
+        }
+        let vectors = match texts.is_empty() {
+            true => Vec::new(),
+            false => embedding.embed(texts)?,
+        };
+        let puts = rows.into_iter().map(|(scope, serial, mut row, pieces)| {
+            let vectors = vectors.get(pieces).unwrap_or_default();
+            row.signs = vectors.iter().map(|vector| SignVector::of(vector)).collect();
+            row.model = Some(embedding.model().fingerprint);
+            IndexPut {
+                scope,
+                serial,
+                row: row.to_bytes().into(),
+                vectors: Some(CodedVectors::of(vectors).to_bytes()),
+                awaits_vectors: false,
+            }
+        });
+        self.store.put_index(puts.collect())?;
+        Ok(())
+    }
+
+    fn row(&self, scope: ScopeId, serial: Serial) -> Result<Option<IndexRow>, MemoryError> {
+        let rows = self.store.index_rows_of(scope, &[serial])?;
+        let row = rows.into_iter().flatten().next();
+        Ok(row.and_then(|row| IndexRow::from_bytes(&row).ok()))
+    }
+}
+
+/// Returns what of an entry is searched.
+fn text_of(key: &str, value: &str) -> String {
+    // What the store holds is JSON; should it not be, the key is still found.
+    let value = serde_json::from_str(value).unwrap_or_default();
+    searchable_text(key, &value)
+}
