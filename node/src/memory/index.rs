@@ -16,6 +16,7 @@ mod rank;
 mod row;
 mod scope;
 mod text;
+mod words;
 
 #[cfg(test)]
 mod tests;

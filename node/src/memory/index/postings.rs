@@ -28,30 +28,43 @@ pub(super) struct List {
     /// Per slot: the difference to the one before, doubled, plus [`COUNTED`] if a count follows.
     bytes: Vec<u8>,
     last: u32,
+    len: u32,
+}
+
+/// What is not read yet of some postings.
+#[derive(Debug, Clone)]
+pub(super) struct Cursor<'a> {
+    next: Option<(u32, u16)>,
+    bytes: std::slice::Iter<'a, u8>,
 }
 
 impl Postings {
-    /// Returns the slots with their counts to a function, in their order.
-    #[inline]
-    pub(super) fn for_each(&self, mut each: impl FnMut(u32, u16)) {
+    /// Returns how many slots there are.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::One { slot, count } => each(*slot, *count),
+            Self::One { .. } => 1,
+            Self::Many(list) => list.len as usize,
+        }
+    }
+
+    /// Returns where reading begins.
+    pub(super) fn cursor(&self) -> Cursor<'_> {
+        match self {
+            Self::One { slot, count } => Cursor {
+                next: Some((*slot, *count)),
+                bytes: [].iter(),
+            },
             Self::Many(list) => {
                 let mut bytes = list.bytes.iter();
-                let mut slot = 0;
-                while !bytes.as_slice().is_empty() {
-                    let step = take(&mut bytes);
-                    // Slots fit into 31 bits, so that a difference may be doubled.
-                    slot += step >> 1;
-                    let count = if step & COUNTED == 0 {
-                        1
-                    } else {
-                        take(&mut bytes)
-                    };
-                    each(slot, count as u16);
-                }
+                let next = take_slot(&mut bytes, 0);
+                Cursor { next, bytes }
             }
         }
+    }
+
+    /// Calls a function with each slot and its count, in their order.
+    pub(super) fn for_each(&self, each: impl FnMut(u32, u16)) {
+        self.cursor().up_to(u32::MAX, each);
     }
 
     /// Adds a slot behind all others.
@@ -64,6 +77,7 @@ impl Postings {
                 let mut list = List {
                     bytes: Vec::with_capacity(LIST_BYTES_MIN),
                     last: 0,
+                    len: 0,
                 };
                 list.push(*first, *first_count);
                 list.push(slot, count);
@@ -106,8 +120,10 @@ impl List {
             self.bytes
                 .reserve_exact((self.bytes.len() / 2).max(LIST_BYTES_MIN));
         }
+        // Slots fit into 31 bits, so that a difference may be doubled.
         let step = slot - self.last;
         self.last = slot;
+        self.len += 1;
         self.put(step << 1 | if count == 1 { 0 } else { COUNTED });
         if count != 1 {
             self.put(u32::from(count));
@@ -123,12 +139,34 @@ impl List {
     }
 }
 
-/// Reads a number that [`List::put`] wrote.
+impl Cursor<'_> {
+    /// Calls a function with each slot before `end` and its count, in their order.
+    #[inline]
+    pub(super) fn up_to(&mut self, end: u32, mut each: impl FnMut(u32, u16)) {
+        while let Some((slot, count)) = self.next.filter(|(slot, _)| *slot < end) {
+            each(slot, count);
+            self.next = take_slot(&mut self.bytes, slot);
+        }
+    }
+}
+
+/// Reads what [`List::push`] wrote.
+#[inline]
+fn take_slot(bytes: &mut std::slice::Iter<'_, u8>, last: u32) -> Option<(u32, u16)> {
+    if bytes.as_slice().is_empty() {
+        return None;
+    }
+    let step = take(bytes);
+    let count = if step & COUNTED == 0 { 1 } else { take(bytes) };
+    Some((last + (step >> 1), count as u16))
+}
+
+/// Reads what [`List::put`] wrote.
 #[inline]
 fn take(bytes: &mut std::slice::Iter<'_, u8>) -> u32 {
     let mut number = 0;
     let mut shift = 0;
-    while let Some(&byte) = bytes.next() {
+    for &byte in bytes.by_ref() {
         number |= u32::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             break;

@@ -78,28 +78,57 @@ impl Scored {
     }
 }
 
-/// Returns the best ones in their order. `accept` is asked only about those that may be among them.
-pub(super) fn best(
-    scored: impl Iterator<Item = Scored>,
+/// The best of those that are offered: twice as many are held, and halved when full.
+#[derive(Debug)]
+pub(super) struct Best {
     count: usize,
-    mut accept: impl FnMut(u32) -> bool,
-) -> Vec<Scored> {
-    let mut held: Vec<Scored> = Vec::new();
-    let mut floor: Option<Scored> = None;
-    for one in scored {
-        let may_be = floor.is_none_or(|floor| one.order(&floor) == Ordering::Less);
-        if count > 0 && may_be && accept(one.slot) {
-            held.push(one);
-            if held.len() >= 2 * count {
-                held.select_nth_unstable_by(count - 1, Scored::order);
-                held.truncate(count);
-                floor = held.last().copied();
-            }
+    held: Vec<Scored>,
+    /// What does not come before it is not among the best.
+    floor: Option<Scored>,
+}
+
+impl Best {
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            count,
+            held: Vec::new(),
+            floor: None,
         }
     }
-    held.sort_unstable_by(Scored::order);
-    held.truncate(count);
-    held
+
+    /// Whether a score alone does not rule out that a slot is among the best.
+    #[inline]
+    pub(super) fn may_take(&self, score: f32) -> bool {
+        self.floor.is_none_or(|floor| score >= floor.score)
+    }
+
+    pub(super) fn offer(&mut self, one: Scored) {
+        let is_behind = |floor: Scored| one.order(&floor) != Ordering::Less;
+        if self.count == 0 || self.floor.is_some_and(is_behind) {
+            return;
+        }
+        self.held.push(one);
+        if self.held.len() >= 2 * self.count {
+            self.held
+                .select_nth_unstable_by(self.count - 1, Scored::order);
+            self.held.truncate(self.count);
+            self.floor = self.held.last().copied();
+        }
+    }
+
+    /// Returns them in their order.
+    pub(super) fn finish(mut self) -> Vec<Scored> {
+        self.held.sort_unstable_by(Scored::order);
+        self.held.truncate(self.count);
+        self.held
+    }
+}
+
+/// Returns the best ones in their order.
+pub(super) fn best(scored: impl Iterator<Item = Scored>, count: usize) -> Vec<Scored> {
+    let mut best = Best::new(count);
+    scored.for_each(|one| best.offer(one));
+    best.finish()
 }
 
 /// Joins two orders; the score is the share of what being first in all of them would give.
@@ -117,7 +146,7 @@ pub(super) fn fuse(orders: [Option<&[Scored]>; 2], count: usize) -> Vec<Scored> 
             scored.score += share;
         }
     }
-    best(fused.into_values(), count, |_| true)
+    best(fused.into_values(), count)
 }
 
 /// Joins what was found in several scopes into one order, as if it had been found in one.
@@ -171,12 +200,11 @@ mod tests {
             .collect();
         for count in [0, 1, 3, 50, 1000] {
             let mut expected = all.clone();
-            expected.retain(|one| one.slot != 99);
             expected.sort_by(Scored::order);
             expected.truncate(count);
-            let found = best(all.iter().copied(), count, |slot| slot != 99);
+            let found = best(all.iter().copied(), count);
             assert_eq!(found, expected);
-            assert!(found.is_empty() || found[0].slot == 89);
+            assert!(found.is_empty() || found[0].slot == 99);
         }
     }
 

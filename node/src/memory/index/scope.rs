@@ -10,16 +10,14 @@ use std::collections::HashMap;
 use aither_inference::vectors::{SignArray, SignQuery, sign_words};
 
 use super::{
-    analyze::query_terms,
     postings::{Postings, PostingsMap, SpreadState, map_bytes},
     rank::{Hit, LIMIT_MAX, Query, Scored, SearchMode, best, fuse},
     row::{CodedVectors, IndexRow},
     text::PIECES_MAX,
+    words::WordQuery,
 };
 use crate::memory::ids::Serial;
 
-/// Different words of a question that count.
-const QUERY_TERMS_MAX: usize = 64;
 /// Results of either kind, at least, that are fused: deep enough for both to have a say.
 const FUSED_MIN: usize = 100;
 /// Pieces, at least, that are compared exactly after their signs. The example `vectors` finds 99 %
@@ -32,14 +30,8 @@ const CROSSED_MAX: usize = 50;
 /// Dead slots that are not worth numbering the others anew.
 const DEAD_MIN: usize = 64;
 
-/// BM25: how soon more of the same word says no more, and how much long texts are held back. The
-/// values of Robertson and Zaragoza ("The Probabilistic Relevance Framework", 2009), which are
-/// those that search engines begin with.
-pub(super) const K1: f32 = 1.2;
-pub(super) const B: f32 = 0.75;
-
 /// The length of a dead slot: no text has so many words.
-const DEAD: u32 = u32::MAX;
+pub(super) const DEAD: u32 = u32::MAX;
 /// The time at which what does not expire would.
 const NEVER: u64 = u64::MAX;
 
@@ -58,12 +50,12 @@ pub struct ScopeIndex {
     model: Option<EmbeddingModel>,
     docs: Vec<Doc>,
     /// Terms of each text, or [`DEAD`]: all that scoring words asks of a slot.
-    lengths: Vec<u32>,
+    pub(super) lengths: Vec<u32>,
     slots: HashMap<u64, u32, SpreadState>,
-    terms: PostingsMap<u64, SpreadState>,
+    pub(super) terms: PostingsMap<u64, SpreadState>,
     tags: PostingsMap<Box<str>, std::hash::RandomState>,
     /// The sum of the lengths of what is not dead.
-    length_sum: u64,
+    pub(super) length_sum: u64,
     signs: Option<SignArray>,
     /// Whose piece each vector is.
     owners: Vec<u32>,
@@ -250,26 +242,25 @@ impl ScopeIndex {
             SearchMode::Hybrid => FUSED_MIN.max(2 * limit),
             SearchMode::Keyword | SearchMode::Semantic => limit,
         };
-        let words = (query.mode != SearchMode::Semantic)
-            .then(|| self.word_scores(query.text))
-            .flatten();
-        let by_words = words.as_ref().map(|scores| {
-            let found = scores.iter().enumerate().filter(|(_, score)| **score > 0.0);
-            let scored = found.map(|(slot, score)| self.scored(slot as u32, *score));
-            best(scored, depth, |slot| filter.accepts(slot))
-        });
         let vector = query.vector.filter(|vector| self.is_comparable(vector));
-        let by_meaning = vector
-            .filter(|_| query.mode != SearchMode::Keyword)
-            .map(|vector| {
-                let also = by_words.as_deref().unwrap_or_default();
-                let mut slots = self.near_slots(vector, limit, &filter);
-                slots.extend(also.iter().take(CROSSED_MAX).map(|scored| scored.slot));
-                self.compare(vector, slots, depth, fetch)
-            });
+        let vector = vector.filter(|_| query.mode != SearchMode::Keyword);
+        let near = vector.map(|vector| self.near_slots(vector, limit, &filter));
+        let words = (query.mode != SearchMode::Semantic)
+            .then(|| WordQuery::new(self, query.text))
+            .flatten();
+        let words = words.map(|words| {
+            let wanted = near.as_deref().unwrap_or_default();
+            words.search(depth, wanted, |slot| filter.accepts(slot))
+        });
+        let by_meaning = vector.zip(near).map(|(vector, mut slots)| {
+            let also = words.iter().flat_map(|words| &words.best);
+            slots.extend(also.take(CROSSED_MAX).map(|scored| scored.slot));
+            self.compare(vector, slots, depth, fetch)
+        });
+        let by_words = words.as_ref().map(|words| words.best.as_slice());
         let found = match query.mode {
-            SearchMode::Hybrid => fuse([by_words.as_deref(), by_meaning.as_deref()], limit),
-            SearchMode::Keyword => by_words.unwrap_or_default(),
+            SearchMode::Hybrid => fuse([by_words, by_meaning.as_deref()], limit),
+            SearchMode::Keyword => by_words.unwrap_or_default().to_vec(),
             SearchMode::Semantic => by_meaning.clone().unwrap_or_default(),
         };
         let cosines = by_meaning.into_iter().flatten();
@@ -277,60 +268,19 @@ impl ScopeIndex {
         let hits = found.into_iter().map(|one| Hit {
             serial: one.serial,
             score: one.score,
-            keyword: words
-                .as_ref()
-                .map(|scores| scores[one.slot as usize])
-                .filter(|score| *score > 0.0),
+            keyword: words.as_ref().and_then(|words| words.score(one.slot)),
             semantic: cosines.get(&one.slot).copied(),
         });
         hits.collect()
     }
 
-    fn scored(&self, slot: u32, score: f32) -> Scored {
+    pub(super) fn scored(&self, slot: u32, score: f32) -> Scored {
         let serial = self.docs[slot as usize].serial;
         Scored {
             slot,
             serial,
             score,
         }
-    }
-
-    /// Returns for each slot how well words match, from 0 to 1; none if nothing is asked.
-    fn word_scores(&self, text: &str) -> Option<Vec<f32>> {
-        let terms = query_terms(text, QUERY_TERMS_MAX);
-        if terms.is_empty() {
-            return None;
-        }
-        let count = self.len() as f32;
-        let mean = (self.length_sum as f32 / count).max(1.0);
-        let mut scores = vec![0.0; self.docs.len()];
-        let mut live = Vec::new();
-        let mut reachable = 0.0;
-        for term in terms {
-            live.clear();
-            if let Some(postings) = self.terms.get(&term) {
-                postings.for_each(|slot, times| {
-                    let length = self.lengths[slot as usize];
-                    if length != DEAD {
-                        live.push((slot, times, length));
-                    }
-                });
-            }
-            let have = live.len() as f32;
-            // Never negative, unlike the paper's: a word that most texts have says little, not
-            // the contrary. Lucene does the same.
-            let weight = (1.0 + (count - have + 0.5) / (have + 0.5)).ln() * (K1 + 1.0);
-            reachable += weight;
-            for &(slot, times, length) in &live {
-                let times = f32::from(times);
-                let held_back = K1 * (1.0 - B + B * (length as f32 / mean));
-                scores[slot as usize] += weight * times / (times + held_back);
-            }
-        }
-        for score in &mut scores {
-            *score /= reachable;
-        }
-        Some(scores)
     }
 
     /// Whether a question's vector can be compared with those of the index.
@@ -341,7 +291,7 @@ impl ScopeIndex {
         is_of_model && vector.iter().all(|component| component.is_finite())
     }
 
-    /// Returns the slots that may be nearest by the signs of their pieces.
+    /// Returns the slots that may be nearest by the signs of their pieces, rising.
     fn near_slots(&self, vector: &[f32], limit: usize, filter: &Filter<'_>) -> Vec<u32> {
         let Some(signs) = &self.signs else {
             return Vec::new();
@@ -351,9 +301,11 @@ impl ScopeIndex {
         let near = signs.best(&query, 0..signs.len(), count, |piece| {
             filter.accepts(self.owners[piece])
         });
-        near.into_iter()
-            .map(|near| self.owners[near.index])
-            .collect()
+        let slots = near.into_iter().map(|near| self.owners[near.index]);
+        let mut slots: Vec<_> = slots.collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots
     }
 
     /// Compares entries with a vector exactly.
@@ -378,7 +330,7 @@ impl ScopeIndex {
             let cosine = coded?.nearest(vector)?.clamp(-1.0, 1.0);
             Some(self.scored(*slot, cosine))
         });
-        best(cosines, count, |_| true)
+        best(cosines, count)
     }
 }
 

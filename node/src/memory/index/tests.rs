@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     analyze::query_terms,
-    scope::{B, K1},
+    words::{B, K1},
     *,
 };
 use crate::memory::ids::Serial;
