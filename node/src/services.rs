@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
+pub mod memory_index;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;

@@ -67,9 +67,10 @@ pub enum Step {
 pub struct Indexer {
     store: MemoryStore,
     embedding: Option<Arc<dyn Embedding>>,
-    /// Where in the order of scopes the last batch ended, so that a scope in which much is written
-    /// does not keep others waiting.
-    place: Option<(ScopeId, Serial)>,
+    /// Where in the order of scopes the last batch of each kind ended, so that a scope in which much
+    /// is written does not keep others waiting.
+    words_end: Option<(ScopeId, Serial)>,
+    meaning_end: Option<(ScopeId, Serial)>,
 }
 
 impl Indexer {
@@ -80,13 +81,16 @@ impl Indexer {
     pub fn new(
         store: MemoryStore,
         embedding: Option<Arc<dyn Embedding>>,
+        now_ms: u64,
     ) -> Result<Self, MemoryError> {
         let model = embedding.as_ref().map(|embedding| embedding.model());
-        store.expect_index(INDEX_VERSION, model.map(|model| model.fingerprint))?;
+        let fingerprint = model.map(|model| model.fingerprint);
+        store.expect_index(u64::from(INDEX_VERSION), fingerprint, now_ms)?;
         Ok(Self {
             store,
             embedding,
-            place: None,
+            words_end: None,
+            meaning_end: None,
         })
     }
 
@@ -94,8 +98,8 @@ impl Indexer {
     ///
     /// # Errors
     /// Nothing of the batch was indexed, and it is still to do.
-    pub fn step(&mut self, urgent: &[ScopeId]) -> Result<Step, IndexerError> {
-        let words = self.words()?;
+    pub fn step(&mut self, urgent: &[ScopeId], now_ms: u64) -> Result<Step, IndexerError> {
+        let words = self.words(now_ms)?;
         if words > 0 {
             return Ok(Step::Words(words));
         }
@@ -106,12 +110,16 @@ impl Indexer {
         if batch.is_empty() {
             return Ok(Step::Idle);
         }
-        self.meaning(&*embedding, &batch)?;
+        self.meaning(&*embedding, &batch, now_ms)?;
         Ok(Step::Meaning(batch.len()))
     }
 
-    fn words(&self) -> Result<usize, IndexerError> {
-        let pending = self.store.pending(WORDS_BATCH)?;
+    fn words(&mut self, now_ms: u64) -> Result<usize, IndexerError> {
+        let mut pending = self.store.pending(self.words_end, WORDS_BATCH)?;
+        if pending.is_empty() && self.words_end.is_some() {
+            pending = self.store.pending(None, WORDS_BATCH)?;
+        }
+        self.words_end = None;
         let mut puts = Vec::with_capacity(pending.len());
         let mut bytes = 0;
         for Pending { scope, serial, key } in pending {
@@ -120,6 +128,7 @@ impl Indexer {
             let Some(entry) = entry.filter(|entry| entry.info.serial == serial) else {
                 continue;
             };
+            self.words_end = Some((scope, serial));
             bytes += entry.value.len();
             let row = IndexRow {
                 terms: Terms::of(&text_of(&key, &entry.value)),
@@ -143,28 +152,27 @@ impl Indexer {
         }
         let count = puts.len();
         if count > 0 {
-            self.store.put_index(puts)?;
+            self.store.put_index(puts, now_ms)?;
         }
         Ok(count)
     }
 
     /// Returns what is to be embedded next: of urgent scopes, else of the scopes in turn.
     fn awaiting(&mut self, urgent: &[ScopeId]) -> Result<Vec<(ScopeId, Serial)>, MemoryError> {
-        for scope in urgent {
-            let batch = self.store.awaiting_in(*scope, MEANING_BATCH)?;
+        for &scope in urgent {
+            let first = Some((scope, Serial(0)));
+            let batch = self.store.awaiting(first, Some(scope), MEANING_BATCH)?;
             if !batch.is_empty() {
                 return Ok(batch);
             }
         }
-        let mut batch = self.store.awaiting(self.place, MEANING_BATCH)?;
-        if batch.is_empty() && self.place.is_some() {
-            batch = self.store.awaiting(None, MEANING_BATCH)?;
+        let mut batch = self.store.awaiting(self.meaning_end, None, MEANING_BATCH)?;
+        if batch.is_empty() && self.meaning_end.is_some() {
+            batch = self.store.awaiting(None, None, MEANING_BATCH)?;
         }
-        // A batch of one scope alone means that it has more; the others come first.
-        self.place = match (batch.first(), batch.last()) {
-            (Some((first, _)), Some((last, _))) if first == last => {
-                Some((*last, Serial(u64::MAX)))
-            }
+        self.meaning_end = match (batch.first(), batch.last()) {
+            // It may have many more: the others come first.
+            (Some((first, _)), Some((last, _))) if first == last => Some((*last, Serial(u64::MAX))),
             (_, last) => last.copied(),
         };
         Ok(batch)
@@ -174,6 +182,7 @@ impl Indexer {
         &self,
         embedding: &dyn Embedding,
         batch: &[(ScopeId, Serial)],
+        now_ms: u64,
     ) -> Result<(), IndexerError> {
         let mut rows = Vec::with_capacity(batch.len());
         let mut texts = Vec::new();
@@ -194,7 +203,10 @@ impl Indexer {
         };
         let puts = rows.into_iter().map(|(scope, serial, mut row, pieces)| {
             let vectors = vectors.get(pieces).unwrap_or_default();
-            row.signs = vectors.iter().map(|vector| SignVector::of(vector)).collect();
+            row.signs = vectors
+                .iter()
+                .map(|vector| SignVector::of(vector))
+                .collect();
             row.model = Some(embedding.model().fingerprint);
             IndexPut {
                 scope,
@@ -204,7 +216,7 @@ impl Indexer {
                 awaits_vectors: false,
             }
         });
-        self.store.put_index(puts.collect())?;
+        self.store.put_index(puts.collect(), now_ms)?;
         Ok(())
     }
 

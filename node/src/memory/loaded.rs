@@ -159,7 +159,9 @@ impl Loaded {
                 Noted::Put(serial, row) => match IndexRow::from_bytes(&row) {
                     Ok(row) => index.insert(serial, &row),
                     // Made by this build a moment ago.
-                    Err(error) => tracing::error!(%error, "a row of the search index is unreadable"),
+                    Err(error) => {
+                        tracing::error!(%error, "a row of the search index is unreadable")
+                    }
                 },
                 Noted::Removed(serial) => {
                     index.remove(serial);

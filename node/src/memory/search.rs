@@ -1,5 +1,8 @@
 //! A search over scopes: each has an index of its own, and what they find becomes one order.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     Entry, MemoryError, MemoryStore, ScopeId, Serial,
     index::{
@@ -22,8 +25,8 @@ pub struct Search {
     pub mode: SearchMode,
     /// All of these tags must be there.
     pub tags: Vec<String>,
-    /// Keys begin with one of these; any key where there is none.
-    pub prefixes: Vec<String>,
+    /// How keys begin.
+    pub prefix: String,
     /// Only what was written after this time, in milliseconds since 1970.
     pub updated_after_ms: Option<u64>,
     /// Only what was written before this time.
@@ -56,7 +59,7 @@ impl Search {
         scopes: &[ScopeId],
     ) -> Result<Vec<Found>, MemoryError> {
         // Which keys match is known only once they are read, so as many as there may be are found.
-        let limit = match self.prefixes.is_empty() {
+        let limit = match self.prefix.is_empty() {
             true => self.limit,
             false => LIMIT_MAX,
         };
@@ -110,8 +113,7 @@ impl Search {
             let Some(row) = row.and_then(|row| IndexRow::from_bytes(&row).ok()) else {
                 continue;
             };
-            let mut prefixes = self.prefixes.iter();
-            if !self.prefixes.is_empty() && !prefixes.any(|prefix| row.key.starts_with(prefix)) {
+            if !row.key.starts_with(&self.prefix) {
                 continue;
             }
             let entry = store.entry_by_key(scope, &row.key, self.now_ms)?;

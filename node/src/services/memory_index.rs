@@ -8,15 +8,18 @@
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::watch, time};
 
-use crate::memory::{
-    Change, MemoryError, MemoryStore, Observer, ScopeId, Serial,
-    indexer::{Embedding, Indexer, IndexerError, Step},
-    loaded::LoadedIndexes,
+use crate::{
+    accounts::unix_ms,
+    memory::{
+        Change, MemoryError, MemoryStore, Observer, ScopeId, Serial,
+        indexer::{Embedding, Indexer, IndexerError, Step},
+        loaded::LoadedIndexes,
+    },
 };
 
 /// How long the thread rests after a batch of vectors while writes come in, in parts of what the
@@ -139,7 +142,7 @@ impl IndexThread {
         store: MemoryStore,
         embedding: Option<Arc<dyn Embedding>>,
     ) -> Result<Self, MemoryError> {
-        let indexer = Indexer::new(store, embedding)?;
+        let indexer = Indexer::new(store, embedding, unix_ms(SystemTime::now()))?;
         // Whatever is in memory was made for another model.
         board.loaded.clear();
         let for_thread = Arc::clone(board);
@@ -148,7 +151,11 @@ impl IndexThread {
             .spawn(move || run(&for_thread, indexer));
         Ok(Self {
             board: Arc::clone(board),
-            thread: Some(thread.map_err(MemoryError::no_thread)?),
+            thread: Some(thread.map_err(|error| {
+                MemoryError::Internal(format!(
+                    "the thread of memory's index cannot start: {error}"
+                ))
+            })?),
         })
     }
 }
@@ -176,7 +183,7 @@ fn run(board: &IndexBoard, mut indexer: Indexer) {
             std::mem::take(&mut state.urgent)
         };
         let begun = Instant::now();
-        let step = indexer.step(&urgent);
+        let step = indexer.step(&urgent, unix_ms(SystemTime::now()));
         board.batches.send_modify(|batches| *batches += 1);
         match step {
             Ok(Step::Idle) => {

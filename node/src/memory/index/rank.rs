@@ -162,7 +162,7 @@ pub fn join(hits: Vec<(ScopeId, Hit)>, mode: SearchMode, limit: usize) -> Vec<(S
                 score: score(hit)?,
             })
         });
-        best(scored, hits.len(), |_| true)
+        best(scored, hits.len())
     };
     let joined = match mode {
         SearchMode::Keyword | SearchMode::Semantic => order(|hit| Some(hit.score)),

@@ -61,7 +61,9 @@ pub struct CodedVectors {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// They were written by another version.
-    #[error("a row of the search index has version {0}, not {INDEX_VERSION}; it has to be made again")]
+    #[error(
+        "a row of the search index has version {0}, not {INDEX_VERSION}; it has to be made again"
+    )]
     Version(u8),
     /// They end too early, go on too long, or say what cannot be.
     #[error("a row of the search index is damaged: its {0} cannot be")]
