@@ -9,8 +9,9 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
 };
 
-/// What the allocator takes for a list beside its bytes: the list, and both allocations' heads.
-const LIST_OVERHEAD_BYTES: usize = size_of::<List>() + 16;
+/// What an allocator takes for a list beside its bytes: the list, and for both allocations a head
+/// and what rounding to sixteen bytes adds.
+const LIST_OVERHEAD_BYTES: usize = size_of::<List>() + 24;
 /// The smallest allocation that the bytes of a list are given: what an allocator hands out anyway.
 const LIST_BYTES_MIN: usize = 24;
 /// A count that is one is left out; the lowest bit of a difference says so.

@@ -379,20 +379,22 @@ impl<'a> Filter<'a> {
 
     fn accepts(&self, slot: u32) -> bool {
         let slot = slot as usize;
-        let doc = &self.index.docs[slot];
+        // First what lies close together: most slots are refused by it, if tags are asked for.
+        let tagged = self.tagged.as_ref();
+        let has_tags = tagged.is_none_or(|bits| bits[slot / 64] >> (slot % 64) & 1 == 1);
+        has_tags && self.index.lengths[slot] != DEAD && self.is_in_time(&self.index.docs[slot])
+    }
+
+    fn is_in_time(&self, doc: &Doc) -> bool {
         let Query {
             updated_after_ms: after,
             updated_before_ms: before,
+            now_ms,
             ..
         } = self.query;
-        self.index.lengths[slot] != DEAD
-            && doc.expires_at_ms > self.query.now_ms
+        doc.expires_at_ms > *now_ms
             && after.is_none_or(|after| doc.updated_at_ms > after)
             && before.is_none_or(|before| doc.updated_at_ms < before)
-            && self
-                .tagged
-                .as_ref()
-                .is_none_or(|bits| bits[slot / 64] >> (slot % 64) & 1 == 1)
     }
 }
 
