@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use aither_inference::vectors::{SignArray, SignQuery, sign_words};
 
 use super::{
-    postings::{Postings, PostingsMap, SpreadState, map_bytes},
+    postings::{GONE, Postings, PostingsMap, SpreadState, map_bytes},
     rank::{Hit, LIMIT_MAX, Query, Scored, SearchMode, best, fuse},
     row::{CodedVectors, IndexRow},
     text::PIECES_MAX,
@@ -193,13 +193,13 @@ impl ScopeIndex {
         let old_signs = self.model.map(|model| SignArray::new(model.dimensions));
         let old_signs = std::mem::replace(&mut self.signs, old_signs);
         self.owners = Vec::new();
-        let mut new_slots = vec![None; old_docs.len()];
+        let mut new_slots = vec![GONE; old_docs.len()];
         for (slot, (doc, length)) in old_docs.iter().zip(old_lengths).enumerate() {
             if length == DEAD {
                 continue;
             }
             let new_slot = self.docs.len() as u32;
-            new_slots[slot] = Some(new_slot);
+            new_slots[slot] = new_slot;
             let first_piece = self.owners.len() as u32;
             if let (Some(old), Some(new)) = (&old_signs, &mut self.signs) {
                 for piece in doc.piece_range() {
