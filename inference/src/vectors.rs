@@ -36,6 +36,8 @@ const QUERY_MAX: f32 = 7.0;
 const QUERY_CUT: f32 = 3.5;
 /// Blocks that are scored before any is looked at: their scores stay in the first-level cache.
 const CHUNK_BLOCKS: usize = 512;
+/// Scores that are passed over at once if none of them is among the best.
+const GROUP: usize = 64;
 
 /// One word of the signs of each of eight vectors: what a kernel loads at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -211,9 +213,16 @@ impl SignArray {
             set.score(&query.planes, blocks, &mut scores[..vectors]);
             let from = range.start.max(start);
             let to = range.end.min(start + vectors);
-            for (index, &score) in (from..to).zip(&scores[from - start..to - start]) {
-                if score > best.floor && accept(index) {
-                    best.push(Candidate { index, score });
+            let scores = scores[from - start..to - start].chunks(GROUP);
+            for (first, scores) in (from..to).step_by(GROUP).zip(scores) {
+                // Without a branch per score the compiler compares many at once.
+                let any = |any: bool, &score: &i16| any | (score > best.floor);
+                if scores.iter().fold(false, any) {
+                    for (index, &score) in (first..).zip(scores) {
+                        if score > best.floor && accept(index) {
+                            best.push(Candidate { index, score });
+                        }
+                    }
                 }
             }
         }

@@ -9,10 +9,13 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
 };
 
-/// What the allocator takes for a list beside its bytes: the list, and both allocations' heads.
-const LIST_OVERHEAD_BYTES: usize = size_of::<List>() + 16;
+/// What an allocator takes for a list beside its bytes: the list, and for both allocations a head
+/// and what rounding to sixteen bytes adds.
+const LIST_OVERHEAD_BYTES: usize = size_of::<List>() + 24;
 /// The smallest allocation that the bytes of a list are given: what an allocator hands out anyway.
 const LIST_BYTES_MIN: usize = 24;
+/// The new number of a slot that is forgotten.
+pub(super) const GONE: u32 = u32::MAX;
 /// A count that is one is left out; the lowest bit of a difference says so.
 const COUNTED: u32 = 1;
 
@@ -95,25 +98,39 @@ impl Postings {
         }
     }
 
-    /// Returns the same with other slots; none if none is left. Their order must stay.
-    fn renumbered(&self, slots: &[Option<u32>]) -> Option<Self> {
-        let mut renumbered: Option<Self> = None;
+    /// Gives all slots other numbers, in the same order, and forgets those that are [`GONE`];
+    /// returns whether any is left. `kept` is memory to work in.
+    fn renumber(&mut self, slots: &[u32], kept: &mut Vec<(u32, u16)>) -> bool {
+        kept.clear();
         self.for_each(|slot, count| {
-            if let Some(slot) = slots[slot as usize] {
-                match &mut renumbered {
-                    Some(postings) => postings.push(slot, count),
-                    None => renumbered = Some(Self::One { slot, count }),
-                }
+            let slot = slots[slot as usize];
+            if slot != GONE {
+                kept.push((slot, count));
             }
         });
-        if let Some(Self::Many(list)) = &mut renumbered {
-            list.bytes.shrink_to(LIST_BYTES_MIN);
+        match (&mut *self, kept.as_slice()) {
+            (_, []) => return false,
+            (_, &[(slot, count)]) => *self = Self::One { slot, count },
+            (Self::One { .. }, _) => unreachable!("one slot has one number"),
+            (Self::Many(list), kept) => {
+                list.clear();
+                for (slot, count) in kept {
+                    list.push(*slot, *count);
+                }
+                list.bytes
+                    .shrink_to(list.bytes.len() + list.bytes.len() / 4);
+            }
         }
-        renumbered
+        true
     }
 }
 
 impl List {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.last, self.len) = (0, 0);
+    }
+
     fn push(&mut self, slot: u32, count: u16) {
         if self.bytes.capacity() - self.bytes.len() < 8 {
             // By half, not to the double: there are many lists, and they stay.
@@ -219,16 +236,16 @@ impl<K: Eq + std::hash::Hash, S: BuildHasher> PostingsMap<K, S> {
         self.map.get(key)
     }
 
-    /// Gives all slots other numbers, in the same order, and forgets those that have none.
-    pub(super) fn renumber(&mut self, slots: &[Option<u32>], key_bytes: impl Fn(&K) -> usize) {
+    /// Gives all slots other numbers, in the same order, and forgets those that are [`GONE`].
+    pub(super) fn renumber(&mut self, slots: &[u32], key_bytes: impl Fn(&K) -> usize) {
         let mut heap_bytes = 0;
+        let mut kept = Vec::new();
         self.map.retain(|key, postings| {
-            let Some(renumbered) = postings.renumbered(slots) else {
-                return false;
-            };
-            *postings = renumbered;
-            heap_bytes += postings.heap_bytes() + key_bytes(key);
-            true
+            let is_left = postings.renumber(slots, &mut kept);
+            if is_left {
+                heap_bytes += postings.heap_bytes() + key_bytes(key);
+            }
+            is_left
         });
         self.heap_bytes = heap_bytes;
         if self.map.len() < self.map.capacity() / 4 {
@@ -331,7 +348,7 @@ mod tests {
         }
         let before = map.bytes();
         let slots: Vec<_> = (0..1000)
-            .map(|slot| (slot % 10 == 0).then_some(slot / 10))
+            .map(|slot| if slot % 10 == 0 { slot / 10 } else { GONE })
             .collect();
         map.renumber(&slots, |_| 0);
         let expected: Vec<_> = (0..100)

@@ -96,10 +96,9 @@ impl Best {
         }
     }
 
-    /// Whether a score alone does not rule out that a slot is among the best.
-    #[inline]
-    pub(super) fn may_take(&self, score: f32) -> bool {
-        self.floor.is_none_or(|floor| score >= floor.score)
+    /// Returns the score that one needs at least to be among the best, if that is known.
+    pub(super) fn score_min(&self) -> Option<f32> {
+        self.floor.map(|floor| floor.score)
     }
 
     pub(super) fn offer(&mut self, one: Scored) {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use aither_inference::vectors::{SignArray, SignQuery, sign_words};
 
 use super::{
-    postings::{Postings, PostingsMap, SpreadState, map_bytes},
+    postings::{GONE, Postings, PostingsMap, SpreadState, map_bytes},
     rank::{Hit, LIMIT_MAX, Query, Scored, SearchMode, best, fuse},
     row::{CodedVectors, IndexRow},
     text::PIECES_MAX,
@@ -193,13 +193,13 @@ impl ScopeIndex {
         let old_signs = self.model.map(|model| SignArray::new(model.dimensions));
         let old_signs = std::mem::replace(&mut self.signs, old_signs);
         self.owners = Vec::new();
-        let mut new_slots = vec![None; old_docs.len()];
+        let mut new_slots = vec![GONE; old_docs.len()];
         for (slot, (doc, length)) in old_docs.iter().zip(old_lengths).enumerate() {
             if length == DEAD {
                 continue;
             }
             let new_slot = self.docs.len() as u32;
-            new_slots[slot] = Some(new_slot);
+            new_slots[slot] = new_slot;
             let first_piece = self.owners.len() as u32;
             if let (Some(old), Some(new)) = (&old_signs, &mut self.signs) {
                 for piece in doc.piece_range() {
@@ -379,20 +379,22 @@ impl<'a> Filter<'a> {
 
     fn accepts(&self, slot: u32) -> bool {
         let slot = slot as usize;
-        let doc = &self.index.docs[slot];
+        // First what lies close together: most slots are refused by it, if tags are asked for.
+        let tagged = self.tagged.as_ref();
+        let has_tags = tagged.is_none_or(|bits| bits[slot / 64] >> (slot % 64) & 1 == 1);
+        has_tags && self.index.lengths[slot] != DEAD && self.is_in_time(&self.index.docs[slot])
+    }
+
+    fn is_in_time(&self, doc: &Doc) -> bool {
         let Query {
             updated_after_ms: after,
             updated_before_ms: before,
+            now_ms,
             ..
         } = self.query;
-        self.index.lengths[slot] != DEAD
-            && doc.expires_at_ms > self.query.now_ms
+        doc.expires_at_ms > *now_ms
             && after.is_none_or(|after| doc.updated_at_ms > after)
             && before.is_none_or(|before| doc.updated_at_ms < before)
-            && self
-                .tagged
-                .as_ref()
-                .is_none_or(|bits| bits[slot / 64] >> (slot % 64) & 1 == 1)
     }
 }
 

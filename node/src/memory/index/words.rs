@@ -23,6 +23,8 @@ pub(super) const B: f32 = 0.75;
 const QUERY_TERMS_MAX: usize = 64;
 /// Slots that are scored together: 64 KiB of scores, which a second-level cache holds.
 const WINDOW: u32 = 16 * 1024;
+/// Scores that are passed over at once if none of them is among the best.
+const GROUP: usize = 64;
 
 /// The words of a question, and what each weighs in this index.
 pub(super) struct WordQuery<'a> {
@@ -80,9 +82,15 @@ impl<'a> WordQuery<'a> {
             if !self.score_window(start, end, scores) {
                 continue;
             }
-            for (slot, &score) in (start..end).zip(&*scores) {
-                if score > 0.0 && best.may_take(score) && accept(slot) {
-                    best.offer(self.index.scored(slot, score));
+            for (group, scores) in scores.chunks(GROUP).enumerate() {
+                let least = best.score_min().unwrap_or(f32::MIN_POSITIVE);
+                // Without a branch per score the compiler compares many at once.
+                if scores
+                    .iter()
+                    .fold(false, |any, &score| any | (score >= least))
+                {
+                    let first = start + (group * GROUP) as u32;
+                    self.offer(&mut best, first, scores, &accept);
                 }
             }
             let inside = wanted.partition_point(|slot| *slot < end);
@@ -94,6 +102,16 @@ impl<'a> WordQuery<'a> {
         FoundWords {
             best: best.finish(),
             wanted: wanted_scores,
+        }
+    }
+
+    /// Offers what is scored and accepted of some slots.
+    fn offer(&self, best: &mut Best, first: u32, scores: &[f32], accept: impl Fn(u32) -> bool) {
+        for (slot, &score) in (first..).zip(scores) {
+            let least = best.score_min().unwrap_or(f32::MIN_POSITIVE);
+            if score >= least && accept(slot) {
+                best.offer(self.index.scored(slot, score));
+            }
         }
     }
 
