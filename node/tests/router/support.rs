@@ -11,15 +11,11 @@ use aither_node::{
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{
-        accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path,
-    },
+    data_dir::{accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path},
     identity::{AdminKey, NodeIdentity},
     memory::{MemoryLimits, Unobserved},
     models::{DownloadLimits, ModelStore},
-    services::{
-        AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness,
-    },
+    services::{AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness},
 };
 use axum::{
     Router,
@@ -126,11 +122,7 @@ fn memory_at(data_dir: &Path) -> MemoryService {
     MemoryService::open(&path, limits, Arc::new(Unobserved)).unwrap()
 }
 
-fn agents_at(
-    data_dir: &Path,
-    accounts: &AccountService,
-    memory: &MemoryService,
-) -> AgentService {
+fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService) -> AgentService {
     let identity = NodeIdentity::generate().unwrap();
     let path = registry_path(data_dir);
     let (accounts, memory) = (accounts.clone(), Some(memory.store().clone()));
