@@ -5,7 +5,7 @@ use aither_protocol::{
     capability_token::CapabilityTokenError,
 };
 
-use crate::accounts::StoreError;
+use crate::{accounts::StoreError, memory::MemoryError};
 
 /// Why a capability token does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +117,9 @@ pub enum AgentError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its memory cannot be removed with it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A defect.
     #[error("{0}")]
     Internal(String),
@@ -141,6 +144,7 @@ impl AgentError {
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Store(StoreError::Full { .. }) => ErrorCode::InsufficientStorage,
+            Self::Memory(error) => error.code(),
             Self::Store(_) | Self::Internal(_) => ErrorCode::Internal,
         }
     }

@@ -14,7 +14,7 @@ use super::{
     records::HeadV1,
     tables::{AWAITING, ENTRIES, INDEX, PENDING, VECTORS, Written},
 };
-use crate::store_file::corrupt;
+use crate::{accounts::StoreError, store_file::corrupt};
 
 /// Counters of what search made: by which version of it, and with which model.
 mod counter {
@@ -248,8 +248,8 @@ impl MemoryFile {
     }
 
     /// Verifies that what is derived belongs to entries that are there.
-    pub(super) fn check_derived(&self) -> Result<(), MemoryError> {
-        let checked = self.read(|tx| {
+    pub(super) fn check_derived(&self) -> Result<(), StoreError> {
+        self.read(|tx| {
             let entries = tx.open_table(ENTRIES)?;
             let mut states = std::collections::HashSet::new();
             for row in entries.iter()? {
@@ -274,8 +274,7 @@ impl MemoryFile {
                 }
             }
             Ok(())
-        });
-        Ok(checked?)
+        })
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
     },
     billing::OPERATOR,
     identity::NodeIdentity,
+    memory::{MemoryStore, Owner},
 };
 
 /// Uses of the store at once. They take turns at its lock, so more would only hold threads.
@@ -88,6 +89,10 @@ struct Shared {
     /// The node's id, which its signatures name.
     node: String,
     storing: Gate,
+    /// What agents remember, to be forgotten with them.
+    memory: Option<MemoryStore>,
+    /// Held while agents are purged, which is done in several steps.
+    purging: tokio::sync::Mutex<()>,
     probe: HealthProbe,
 }
 
@@ -101,6 +106,7 @@ impl AgentService {
         accounts: AccountService,
         identity: &NodeIdentity,
         targets: ProbeTargets,
+        memory: Option<MemoryStore>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             shared: Arc::new(Shared {
@@ -109,6 +115,8 @@ impl AgentService {
                 signing_key: identity.signing_key().clone(),
                 node: identity.id().to_string(),
                 storing: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
+                memory,
+                purging: tokio::sync::Mutex::default(),
                 probe: HealthProbe::new(targets)?,
             }),
         })
@@ -421,8 +429,61 @@ impl AgentService {
     /// The store fails.
     pub async fn tear_down(&self, id: AgentId, purge: bool) -> Result<(), AgentError> {
         tracing::info!(agent = %id, purge, "torn down");
-        self.store(move |store| store.tear_down(id, purge, SystemTime::now()))
-            .await?
+        let memory = self.shared.memory.clone().filter(|_| purge);
+        let Some(memory) = memory else {
+            return self
+                .store(move |store| store.tear_down(id, purge, SystemTime::now()))
+                .await?;
+        };
+        let _purging = self.shared.purging.lock().await;
+        let noted = memory.clone();
+        self.store(move |store| {
+            let now = SystemTime::now();
+            if store.directory().agent(id).is_none() {
+                return Err(AgentError::Unknown(id.to_string()));
+            }
+            // First, so that a crash from here on leaves nothing of it either: the next start
+            // finds the note.
+            let owner = Owner::Agent(id.as_u128());
+            noted.begin_purge(owner, unix_ms(now))?;
+            store.tear_down(id, true, now).inspect_err(|_| {
+                // It stays, with its memory. What fails here is tried again at the next start.
+                let _ = noted.cancel_purge(owner, unix_ms(now));
+            })
+        })
+        .await??;
+        forget(memory).await
+    }
+
+    /// Ends what purges have left undone that were cut off, or found no room.
+    pub async fn finish_purges(&self) {
+        let Some(memory) = self.shared.memory.clone() else {
+            return;
+        };
+        let _purging = self.shared.purging.lock().await;
+        let owners = memory.unfinished_purges().unwrap_or_default();
+        if owners.is_empty() {
+            return;
+        }
+        let ended = self.store(move |store| {
+            owners.into_iter().try_for_each(|owner| match owner {
+                Owner::Agent(id) => {
+                    let id = AgentId::from_u128(id);
+                    match store.tear_down(id, true, SystemTime::now()) {
+                        Err(AgentError::Unknown(_)) => Ok(()),
+                        ended => ended,
+                    }
+                }
+                _ => Ok(()),
+            })
+        });
+        let ended = match ended.await {
+            Ok(Ok(())) => forget(memory).await,
+            Ok(Err(error)) | Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "memory of agents that have left is still there");
+        }
     }
 
     /// Makes a token void, and all that were narrowed from it.
@@ -485,4 +546,13 @@ impl AgentService {
             GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
         })
     }
+}
+
+/// Leaves nothing of the memory of those of whom that is noted. The file may be large.
+async fn forget(memory: MemoryStore) -> Result<(), AgentError> {
+    let now_ms = unix_ms(SystemTime::now());
+    let forgetting = tokio::task::spawn_blocking(move || memory.purge(now_ms));
+    let forgotten = forgetting.await;
+    let panicked = |_| AgentError::Internal("forgetting an agent panicked".into());
+    Ok(forgotten.map_err(panicked)??)
 }
