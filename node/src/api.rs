@@ -28,6 +28,7 @@ mod extract;
 mod health;
 mod idempotency;
 mod memory;
+mod memory_search;
 mod memory_types;
 mod metrics;
 mod native;
@@ -309,6 +310,7 @@ fn memory_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(memory::delete))
         .routes(routes!(memory::list))
         .routes(routes!(memory::complete_task))
+        .routes(routes!(memory_search::search))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

@@ -159,6 +159,10 @@ pub struct MemoryConfig {
     #[serde(with = "units::size_u64")]
     #[schemars(with = "String")]
     pub bytes_max: u64,
+    /// What the search indexes that are in memory may take together.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub index_memory: u64,
 }
 
 /// What is paid for what.
@@ -344,6 +348,7 @@ impl Default for MemoryConfig {
         Self {
             entries_max: 100_000_000,
             bytes_max: 256 << 30,
+            index_memory: 1 << 30,
         }
     }
 }

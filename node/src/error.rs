@@ -14,6 +14,7 @@ use crate::{
     data_dir::DataDirError,
     files::FileError,
     identity::IdentityError,
+    memory::MemoryError,
     models::ModelStoreError,
 };
 
@@ -50,6 +51,9 @@ pub enum NodeError {
     /// The account store refuses.
     #[error(transparent)]
     Accounts(#[from] StoreError),
+    /// The agents' memory refuses.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The store of answers refuses.
     #[error(transparent)]
     Answers(#[from] AnswersError),
@@ -133,6 +137,7 @@ impl NodeError {
             ) => 2,
             Self::DataDir(DataDirError::InUse { .. }) => 3,
             Self::Accounts(error) if error.is_damage() => 4,
+            Self::Memory(MemoryError::Store(error)) if error.is_damage() => 4,
             Self::Answers(error) if error.is_damage() => 4,
             Self::Billing(error) if error.is_damage() => 4,
             Self::Prices(PriceBookError::Malformed { .. }) => 4,

@@ -30,12 +30,12 @@ use crate::{
     files,
     identity::{AdminKey, NodeIdentity},
     machine::watch_memory,
-    memory::{MemoryLimits, MemoryStore, Unobserved},
+    memory::{MemoryLimits, MemoryStore, indexer::Embedding},
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness,
-        ReadyState,
+        AccountHook, AccountService, AgentService, IndexThread, MemoryService, ProbeTargets,
+        Readiness, ReadyState,
     },
     signals::Signals,
 };
@@ -61,6 +61,8 @@ pub struct Node {
     accounts: AccountService,
     agents: AgentService,
     memory: MemoryService,
+    /// Has what was written to memory found.
+    memory_index: Option<IndexThread>,
     billing: Billing,
     answers: AnswerStore,
     /// Requests that go on without their clients.
@@ -92,7 +94,7 @@ impl Node {
         let answers = open_answers(&data_dir, &billing)?;
         let tasks = TaskTracker::new();
         let accounts = open_accounts(&config, &data_dir, &billing)?;
-        let memory = open_memory(&config, &data_dir)?;
+        let (memory, memory_index) = open_memory(&config, &data_dir, None)?;
         let agents = open_agents(&config, &data_dir, (&accounts, memory.store()), &identity)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
@@ -137,6 +139,7 @@ impl Node {
             accounts,
             agents,
             memory,
+            memory_index: Some(memory_index),
             billing,
             answers,
             tasks,
@@ -284,6 +287,10 @@ impl Node {
             tracing::warn!(requests, "requests without clients were cut off");
         }
         self.accounts.flush().await;
+        // It is waited for until its batch ends; what it did not come to is done after the start.
+        if let Some(index) = self.memory_index.take() {
+            let _ = tokio::task::spawn_blocking(move || drop(index)).await;
+        }
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
     }
@@ -339,10 +346,17 @@ fn open_agents(
     )?)
 }
 
-fn open_memory(config: &Config, data_dir: &DataDir) -> Result<MemoryService, NodeError> {
+fn open_memory(
+    config: &Config,
+    data_dir: &DataDir,
+    embedding: Option<Arc<dyn Embedding>>,
+) -> Result<(MemoryService, IndexThread), NodeError> {
     let path = data_dir::memory_path(data_dir.path());
     let limits = MemoryLimits::from(&config.memory);
-    Ok(MemoryService::open(&path, limits, Arc::new(Unobserved))?)
+    let index_bytes_max = usize::try_from(config.memory.index_memory).unwrap_or(usize::MAX);
+    let memory = MemoryService::open(&path, limits, index_bytes_max, embedding)?;
+    let index = memory.start_index()?;
+    Ok((memory, index))
 }
 
 fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {

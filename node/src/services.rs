@@ -12,6 +12,7 @@ pub mod health_probe;
 pub mod llm;
 pub mod memory;
 pub mod memory_index;
+pub mod memory_search;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
@@ -23,6 +24,8 @@ pub use self::{
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
+    memory_index::IndexThread,
+    memory_search::{MemoryFound, MemorySearch},
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
 };

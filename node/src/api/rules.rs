@@ -123,6 +123,7 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/memory/write",                   Access::Holder,    WRITE),
     ("POST",   "/v1/memory/read",                    Access::Holder,    READ),
     ("POST",   "/v1/memory/delete",                  Access::Holder,    WRITE),
+    ("POST",   "/v1/memory/search",                  Access::Holder,    READ),
     ("GET",    "/v1/memory/list",                    Access::Holder,    READ),
     ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
     ("POST",   "/api/onboard",                       Access::Account,   None),

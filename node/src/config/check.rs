@@ -89,8 +89,9 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
     ]
 }
 
-fn memory_rows(memory: &MemoryConfig) -> [Row; 2] {
+fn memory_rows(memory: &MemoryConfig) -> [Row; 3] {
     let bytes_fit = memory.bytes_max >= 1 << 20;
+    let index_fits = memory.index_memory >= 1 << 20;
     [
         (
             "memory.entries_max",
@@ -98,6 +99,7 @@ fn memory_rows(memory: &MemoryConfig) -> [Row; 2] {
             "must be at least 1",
         ),
         ("memory.bytes_max", bytes_fit, "must be at least 1MiB"),
+        ("memory.index_memory", index_fits, "must be at least 1MiB"),
     ]
 }
 

@@ -83,8 +83,20 @@ pub enum MemoryError {
     /// The agent was torn down while it asked.
     #[error("the agent was torn down, and its memory with it")]
     Purged,
+    /// Meaning is asked for, and nothing here knows any.
+    #[error(
+        "this node has no embedding model, so memory is searched by words alone; its operator can \
+         fetch one: aither-node models pull all-minilm:l6-v2"
+    )]
+    NoEmbeddingModel,
+    /// The embedding model failed.
+    #[error("the embedding model failed: {0}")]
+    Embedding(String),
+    /// What was written is not found yet, and waiting for it took too long.
+    #[error("what was written is still being indexed; ask again, or without \"consistent\"")]
+    NotIndexedYet,
     /// Too many others are being served.
-    #[error("too many writes wait at the moment; try again in a moment")]
+    #[error("too many requests wait for memory; try again in a moment")]
     Busy,
     /// The writer has ended: the node is stopping.
     #[error("memory is not written any more; the node is stopping")]
@@ -113,6 +125,9 @@ impl MemoryError {
         match self {
             Self::Invalid { .. } => ErrorCode::ValidationFailed,
             Self::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
+            Self::NoEmbeddingModel => ErrorCode::NotConfigured,
+            Self::Embedding(_) => ErrorCode::Internal,
+            Self::NotIndexedYet => ErrorCode::TimedOut,
             Self::UnknownKey => ErrorCode::UnknownKey,
             Self::VersionConflict { .. } => ErrorCode::VersionConflict,
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,

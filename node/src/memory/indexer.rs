@@ -33,6 +33,16 @@ pub trait Embedding: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why it cannot, in words.
     fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbeddingFailure>;
+
+    /// Returns the vector of a text that somebody waits for. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure> {
+        let vectors = self.embed(vec![text])?;
+        let none = || EmbeddingFailure("it made no vector".into());
+        vectors.into_iter().next().ok_or_else(none)
+    }
 }
 
 /// Why there are no vectors.

@@ -9,16 +9,24 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 use aither_protocol::{MemoryTier, MemoryTierSet, Plan, Tier};
 use tokio::sync::oneshot;
 
+use super::{
+    gate::Gate,
+    memory_index::{IndexBoard, IndexThread},
+};
 use crate::{
     accounts::{AccountCaller, StoreError, unix_ms},
     agents::AgentCaller,
     billing::OPERATOR,
     memory::{
         DeleteEntry, Entry, EntryInfo, EntrySignature, ListQuery, MemoryError, MemoryLimits,
-        MemoryStore, Observer, Owner, Quota, ScopeKey, WriteEntry, WrittenEntry,
+        MemoryStore, Owner, Quota, ScopeKey, WriteEntry, WrittenEntry,
+        indexer::Embedding,
         limits::{check_key, check_scope_name, check_tags, check_value},
     },
 };
+
+/// Searches that wait for others; further ones are refused.
+const SEARCHES_WAITING_MAX: usize = 256;
 
 /// Who asks, and what of memory that reaches.
 #[derive(Debug, Clone)]
@@ -72,7 +80,11 @@ pub struct Place {
 /// The memory of this node; clones share it.
 #[derive(Debug, Clone)]
 pub struct MemoryService {
-    store: MemoryStore,
+    pub(super) store: MemoryStore,
+    pub(super) board: Arc<IndexBoard>,
+    pub(super) embedding: Option<Arc<dyn Embedding>>,
+    /// Searches that run at once, and that may wait for it.
+    pub(super) searching: Gate,
 }
 
 impl MemoryAccess {
@@ -165,10 +177,27 @@ impl MemoryService {
     pub fn open(
         path: &Path,
         limits: MemoryLimits,
-        observer: Arc<dyn Observer>,
+        index_bytes_max: usize,
+        embedding: Option<Arc<dyn Embedding>>,
     ) -> Result<Self, StoreError> {
-        let store = MemoryStore::open(path, limits, observer)?;
-        Ok(Self { store })
+        let board = IndexBoard::new(index_bytes_max);
+        let observer = Arc::clone(&board);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            store: MemoryStore::open(path, limits, observer)?,
+            board,
+            embedding,
+            searching: Gate::new(cores, SEARCHES_WAITING_MAX),
+        })
+    }
+
+    /// Starts the thread that indexes what is written.
+    ///
+    /// # Errors
+    /// The store's, or the system gives no thread.
+    pub fn start_index(&self) -> Result<IndexThread, MemoryError> {
+        let embedding = self.embedding.clone();
+        IndexThread::start(&self.board, self.store.clone(), embedding)
     }
 
     /// Returns the store.
@@ -310,7 +339,7 @@ async fn answer<T: Send + 'static>(
     receiver.await.unwrap_or(Err(MemoryError::Stopped))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     unix_ms(SystemTime::now())
 }
 

@@ -116,6 +116,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/memory/complete-task",
         "post /v1/memory/delete",
         "post /v1/memory/read",
+        "post /v1/memory/search",
         "post /v1/memory/write",
         "post /v1/models/import",
         "put /v1/admin/prices",

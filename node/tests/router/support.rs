@@ -13,7 +13,7 @@ use aither_node::{
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
     data_dir::{accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path},
     identity::{AdminKey, NodeIdentity},
-    memory::{MemoryLimits, Unobserved},
+    memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness},
 };
@@ -119,7 +119,7 @@ pub(crate) fn api_made_of(
 
 fn memory_at(data_dir: &Path) -> MemoryService {
     let (path, limits) = (memory_path(data_dir), MemoryLimits::default());
-    MemoryService::open(&path, limits, Arc::new(Unobserved)).unwrap()
+    MemoryService::open(&path, limits, 1 << 20, None).unwrap()
 }
 
 fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService) -> AgentService {
