@@ -29,9 +29,11 @@ pub mod generate;
 
 pub mod engine;
 
+pub mod embedding;
 pub mod vectors;
 
 pub use chat_template::ChatTemplate;
+pub use embedding::{Embedder, EmbedderConfig, Embedding};
 pub use engine::{CancelFlag, Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
 pub use error::{Error, Result};
 pub use request::{

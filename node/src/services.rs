@@ -11,6 +11,7 @@ pub mod gate;
 pub mod health_probe;
 pub mod llm;
 pub mod memory;
+pub mod memory_embedding;
 pub mod memory_index;
 pub mod memory_search;
 pub mod plan_limits;
@@ -24,6 +25,7 @@ pub use self::{
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
+    memory_embedding::MemoryEmbedding,
     memory_index::IndexThread,
     memory_search::{MemoryFound, MemorySearch},
     plan_limits::Permit,

@@ -255,7 +255,7 @@ def measure(options) -> dict:
             if options.large:
                 say(f"adding entries up to {options.large}")
                 fill(options, node, options.large - options.entries, folder / "vectors")
-                exact = exactly(options, node, asked, folder / "large")
+                exact = exactly(options, node, asked, folder / "vectors")
                 node.start()
                 outcome["large"] = measure_size(node, key, load, questions, exact)
                 outcome["large"]["entries"] = options.large

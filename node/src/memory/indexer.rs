@@ -38,11 +38,7 @@ pub trait Embedding: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it cannot, in words.
-    fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure> {
-        let vectors = self.embed(vec![text])?;
-        let none = || EmbeddingFailure("it made no vector".into());
-        vectors.into_iter().next().ok_or_else(none)
-    }
+    fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure>;
 }
 
 /// Why there are no vectors.

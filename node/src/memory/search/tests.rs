@@ -28,6 +28,10 @@ impl Embedding for Lengths {
     fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbeddingFailure> {
         Ok(texts.iter().map(|text| vector(text)).collect())
     }
+
+    fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure> {
+        Ok(vector(&text))
+    }
 }
 
 fn vector(text: &str) -> Vec<f32> {
