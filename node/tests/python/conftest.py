@@ -21,6 +21,7 @@ import openai
 import pytest
 
 MODEL = "smollm2:135m"
+EMBEDDING_MODEL = "AITHER_TEST_EMBEDDING_MODEL"
 # Waiting for anything; a loaded machine may need minutes to load a model.
 DEADLINE_SECONDS = 180
 
@@ -42,7 +43,13 @@ def wait_until(what: str, holds: Callable[[], bool]) -> None:
 class Node:
     """A running node in a directory of its own."""
 
-    def __init__(self, directory: pathlib.Path, config: str = "", model: str | None = None):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        config: str = "",
+        model: str | None = None,
+        embedding: str | None = None,
+    ):
         self.data_dir = directory / "data"
         config_file = directory / "config.toml"
         config_file.write_text(config)
@@ -51,6 +58,8 @@ class Node:
         command += ["--model", f"{MODEL}={model}", "--backend", "cpu"]
         command += ["--data-dir", str(self.data_dir), "--config", str(config_file)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AITHER_")}
+        if embedding:
+            environment["HACK_EMBED"] = embedding
         self.log_file = directory / "log"
         self.command, self.environment = command, environment
         self.start()
@@ -134,11 +143,14 @@ def start_node(tmp_path: pathlib.Path) -> Iterator[Callable[..., Node]]:
     started: list[Node] = []
 
     def start(
-        config: str = "", model: str | None = None, directory: pathlib.Path | None = None
+        config: str = "",
+        model: str | None = None,
+        directory: pathlib.Path | None = None,
+        embedding: str | None = None,
     ) -> Node:
         directory = directory or tmp_path / f"node-{len(started)}"
         directory.mkdir(exist_ok=True)
-        started.append(Node(directory, config, model))
+        started.append(Node(directory, config, model, embedding))
         return started[-1]
 
     yield start

@@ -63,8 +63,10 @@ def agent_of(node: Node, owner: Account, name: str, tier: str) -> httpx.Client:
 
 
 def test_what_the_user_asked_last_time_is_found_among_a_thousand_other_things(
-    home: Node, owner: Account
+    start_node: Callable[..., Node],
 ) -> None:
+    home = start_node(embedding=required(EMBEDDING_MODEL))
+    owner = Account(home, "rememberer@example.org")
     agent = agent_of(home, owner, "rememberer", "reasoning")
     rng = random.Random(8200)
     topics = [topic for topic in TOPICS if topic]
