@@ -36,7 +36,7 @@ fuzz seconds='60':
     cd protocol && RUSTC_BOOTSTRAP=1 cargo fuzz run card fuzz/corpus/card testdata/v1 -- \
         -max_total_time={{ seconds }} -rss_limit_mb=512
     cd protocol && RUSTC_BOOTSTRAP=1 cargo fuzz run capability_token \
-        fuzz/corpus/capability_token testdata/v1 -- \
+        fuzz/corpus/capability_token testdata/v1/capability-token -- \
         -max_total_time={{ seconds }} -rss_limit_mb=512
 
 # Formats Rust and Python.

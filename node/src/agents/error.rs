@@ -104,7 +104,10 @@ pub enum AgentError {
     #[error("the agent {0} was torn down; onboard it again to bring it back")]
     TornDown(String),
     /// Somebody of a higher rank has set the agent aside.
-    #[error("the agent was suspended by its {}, who alone takes it back or lets it go", .0.as_str())]
+    #[error(
+        "the agent was suspended by its {}, who alone takes it back or lets it go",
+        .0.as_str()
+    )]
     SuspendedBy(Rank),
     /// The node does not run agents itself.
     #[error(

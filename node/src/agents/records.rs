@@ -64,7 +64,7 @@ pub(super) struct CardV1 {
 }
 
 /// What lists show of a card, and what it is found by.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SummaryV1 {
     pub(super) name: Box<str>,
     pub(super) version: Box<str>,

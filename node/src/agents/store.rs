@@ -8,6 +8,7 @@
 //! happened to it; [`TORN_DOWN_MAX`] agents that were torn down for each account.
 
 mod load;
+mod migrate;
 #[cfg(test)]
 mod tests;
 

@@ -1,36 +1,35 @@
-//! Opening the agents' database, bringing an older one up, and reading all of it once.
+//! Opening the agents' database, and reading all of it once.
 
-use std::{path::Path, sync::Arc};
+use std::{mem, path::Path, sync::Arc};
 
 use aither_protocol::{AgentCard, RootKey};
-use redb::{Database, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata};
 use ulid::Ulid;
 
+use super::migrate;
 use crate::{
     accounts::{Record, StoreError},
     agents::{
         AgentId, Directory,
         directory::{Change, Listed},
-        records::{AgentKeyV1, AgentV1, AgentV2, AuditV1, CardV1, RootKeyV1},
+        records::{AgentKeyV1, AgentV2, AuditV1, CardV1, RootKeyV1},
         tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
-    store_file::{Form, Step, corrupt},
+    store_file::{Form, corrupt},
 };
 
 /// A file up to this size is verified page by page at each start.
 const VERIFIED_BYTES_MAX: u64 = 64 << 20;
-/// What makes each version of the one before it.
-const STEPS: [Step; 1] = [to_version_2];
 
 /// Opens the file, or makes it with its tables.
 pub(super) fn open_database(path: &Path) -> Result<Database, StoreError> {
     let len = path.metadata().map_or(0, |metadata| metadata.len());
-    form(len <= VERIFIED_BYTES_MAX).open_with(path, &STEPS)
+    form(len <= VERIFIED_BYTES_MAX).open_with(path, &migrate::STEPS)
 }
 
 /// Opens the file and verifies the checksum of every page.
 pub(super) fn open_verified(path: &Path) -> Result<Database, StoreError> {
-    form(true).open_with(path, &STEPS)
+    form(true).open_with(path, &migrate::STEPS)
 }
 
 fn form(verify_pages: bool) -> Form {
@@ -43,23 +42,6 @@ fn form(verify_pages: bool) -> Form {
             Ok(())
         },
     }
-}
-
-/// Version 2 has cards in a table of their own, and says who has suspended an agent.
-fn to_version_2(tx: &WriteTransaction) -> Result<(), redb::Error> {
-    let mut tables = Tables::open(tx)?;
-    let ids = tables.agents.iter()?.map(|row| Ok(row?.0.value()));
-    let ids = ids.collect::<Result<Vec<_>, redb::Error>>()?;
-    for id in ids {
-        let record = tables.agents.get(id)?;
-        let record = record.map(|row| AgentV1::decode(row.value())).transpose()?;
-        let record = record.ok_or_else(|| corrupt("an agent is listed and not there"))?;
-        let (agent, card) = record.split();
-        let (agent, card) = (agent.encode(), card.encode());
-        tables.agents.insert(id, &agent[..])?;
-        tables.cards.insert(id, &card[..])?;
-    }
-    Ok(())
 }
 
 /// Reads all cards and audit trails, which a start leaves alone.
@@ -95,10 +77,10 @@ pub(super) fn read_all(path: &Path, database: &Database) -> Result<Directory, St
         for row in tables.agents.iter()? {
             let (id, value) = row?;
             let id = AgentId(Ulid::from_bytes(id.value()));
-            let record = AgentV2::decode(value.value())?;
+            let mut record = AgentV2::decode(value.value())?;
             take(Change::Agent(Box::new(Listed {
                 agent: record.agent(id)?,
-                found_by: record.summary.clone(),
+                found_by: mem::take(&mut record.summary),
                 was_found_by: None,
             })));
         }
