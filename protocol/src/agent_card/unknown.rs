@@ -141,7 +141,7 @@ mod tests {
             ("", "", 0),
             ("a", "", 1),
             ("ram_mim", "ram_min", 1),
-            ("endpionts", "endpoints", 2),
+            ("endpoitns", "endpoints", 2),
             ("kitten", "sitting", 3),
         ] {
             assert_eq!(distance(from, to), letters, "{from} {to}");
