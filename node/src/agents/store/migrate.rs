@@ -39,7 +39,10 @@ mod tests {
         },
         *,
     };
-    use crate::agents::records::{AgentV2, CardV1};
+    use crate::agents::{
+        AgentState,
+        records::{AgentV2, CardV1},
+    };
 
     #[test]
     fn a_file_of_schema_version_1_is_brought_up_and_nothing_is_lost() {
@@ -65,6 +68,29 @@ mod tests {
             assert_eq!(store.skills(&ids).unwrap()[2][0].id, "research".into());
         }
         assert_eq!(AgentStore::check(&path).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_file_that_version_1_wrote_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.redb");
+        // A node of that version took three agents aboard, suspended one and tore one down.
+        std::fs::write(&path, include_bytes!("../../../tests/data/registry-1.redb")).unwrap();
+        assert_eq!(AgentStore::check(&path).unwrap(), 3);
+        let store = AgentStore::open(&path, now()).unwrap();
+        let agent = |name| store.directory().by_name(name).unwrap();
+        let (live, aside, gone) = (agent("live"), agent("aside"), agent("gone"));
+        assert_eq!(live.state, AgentState::Live);
+        assert_eq!(aside.suspended_by, Some(Rank::Owner));
+        assert!(!aside.is_torn_down && gone.is_torn_down && !gone.is_suspended());
+        let keys = [&live, &aside, &gone].map(|agent| store.directory().keys_of(agent.id).len());
+        assert_eq!(keys, [1, 1, 0]);
+        let skills = store.skills(&[live.id]).unwrap();
+        assert_eq!(&*skills[0][0].tags[0], "web");
+        let card: serde_json::Value = serde_json::from_str(&store.card(live.id).unwrap()).unwrap();
+        assert_eq!(card["name"], "live");
+        assert!(card["signatures"].is_array());
+        assert_eq!(store.audit(gone.id, 1).unwrap()[0].action, "torn_down");
     }
 
     /// Makes of a file what version 1 of the schema had.
