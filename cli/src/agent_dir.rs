@@ -12,7 +12,7 @@ use std::{
 };
 
 use aither_protocol::{
-    agent_card::{AgentCard, FieldError},
+    agent_card::{AgentCard, FieldError, unknown_fields},
     limits,
 };
 use serde::Serialize;
@@ -61,6 +61,13 @@ impl AgentDir {
         } else {
             Err(findings)
         })
+    }
+
+    /// Returns what the agent's file says that no card has: it is ignored, and may be misspelt.
+    pub(crate) fn unknown_fields(&self) -> Result<Vec<Finding>, Error> {
+        let found = self.read_spec()?.map(|text| unknown_fields(&text));
+        let found = found.unwrap_or_default().into_iter();
+        Ok(found.map(Finding::from).collect())
     }
 
     fn read_spec(&self) -> Result<Result<String, Finding>, Error> {

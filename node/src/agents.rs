@@ -5,7 +5,7 @@
 //! signed, an ed25519 key pair of its own, keys by which it is known (as hashes), and capability
 //! tokens, of which nothing is kept but the root keys that they were minted with and the numbers
 //! of those that were revoked. Nothing is acknowledged before it is durable; requests are answered
-//! from the [`Directory`].
+//! from the [`Directory`], and what is only shown is read from the disk.
 
 mod directory;
 mod error;
@@ -62,7 +62,19 @@ pub enum AgentState {
     Stop,
 }
 
-/// What memory keeps of an agent. The whole card is on the disk.
+/// Who has done something to an agent, the least first: what a higher one has ordered, a lower one
+/// does not undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// The agent itself.
+    Agent,
+    /// The account that it belongs to.
+    Owner,
+    /// The node's operator.
+    Operator,
+}
+
+/// What memory keeps of an agent. Its card and its skills are on the disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
     /// Its id.
@@ -75,8 +87,10 @@ pub struct Agent {
     pub mode: Mode,
     /// Where it is in its life.
     pub state: AgentState,
-    /// Whether somebody has set it aside: its keys open nothing but its own management.
-    pub is_suspended: bool,
+    /// Who has set it aside, if anybody has: its keys open nothing but its own management.
+    pub suspended_by: Option<Rank>,
+    /// Whether it was ended: nothing is left for its owner but its name.
+    pub is_torn_down: bool,
     /// Its card's version.
     pub version: Box<str>,
     /// How much it is trusted with.
@@ -87,8 +101,6 @@ pub struct Agent {
     pub price: u32,
     /// The model that answers where it names none.
     pub model: Option<Box<str>>,
-    /// Its skills.
-    pub skills: Box<[SkillSummary]>,
     /// Where its health is asked for; `None` where it has no address.
     pub probe: Option<Probe>,
     /// Its ed25519 public key.
@@ -101,7 +113,7 @@ pub struct Agent {
     pub updated: SystemTime,
 }
 
-/// What of a skill lists show.
+/// What of a skill lists show. Read from the disk for those that are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkillSummary {
     /// By what it is asked for.
@@ -178,6 +190,11 @@ impl AgentId {
         self.0.0
     }
 
+    /// Returns the id that sorts next after this one.
+    pub(crate) const fn next(self) -> Self {
+        Self(Ulid(self.0.0.saturating_add(1)))
+    }
+
     /// Takes an id back from its number.
     pub const fn from_u128(number: u128) -> Self {
         Self(Ulid(number))
@@ -222,7 +239,24 @@ impl Mode {
     }
 }
 
+impl Rank {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Agent, Self::Owner, Self::Operator];
+
+    /// Returns the rank's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Owner => "owner",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 impl AgentState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Boot, Self::Live, Self::Stop];
+
     /// Returns the state's word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -234,15 +268,20 @@ impl AgentState {
 }
 
 impl Agent {
-    /// Returns whether it was ended, and nothing but its name is kept for its owner.
-    pub fn is_torn_down(&self) -> bool {
-        self.state == AgentState::Stop && !self.is_suspended
+    /// Returns whether somebody has set it aside.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended_by.is_some()
+    }
+
+    /// Returns whether it takes requests, or will once it is found healthy.
+    pub fn is_reachable(&self) -> bool {
+        self.state != AgentState::Stop
     }
 
     /// Returns the agent as a caller, with what its owner's plan leaves of what it was granted.
     pub fn caller(self: Arc<Self>, plan: Plan) -> AgentCaller {
         let tier = self.tier.min(plan.tier_max());
-        let granted = match self.is_suspended {
+        let granted = match self.is_suspended() {
             true => CapabilitySet::EMPTY,
             false => self.granted,
         };
@@ -269,13 +308,10 @@ impl AgentCaller {
         self
     }
 
-    /// Returns the name under which it is billed: a sub-agent's follows its parent's.
+    /// Returns the name under which it is billed: a sub-agent's is its parent's. Whoever holds a
+    /// token may give any number of sub-agents names, and usage is summed by name for good.
     pub fn billed_name(&self) -> String {
-        let token_grant = self.token_grant.as_ref();
-        match token_grant.and_then(|token_grant| token_grant.grant.agent.as_deref()) {
-            Some(sub_agent) => format!("{}/{sub_agent}", self.agent.name),
-            None => self.agent.name.to_string(),
-        }
+        self.agent.name.to_string()
     }
 }
 

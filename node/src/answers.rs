@@ -162,7 +162,7 @@ impl AnswerStore {
         let thread = thread::Builder::new()
             .name("answers".into())
             .spawn(move || writer.run(messages))
-            .map_err(|error| AnswersError::of_io(path.to_owned(), &error))?;
+            .map_err(|error| AnswersError::of(path, redb::Error::Io(error)))?;
         Ok(Self {
             shared: Arc::new(Shared {
                 limits,

@@ -1,12 +1,19 @@
-//! What the node's redb files have in common: how one is opened, and that its owner alone reads it.
+//! What the node's redb files have in common: how one is opened, that its owner alone reads it, and
+//! one writer at a time.
 //!
-//! Every file has a table `meta` with the version of its schema. A later one is refused, and a
-//! database of something else is not made into ours.
+//! Every file has a table `meta` with the version of its schema. A later one is refused, an older
+//! one is brought up step by step, and a database of something else is not made into ours.
 
-use std::{fs::OpenOptions, path::Path};
+use std::{
+    fmt,
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use redb::{
-    Database, ReadableDatabase, StorageError, TableDefinition, TableError, WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 use crate::{
@@ -18,6 +25,9 @@ use crate::{
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// The key of the schema's version in [`META`].
 const SCHEMA_VERSION_KEY: &str = "schema_version";
+
+/// Brings the tables of one version up to the next.
+pub(crate) type Step = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// How a file of one kind is opened.
 pub(crate) struct Form {
@@ -35,6 +45,13 @@ pub(crate) struct Form {
 impl Form {
     /// Opens the file, or makes it with its tables.
     pub(crate) fn open(&self, path: &Path) -> Result<Database, StoreError> {
+        self.open_with(path, &[])
+    }
+
+    /// Opens the file, which may be of an earlier version: the first of `steps` makes version 2 of
+    /// version 1, and so on. All that are needed are one transaction, so the file is wholly old or
+    /// wholly new whenever the power fails.
+    pub(crate) fn open_with(&self, path: &Path, steps: &[Step]) -> Result<Database, StoreError> {
         make_private(path)?;
         let failed = |error: redb::Error| StoreError::of(path, error);
         let database = redb::Builder::new()
@@ -52,9 +69,25 @@ impl Form {
                     known: self.schema_version,
                 });
             }
-            Some(_) => return Err(failed(corrupt("its schema version never existed"))),
+            Some(found) => {
+                let older = usize::try_from(found).ok().and_then(|at| at.checked_sub(1));
+                let Some(steps) = older.and_then(|older| steps.get(older..)) else {
+                    return Err(failed(corrupt("its schema version never existed")));
+                };
+                self.raise(&database, steps).map_err(failed)?;
+            }
         }
         Ok(database)
+    }
+
+    fn raise(&self, database: &Database, steps: &[Step]) -> Result<(), redb::Error> {
+        let tx = database.begin_write()?;
+        for step in steps {
+            step(&tx)?;
+        }
+        tx.open_table(META)?
+            .insert(SCHEMA_VERSION_KEY, self.schema_version)?;
+        Ok(tx.commit()?)
     }
 
     fn make(&self, database: &Database) -> Result<(), redb::Error> {
@@ -64,6 +97,108 @@ impl Form {
         (self.make_tables)(&tx)?;
         Ok(tx.commit()?)
     }
+}
+
+/// An open file with one writer at a time, whom readers do not wait for.
+pub(crate) struct StoreFile {
+    path: PathBuf,
+    reopen: fn(&Path) -> Result<Database, StoreError>,
+    /// `None` after a failed write, until it is opened anew: redb wants that.
+    database: Mutex<Option<Arc<Database>>>,
+    writing: Mutex<()>,
+}
+
+impl StoreFile {
+    /// Takes a file over that `reopen` has opened.
+    pub(crate) fn new(
+        path: &Path,
+        database: Database,
+        reopen: fn(&Path) -> Result<Database, StoreError>,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            reopen,
+            database: Mutex::new(Some(Arc::new(database))),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// Looks into the file as it is at the moment.
+    pub(crate) fn read<T>(
+        &self,
+        look: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        look(&*self.opened()?).map_err(|error| StoreError::of(&self.path, error))
+    }
+
+    /// Runs one transaction. What `change` says has changed, if anything has, is committed and
+    /// then handed to `committed`, before the next writer has its turn.
+    pub(crate) fn write<T, C>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(T, Option<C>), redb::Error>,
+        committed: impl FnOnce(C),
+    ) -> Result<T, StoreError> {
+        let _turn = lock(&self.writing);
+        match transact(&*self.opened()?, change) {
+            Ok((outcome, changed)) => {
+                changed.map(committed);
+                Ok(outcome)
+            }
+            Err(error) => {
+                if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                    *lock(&self.database) = None;
+                }
+                Err(StoreError::of(&self.path, error))
+            }
+        }
+    }
+
+    /// Returns the database, opened anew where an earlier write failed.
+    fn opened(&self) -> Result<Arc<Database>, StoreError> {
+        let mut slot = lock(&self.database);
+        let database = match slot.take() {
+            Some(database) => database,
+            None => Arc::new((self.reopen)(&self.path)?),
+        };
+        Ok(Arc::clone(slot.insert(database)))
+    }
+}
+
+impl fmt::Debug for StoreFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.path, f)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under the lock is a defect, and the transaction it was in is rolled back.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn transact<T, C>(
+    database: &Database,
+    change: impl FnOnce(&WriteTransaction) -> Result<(T, Option<C>), redb::Error>,
+) -> Result<(T, Option<C>), redb::Error> {
+    let tx = database.begin_write()?;
+    let (outcome, changed) = change(&tx)?;
+    if changed.is_some() {
+        tx.commit()?;
+    } else {
+        tx.abort()?;
+    }
+    Ok((outcome, changed))
+}
+
+/// Writes all rows of a table to another.
+pub(crate) fn copy<K: redb::Key + 'static, V: redb::Value + 'static>(
+    from: &redb::ReadOnlyTable<K, V>,
+    to: &mut redb::Table<'_, K, V>,
+) -> Result<(), redb::Error> {
+    for row in from.iter()? {
+        let (key, value) = row?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
 }
 
 /// Says what is wrong with what a file holds.

@@ -9,6 +9,7 @@
 
 mod document;
 mod schema;
+mod unknown;
 mod validate;
 mod values;
 mod walk;
@@ -22,6 +23,7 @@ use serde::{Serialize, Serializer};
 use crate::{CapabilitySet, Tier, limits};
 
 pub use schema::{card_schema, spec_schema};
+pub use unknown::unknown_fields;
 pub use values::{
     AgentName, AgentUrl, ByteSize, HttpMethod, InvalidName, InvalidSize, InvalidUrl, Language,
 };

@@ -36,6 +36,9 @@ pub(crate) async fn run(
             return Err(agent_dir::invalid(&findings));
         }
     };
+    for warning in agent.unknown_fields()? {
+        render::remark(&format!("{} (warning)", validate::line(&warning)));
+    }
     if let Some(url) = &args.agent_url {
         card.agent_url = Some(url.clone());
     }

@@ -17,29 +17,36 @@ const FINDING_WIDTH_MAX: usize = 1024;
 struct Report<'a> {
     valid: bool,
     errors: &'a [Finding],
+    /// Fields that are ignored, if any are.
+    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
+    warnings: &'a [Finding],
 }
 
 /// Checks an agent's folder.
 pub(crate) fn run(output: &Output, directory: &Path, json: bool) -> Result<(), Error> {
-    let checked = AgentDir::new(directory).read_card()?;
+    let agent = AgentDir::new(directory);
+    let checked = agent.read_card()?;
+    let warnings = agent.unknown_fields()?;
     let findings = checked.as_ref().err().map_or(&[][..], Vec::as_slice);
     if json {
         let report = Report {
             valid: checked.is_ok(),
             errors: findings,
+            warnings: &warnings,
         };
         let report = serde_json::to_string(&report)
             .expect("a report has neither maps nor numbers that JSON lacks");
         output.line(&report)?;
-    } else if let Ok(card) = &checked {
-        output.line(&format!(
-            "{SPEC_FILE} is valid: {} {}",
-            card.name.as_str(),
-            card.version
-        ))?;
     } else {
         for finding in findings {
             output.line(&line(finding))?;
+        }
+        for warning in &warnings {
+            output.line(&format!("{} (warning)", line(warning)))?;
+        }
+        if let Ok(card) = &checked {
+            let (name, version) = (card.name.as_str(), &card.version);
+            output.line(&format!("{SPEC_FILE} is valid: {name} {version}"))?;
         }
     }
     match checked {

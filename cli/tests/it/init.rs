@@ -152,6 +152,31 @@ fn json_of_validate_has_all_members_of_each_error() {
 }
 
 #[test]
+fn misspelt_field_is_a_warning_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = init(directory.path());
+    let spec = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{spec}\nself_hosed: true\n")).unwrap();
+    let line = spec.lines().count() + 2;
+    let run = run_in(directory.path(), &["validate", "my-agent"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let place = format!("aither-agent.yaml:{line}:13: self_hosed: ");
+    let mut lines = run.stdout.lines();
+    let warning = lines.next().unwrap();
+    assert!(warning.starts_with(&place), "{warning}");
+    assert!(warning.contains("did you mean self_hosted?"), "{warning}");
+    assert!(lines.next().unwrap().contains("is valid"), "{}", run.stdout);
+    let run = run_in(directory.path(), &["validate", "my-agent", "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        (&report["valid"], &report["errors"]),
+        (&json!(true), &json!([]))
+    );
+    assert_eq!(report["warnings"][0]["field"], "self_hosed");
+    assert_eq!(report["warnings"][0]["line"], line);
+}
+
+#[test]
 fn validating_needs_no_server() {
     let directory = tempfile::tempdir().unwrap();
     init(directory.path());

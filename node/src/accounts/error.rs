@@ -85,13 +85,14 @@ impl StoreError {
     }
 
     fn of_io(path: PathBuf, error: &io::Error) -> Self {
-        use io::ErrorKind::{InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
+        use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match error.kind() {
             InvalidData | UnexpectedEof => Self::Corrupt {
                 path,
                 message: error.to_string(),
             },
-            StorageFull | QuotaExceeded => Self::Full {
+            // A file that may not grow any more is as full as its disk.
+            StorageFull | QuotaExceeded | FileTooLarge => Self::Full {
                 path,
                 message: format!("{error}{}", remedy(error)),
             },

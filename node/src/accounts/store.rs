@@ -4,8 +4,6 @@
 //! commit, and only then the change of the [`KeyRing`], so that memory follows the disk in order.
 //! What is looked for is found under that lock too; two renewals of one login cannot both win.
 //!
-//! After a failed write redb wants the file opened anew, which the next use does.
-//!
 //! Bounds: [`LOGINS_MAX`] logins an account, [`KEYS_PER_LOGIN_MAX`] keys a login; the oldest go.
 
 mod load;
@@ -15,13 +13,12 @@ mod tests;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
 use aither_protocol::Plan;
-use redb::{Database, ReadableTable};
+use redb::ReadableTable;
 use ulid::Ulid;
 
 use super::{
@@ -33,7 +30,7 @@ use super::{
     tables::{ReadTables, Tables},
     unix_ms,
 };
-use crate::store_file::corrupt;
+use crate::store_file::{StoreFile, copy, corrupt};
 
 /// Most logins of an account that can be renewed; a further one ends the oldest.
 const LOGINS_MAX: usize = 32;
@@ -42,9 +39,7 @@ const KEYS_PER_LOGIN_MAX: usize = 2;
 
 /// The accounts on disk, and what is kept of them in memory.
 pub struct AccountStore {
-    path: PathBuf,
-    /// `None` after a failed write, until it is opened anew.
-    database: Mutex<Option<Database>>,
+    file: StoreFile,
     ring: KeyRing,
 }
 
@@ -85,8 +80,7 @@ impl AccountStore {
         let ring = KeyRing::default();
         ring.apply(load::read_all(path, &database)?);
         Ok(Self {
-            path: path.to_owned(),
-            database: Mutex::new(Some(database)),
+            file: StoreFile::new(path, database, load::open_database),
             ring,
         })
     }
@@ -335,13 +329,8 @@ impl AccountStore {
         &self,
         look: impl FnOnce(&ReadTables) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        // The lock is held for opening only: readers see a snapshot.
-        let tables = {
-            let mut database = self.lock();
-            let database = self.opened(&mut database)?;
-            ReadTables::open(database).map_err(|error| StoreError::of(&self.path, error))?
-        };
-        look(&tables).map_err(|error| StoreError::of(&self.path, error))
+        self.file
+            .read(|database| look(&ReadTables::open(database)?))
     }
 
     /// Runs one transaction. A refusal inside `change` that is no error of the store is part of
@@ -350,33 +339,16 @@ impl AccountStore {
         &self,
         change: impl FnOnce(&mut Edit<'_>) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let mut database = self.lock();
-        match transact(self.opened(&mut database)?, change) {
-            Ok((outcome, changes)) => {
-                self.ring.apply(changes);
-                Ok(outcome)
-            }
-            Err(error) => {
-                if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *database = None;
-                }
-                Err(StoreError::of(&self.path, error))
-            }
-        }
-    }
-
-    /// Returns the database, opened anew where an earlier write failed.
-    fn opened<'a>(&self, slot: &'a mut Option<Database>) -> Result<&'a Database, StoreError> {
-        let database = match slot.take() {
-            Some(database) => database,
-            None => load::open_database(&self.path)?,
+        let run = |tx: &redb::WriteTransaction| {
+            let mut edit = Edit {
+                tables: Tables::open(tx)?,
+                changes: Vec::new(),
+            };
+            let outcome = change(&mut edit)?;
+            let changes = Some(edit.changes).filter(|changes| !changes.is_empty());
+            Ok((outcome, changes))
         };
-        Ok(slot.insert(database))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
-        // A panic under the lock is a defect, and the transaction it was in is rolled back.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+        self.file.write(run, |changes| self.ring.apply(changes))
     }
 }
 
@@ -411,7 +383,7 @@ impl Edit<'_> {
 impl fmt::Debug for AccountStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountStore")
-            .field("path", &self.path)
+            .field("file", &self.file)
             .field("accounts", &self.len())
             .finish_non_exhaustive()
     }
@@ -425,39 +397,6 @@ impl fmt::Debug for NewAccount {
             .field("plan", &self.plan)
             .finish()
     }
-}
-
-fn copy<K: redb::Key + 'static, V: redb::Value + 'static>(
-    from: &redb::ReadOnlyTable<K, V>,
-    to: &mut redb::Table<'_, K, V>,
-) -> Result<(), redb::Error> {
-    for row in from.iter()? {
-        let (key, value) = row?;
-        to.insert(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
-/// Runs a change and commits it, unless it changed nothing.
-fn transact<T>(
-    database: &Database,
-    change: impl FnOnce(&mut Edit<'_>) -> Result<T, redb::Error>,
-) -> Result<(T, Vec<RingChange>), redb::Error> {
-    let tx = database.begin_write()?;
-    let (outcome, changes) = {
-        let mut edit = Edit {
-            tables: Tables::open(&tx)?,
-            changes: Vec::new(),
-        };
-        let outcome = change(&mut edit)?;
-        (outcome, edit.changes)
-    };
-    if changes.is_empty() {
-        tx.abort()?;
-    } else {
-        tx.commit()?;
-    }
-    Ok((outcome, changes))
 }
 
 fn read_account(

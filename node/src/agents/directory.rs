@@ -2,35 +2,37 @@
 //!
 //! It mirrors the store, which alone changes it, after each commit and in the commits' order. An
 //! index of skills, tags and words leads from what is asked for to agents in the order of their
-//! ids, so that a page of a hundred thousand costs what it shows.
+//! ids, so that a page of a hundred thousand costs what it shows. What is only shown, or only makes
+//! an agent be found, is on the disk.
+//!
+//! Each agent has a place, and later ones have later ids, for which the store sees. The places of
+//! those that were purged are given back all at once when they are the most.
+
+mod index;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    ops::Bound::{Excluded, Included, Unbounded},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use aither_ledger::AccountId;
 use aither_protocol::RootKey;
 
-use super::{Agent, AgentId, AgentState};
+use self::index::{Index, Place, Places};
+use super::{Agent, AgentId, AgentState, records::SummaryV1};
 use crate::accounts::SecretHash;
 
-/// Words of an agent that are indexed: its name, and its skills' names, tags and descriptions.
-const WORDS_MAX: usize = 256;
-/// Longest part of a word that counts.
-const WORD_BYTES_MAX: usize = 32;
-/// Words of a query that count.
-const QUERY_WORDS_MAX: usize = 8;
-/// Words of the index that one word of a query may begin.
-const PREFIX_MATCHES_MAX: usize = 64;
+/// Empty places that are kept in any case.
+const EMPTY_KEPT: usize = 1024;
 
 /// What a commit changed.
 pub(super) enum Change {
     /// An agent is there, or is as this says now.
-    Agent(Agent),
-    /// An agent is gone, with its keys.
-    NoAgent(AgentId),
+    Agent(Box<Listed>),
+    /// An agent that was found by this is gone, with its keys.
+    NoAgent(AgentId, Box<SummaryV1>),
     /// A key was made, at this time.
     Key(SecretHash, AgentId, u64),
     /// A key is gone.
@@ -41,6 +43,14 @@ pub(super) enum Change {
     NoneRevoked(AgentId),
     /// There is a root key of capability tokens.
     RootKey(u32, Arc<RootKey>),
+}
+
+/// An agent, and what it is found by.
+pub(super) struct Listed {
+    pub(super) agent: Agent,
+    pub(super) found_by: SummaryV1,
+    /// What it was found by until now, if it was known.
+    pub(super) was_found_by: Option<SummaryV1>,
 }
 
 /// Which agents are wanted. What is empty bounds nothing.
@@ -54,6 +64,8 @@ pub struct AgentFilter {
     pub query: Option<String>,
     /// Whose they are.
     pub owner: Option<AccountId>,
+    /// Where they are in their lives; without it all that were not torn down.
+    pub state: Option<AgentState>,
     /// After this one.
     pub after: Option<AgentId>,
     /// How many at most.
@@ -68,18 +80,37 @@ pub struct Directory {
 
 #[derive(Default)]
 struct Inner {
-    agents: BTreeMap<AgentId, Arc<Agent>>,
-    names: HashMap<Box<str>, AgentId>,
-    keys: HashMap<SecretHash, AgentId>,
-    /// Keys of an agent with when they were made, the oldest first.
-    keys_of: HashMap<AgentId, Vec<(u64, SecretHash)>>,
-    owners: HashMap<AccountId, BTreeSet<AgentId>>,
-    skills: HashMap<Box<str>, BTreeSet<AgentId>>,
-    tags: HashMap<Box<str>, BTreeSet<AgentId>>,
-    words: BTreeMap<Box<str>, BTreeSet<AgentId>>,
+    /// By place, in the order of the ids.
+    slots: Vec<Slot>,
+    /// How many slots are empty.
+    empty: usize,
+    names: HashMap<Box<str>, Place>,
+    keys: HashMap<SecretHash, Place>,
+    owners: HashMap<AccountId, Owned>,
+    index: Index,
+    booting: BTreeSet<Place>,
     revoked: HashMap<AgentId, HashSet<u128>>,
     /// By number; the last mints.
     root_keys: BTreeMap<u32, Arc<RootKey>>,
+}
+
+/// An agent's place.
+struct Slot {
+    id: AgentId,
+    /// `None` once it is purged.
+    agent: Option<Arc<Agent>>,
+    /// Its keys with when they were made, the oldest first.
+    keys: Vec<(u64, SecretHash)>,
+}
+
+/// What an account has.
+#[derive(Default)]
+struct Owned {
+    places: Places,
+    /// How many were not torn down.
+    aboard: usize,
+    /// Those that were torn down and may be forgotten, by when.
+    left: BTreeSet<(u64, Place)>,
 }
 
 impl std::fmt::Debug for Directory {
@@ -91,6 +122,19 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
+    /// Makes a directory of what `read` hands over, which is told whether it fits what it has
+    /// handed over before: a key has an agent.
+    pub(super) fn load<E>(
+        read: impl FnOnce(&mut dyn FnMut(Change) -> bool) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut inner = Inner::default();
+        read(&mut |change| inner.apply(change))?;
+        inner.index.shrink();
+        Ok(Self {
+            inner: RwLock::new(inner),
+        })
+    }
+
     /// Takes over what was committed.
     pub(super) fn apply(&self, changes: Vec<Change>) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +145,8 @@ impl Directory {
 
     /// Returns how many agents there are.
     pub fn len(&self) -> usize {
-        self.read().agents.len()
+        let inner = self.read();
+        inner.slots.len() - inner.empty
     }
 
     /// Returns whether there is none.
@@ -111,21 +156,20 @@ impl Directory {
 
     /// Returns an agent.
     pub fn agent(&self, id: AgentId) -> Option<Arc<Agent>> {
-        self.read().agents.get(&id).cloned()
+        let inner = self.read();
+        inner.agent(inner.place_of(id)?)
     }
 
     /// Returns the agent of a name.
     pub fn by_name(&self, name: &str) -> Option<Arc<Agent>> {
         let inner = self.read();
-        let id = inner.names.get(name)?;
-        inner.agents.get(id).cloned()
+        inner.agent(*inner.names.get(name)?)
     }
 
     /// Returns the agent whose key has this hash.
     pub fn by_key(&self, hash: &SecretHash) -> Option<Arc<Agent>> {
         let inner = self.read();
-        let id = inner.keys.get(hash)?;
-        inner.agents.get(id).cloned()
+        inner.agent(*inner.keys.get(hash)?)
     }
 
     /// Returns whether one of these tokens of an agent was revoked.
@@ -155,37 +199,46 @@ impl Directory {
     /// Returns how many agents an account has that have not left.
     pub(super) fn count_of(&self, owner: AccountId) -> usize {
         let inner = self.read();
-        let ids = inner.owners.get(&owner);
-        let agents = ids.into_iter().flatten();
-        let agents = agents.filter_map(|id| inner.agents.get(id));
-        agents.filter(|agent| !agent.is_torn_down()).count()
+        inner.owners.get(&owner).map_or(0, |owned| owned.aboard)
+    }
+
+    /// Returns how many agents of an account were torn down and may be forgotten, and which of them
+    /// was the first.
+    pub(super) fn left_of(&self, owner: AccountId) -> (usize, Option<Arc<Agent>>) {
+        let inner = self.read();
+        let Some(owned) = inner.owners.get(&owner) else {
+            return (0, None);
+        };
+        let first = owned.left.first();
+        let first = first.and_then(|(_, place)| inner.agent(*place));
+        (owned.left.len(), first)
+    }
+
+    /// Returns the last id that was given.
+    pub(super) fn last_id(&self) -> Option<AgentId> {
+        self.read().slots.last().map(|slot| slot.id)
     }
 
     /// Returns the keys of an agent, the oldest first.
     pub(super) fn keys_of(&self, id: AgentId) -> Vec<SecretHash> {
         let inner = self.read();
-        let keys = inner.keys_of.get(&id);
-        keys.into_iter().flatten().map(|(_, hash)| *hash).collect()
+        let Some(place) = inner.place_of(id) else {
+            return Vec::new();
+        };
+        let keys = inner.slots[place as usize].keys.iter();
+        keys.map(|(_, hash)| *hash).collect()
     }
 
     /// Returns the agents that wait to be found healthy.
     pub fn booting(&self) -> Vec<Arc<Agent>> {
         let inner = self.read();
-        let agents = inner.agents.values();
-        let booting = agents.filter(|agent| agent.state == AgentState::Boot);
-        booting.cloned().collect()
+        let booting = inner.booting.iter();
+        booting.filter_map(|place| inner.agent(*place)).collect()
     }
 
-    /// Returns the ids of all skills, with how many agents have each.
+    /// Returns the ids of the most common skills, with how many agents can be asked for each.
     pub fn skills(&self, count_max: usize) -> Vec<(String, usize)> {
-        let inner = self.read();
-        let skills = inner.skills.iter();
-        let mut skills: Vec<_> = skills
-            .map(|(id, agents)| (id.to_string(), agents.len()))
-            .collect();
-        skills.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        skills.truncate(count_max);
-        skills
+        self.read().index.skills(count_max)
     }
 
     /// Returns agents in the order of their ids.
@@ -194,23 +247,23 @@ impl Directory {
         let Some(mut conditions) = inner.conditions(filter) else {
             return Vec::new();
         };
-        conditions.sort_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>());
-        let agents = match conditions.split_first() {
-            None => {
-                let from = filter.after.map_or(Unbounded, Excluded);
-                let agents = inner
-                    .agents
-                    .range((from, Unbounded))
-                    .map(|(_, agent)| Arc::clone(agent));
-                return agents.take(filter.limit).collect();
-            }
-            Some((first, others)) => merged(first, filter.after).filter(|id| {
-                let mut others = others.iter();
-                others.all(|sets| sets.iter().any(|set| set.contains(id)))
-            }),
+        conditions.sort_by_key(|lists| lists.iter().map(|list| list.len()).sum::<usize>());
+        let from = filter.after.map_or(0, |after| inner.first_after(after));
+        let is_wanted = |agent: &Arc<Agent>| match filter.state {
+            Some(state) => agent.state == state,
+            None => !agent.is_torn_down,
         };
-        let agents = agents.filter_map(|id| inner.agents.get(&id).cloned());
-        agents.take(filter.limit).collect()
+        let Some((first, others)) = conditions.split_first() else {
+            let slots = inner.slots[from as usize..].iter();
+            let agents = slots.filter_map(|slot| slot.agent.clone());
+            return agents.filter(is_wanted).take(filter.limit).collect();
+        };
+        let places = merged(first, from).filter(|place| {
+            let mut others = others.iter();
+            others.all(|lists| lists.iter().any(|list| list.binary_search(place).is_ok()))
+        });
+        let agents = places.filter_map(|place| inner.agent(place));
+        agents.filter(is_wanted).take(filter.limit).collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -219,82 +272,103 @@ impl Directory {
     }
 }
 
-/// Returns the ids in any of these sets, each once and in order.
-fn merged<'a>(
-    sets: &[&'a BTreeSet<AgentId>],
-    after: Option<AgentId>,
-) -> impl Iterator<Item = AgentId> + use<'a> {
-    let from = after.map_or(Unbounded, Excluded);
-    let mut heads: Vec<_> = sets
-        .iter()
-        .map(|set| set.range((from, Unbounded)).copied().peekable())
-        .collect();
+/// Returns the places from one on in any of these lists, each once and in order.
+fn merged<'a>(lists: &[&'a [Place]], from: Place) -> impl Iterator<Item = Place> + use<'a> {
+    let rests = lists.iter().map(|list| {
+        let at = list.partition_point(|place| *place < from);
+        &list[at..]
+    });
+    let mut rests: Vec<&[Place]> = rests.collect();
     std::iter::from_fn(move || {
-        let next = heads.iter_mut().filter_map(|head| head.peek().copied());
+        let next = rests.iter().filter_map(|rest| rest.first().copied());
         let next = next.min()?;
-        for head in &mut heads {
-            head.next_if_eq(&next);
+        for rest in &mut rests {
+            if let Some((first, behind)) = rest.split_first()
+                && *first == next
+            {
+                *rest = behind;
+            }
         }
         Some(next)
     })
 }
 
+impl Owned {
+    fn count(&mut self, agent: &Agent, place: Place) {
+        if !agent.is_torn_down {
+            self.aboard += 1;
+        } else if agent.suspended_by.is_none() {
+            self.left.insert((agent.tokens_since_ms, place));
+        }
+    }
+
+    fn discount(&mut self, agent: &Agent, place: Place) {
+        if !agent.is_torn_down {
+            self.aboard = self.aboard.saturating_sub(1);
+        }
+        self.left.remove(&(agent.tokens_since_ms, place));
+    }
+}
+
 impl Inner {
-    /// Returns the sets of which an agent must be in one, for each thing that is asked for; `None`
-    /// where nobody can be.
-    fn conditions(&self, filter: &AgentFilter) -> Option<Vec<Vec<&BTreeSet<AgentId>>>> {
-        let mut conditions = Vec::new();
+    fn agent(&self, place: Place) -> Option<Arc<Agent>> {
+        self.slots.get(place as usize)?.agent.clone()
+    }
+
+    /// Returns the place of an agent that is there.
+    fn place_of(&self, id: AgentId) -> Option<Place> {
+        let at = self.slots.binary_search_by_key(&id, |slot| slot.id).ok()?;
+        self.slots[at].agent.as_ref()?;
+        Place::try_from(at).ok()
+    }
+
+    fn first_after(&self, id: AgentId) -> Place {
+        let at = self.slots.partition_point(|slot| slot.id <= id);
+        Place::try_from(at).unwrap_or(Place::MAX)
+    }
+
+    /// Returns the lists of which an agent must be in one, for each thing that is asked for;
+    /// `None` where nobody can be.
+    fn conditions(&self, filter: &AgentFilter) -> Option<Vec<Vec<&[Place]>>> {
+        let query = filter.query.as_deref().unwrap_or_default();
+        let mut conditions = self.index.with_words(query)?;
         if let Some(owner) = filter.owner {
-            conditions.push(vec![self.owners.get(&owner)?]);
+            let owned = self.owners.get(&owner)?;
+            conditions.push(vec![owned.places.as_slice()]);
         }
         if let Some(skill) = &filter.skill {
-            conditions.push(vec![self.skills.get(skill.as_str())?]);
+            conditions.push(vec![self.index.with_skill(skill)?]);
         }
         if let Some(tag) = &filter.tag {
-            conditions.push(vec![self.tags.get(tag.to_lowercase().as_str())?]);
-        }
-        let query = filter.query.as_deref().unwrap_or_default();
-        for word in words_of(query).take(QUERY_WORDS_MAX) {
-            let from = (Included(word.as_str()), Unbounded);
-            let words = self.words.range::<str, _>(from);
-            let words = words.take_while(|(known, _)| known.starts_with(&*word));
-            let sets: Vec<_> = words.map(|(_, set)| set).take(PREFIX_MATCHES_MAX).collect();
-            if sets.is_empty() {
-                return None;
-            }
-            conditions.push(sets);
+            conditions.push(vec![self.index.with_tag(tag)?]);
         }
         Some(conditions)
     }
 
-    fn apply(&mut self, change: Change) {
+    /// Returns whether there is the agent that the change is of.
+    fn apply(&mut self, change: Change) -> bool {
         match change {
-            Change::Agent(agent) => self.put(agent),
-            Change::NoAgent(id) => {
-                self.revoked.remove(&id);
-                for (_, hash) in self.keys_of.remove(&id).unwrap_or_default() {
-                    self.keys.remove(&hash);
-                }
-                if let Some(agent) = self.agents.remove(&id) {
-                    self.unlist(&agent);
-                    self.names.remove(&agent.name);
-                }
-            }
+            Change::Agent(listed) => self.put(*listed),
+            Change::NoAgent(id, found_by) => self.remove(id, &found_by),
             Change::Key(hash, id, made_ms) => {
-                self.keys.insert(hash, id);
-                let keys = self.keys_of.entry(id).or_default();
+                let Some(place) = self.place_of(id) else {
+                    return false;
+                };
+                self.keys.insert(hash, place);
+                let keys = &mut self.slots[place as usize].keys;
+                keys.reserve_exact(1);
                 keys.push((made_ms, hash));
                 keys.sort_unstable();
             }
             Change::NoKey(hash) => {
-                if let Some(id) = self.keys.remove(&hash)
-                    && let Some(keys) = self.keys_of.get_mut(&id)
-                {
+                if let Some(place) = self.keys.remove(&hash) {
+                    let keys = &mut self.slots[place as usize].keys;
                     keys.retain(|(_, kept)| *kept != hash);
                 }
             }
             Change::Revoked(id, serial) => {
                 self.revoked.entry(id).or_default().insert(serial);
+                return self.place_of(id).is_some();
             }
             Change::NoneRevoked(id) => {
                 self.revoked.remove(&id);
@@ -303,221 +377,112 @@ impl Inner {
                 self.root_keys.insert(number, key);
             }
         }
+        true
     }
 
-    fn put(&mut self, agent: Agent) {
-        if let Some(known) = self.agents.remove(&agent.id) {
-            self.unlist(&known);
-        }
-        let id = agent.id;
-        self.names.insert(agent.name.clone(), id);
-        self.owners.entry(agent.owner).or_default().insert(id);
-        for skill in &agent.skills {
-            let set = self.skills.entry(skill.id.clone());
-            set.or_default().insert(id);
-            for tag in &skill.tags {
-                let tag = tag.to_lowercase().into_boxed_str();
-                self.tags.entry(tag).or_default().insert(id);
+    fn put(&mut self, listed: Listed) {
+        let Listed {
+            agent,
+            found_by,
+            was_found_by,
+        } = listed;
+        let place = self.place_of(agent.id);
+        let place = place.unwrap_or_else(|| self.add(agent.id));
+        let known = self.slots[place as usize].agent.take();
+        let owned = self.owners.entry(agent.owner).or_default();
+        if let (Some(known), Some(was)) = (known, &was_found_by) {
+            owned.discount(&known, place);
+            if known.is_reachable() {
+                self.index.count_reachable(was, false);
             }
+            if *was != found_by {
+                self.index.remove(place, was);
+                self.index.insert(place, &found_by);
+            }
+        } else {
+            owned.places.insert(place);
+            self.names.insert(agent.name.clone(), place);
+            self.index.insert(place, &found_by);
         }
-        for word in words_of_agent(&agent) {
-            let set = self.words.entry(word.into_boxed_str());
-            set.or_default().insert(id);
+        owned.count(&agent, place);
+        if agent.is_reachable() {
+            self.index.count_reachable(&found_by, true);
         }
-        self.agents.insert(id, Arc::new(agent));
-    }
-
-    /// Takes an agent out of the indexes; a set that nobody is in any more takes no room.
-    fn unlist(&mut self, agent: &Agent) {
-        let id = agent.id;
-        let is_left_empty = |set: &mut BTreeSet<AgentId>| {
-            set.remove(&id);
-            set.is_empty()
+        match agent.state {
+            AgentState::Boot => self.booting.insert(place),
+            AgentState::Live | AgentState::Stop => self.booting.remove(&place),
         };
-        if self.owners.get_mut(&agent.owner).is_some_and(is_left_empty) {
-            self.owners.remove(&agent.owner);
-        }
-        for skill in &agent.skills {
-            if self.skills.get_mut(&skill.id).is_some_and(is_left_empty) {
-                self.skills.remove(&skill.id);
-            }
-            for tag in &skill.tags {
-                let tag = tag.to_lowercase().into_boxed_str();
-                if self.tags.get_mut(&tag).is_some_and(is_left_empty) {
-                    self.tags.remove(&tag);
-                }
-            }
-        }
-        for word in words_of_agent(agent) {
-            let word = word.as_str();
-            if self.words.get_mut(word).is_some_and(is_left_empty) {
-                self.words.remove(word);
-            }
-        }
-    }
-}
-
-fn words_of_agent(agent: &Agent) -> BTreeSet<String> {
-    let mut words: BTreeSet<_> = words_of(&agent.name).collect();
-    for skill in &agent.skills {
-        let tags = skill.tags.iter().map(|tag| &**tag);
-        for text in [&*skill.id, &*skill.name].into_iter().chain(tags) {
-            words.extend(words_of(text));
-        }
-        words.extend(words_of(&skill.description));
-        if words.len() >= WORDS_MAX {
-            break;
-        }
-    }
-    words
-}
-
-/// Returns the words of a text in lower case, cut where they are long.
-fn words_of(text: &str) -> impl Iterator<Item = String> {
-    let words = text.split(|c: char| !c.is_alphanumeric());
-    let words = words.filter(|word| !word.is_empty());
-    words.map(|word| {
-        let mut word = word.to_lowercase();
-        let mut len = word.len().min(WORD_BYTES_MAX);
-        while !word.is_char_boundary(len) {
-            len -= 1;
-        }
-        word.truncate(len);
-        word
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::UNIX_EPOCH;
-
-    use aither_protocol::{CapabilitySet, Tier};
-
-    use super::{
-        super::{Mode, SkillSummary},
-        *,
-    };
-
-    fn agent(number: u128, name: &str, skills: &[(&str, &str)]) -> Agent {
-        let summary = |(id, tag): &(&str, &str)| SkillSummary {
-            id: (*id).into(),
-            name: "Deep Research".into(),
-            description: "Über alles".into(),
-            tags: [(*tag).into()].into(),
-        };
-        Agent {
-            id: AgentId::from_u128(number),
-            name: name.into(),
-            owner: AccountId(number % 2),
-            mode: Mode::Hybrid,
-            state: AgentState::Live,
-            is_suspended: false,
-            version: "1.0.0".into(),
-            tier: Tier::Agent,
-            granted: CapabilitySet::EMPTY,
-            price: 1,
-            model: None,
-            skills: skills.iter().map(summary).collect(),
-            probe: None,
-            public_key: [0; 32],
-            tokens_since_ms: 0,
-            created: UNIX_EPOCH,
-            updated: UNIX_EPOCH,
-        }
+        self.slots[place as usize].agent = Some(Arc::new(agent));
     }
 
-    fn names(directory: &Directory, filter: AgentFilter) -> Vec<String> {
-        let limit = if filter.limit == 0 { 100 } else { filter.limit };
-        let found = directory.find(&AgentFilter { limit, ..filter });
-        found.iter().map(|agent| agent.name.to_string()).collect()
-    }
-
-    fn query(words: &str) -> AgentFilter {
-        AgentFilter {
-            query: Some(words.to_owned()),
-            ..AgentFilter::default()
-        }
-    }
-
-    #[test]
-    fn agents_are_found_by_skill_tag_word_and_owner() {
-        let directory = Directory::default();
-        directory.apply(vec![
-            Change::Agent(agent(3, "gamma-bot", &[("sum", "Math")])),
-            Change::Agent(agent(1, "alpha-bot", &[("research", "web")])),
-            Change::Agent(agent(2, "beta", &[("research", "math"), ("sum", "x")])),
-        ]);
-        let all = names(&directory, AgentFilter::default());
-        assert_eq!(all, ["alpha-bot", "beta", "gamma-bot"]);
-        let by = |skill: Option<&str>, tag: Option<&str>| {
-            let filter = AgentFilter {
-                skill: skill.map(str::to_owned),
-                tag: tag.map(str::to_owned),
-                ..AgentFilter::default()
-            };
-            names(&directory, filter)
-        };
-        assert_eq!(by(Some("research"), None), ["alpha-bot", "beta"]);
-        assert_eq!(by(None, Some("MATH")), ["beta", "gamma-bot"]);
-        assert_eq!(by(Some("research"), Some("math")), ["beta"]);
-        assert!(by(Some("fly"), None).is_empty());
-        assert_eq!(
-            names(&directory, query("bot über")),
-            ["alpha-bot", "gamma-bot"]
+    /// Returns the place of an agent that is new.
+    fn add(&mut self, id: AgentId) -> Place {
+        let last = self.slots.last();
+        assert!(
+            last.is_none_or(|last| last.id < id),
+            "the store gives rising ids, and reads them in order"
         );
-        assert_eq!(names(&directory, query("res be")), ["beta"]);
-        assert!(names(&directory, query("nothing")).is_empty());
-        let of_one = AgentFilter {
-            owner: Some(AccountId(1)),
-            ..AgentFilter::default()
+        let place = Place::try_from(self.slots.len());
+        self.slots.push(Slot {
+            id,
+            agent: None,
+            keys: Vec::new(),
+        });
+        place.expect("four billion agents would have filled the memory before")
+    }
+
+    fn remove(&mut self, id: AgentId, found_by: &SummaryV1) {
+        self.revoked.remove(&id);
+        let Some(place) = self.place_of(id) else {
+            return;
         };
-        assert_eq!(names(&directory, of_one), ["alpha-bot", "gamma-bot"]);
-    }
-
-    #[test]
-    fn pages_follow_each_other() {
-        let directory = Directory::default();
-        for number in 1..=5 {
-            let name = format!("a{number}");
-            directory.apply(vec![Change::Agent(agent(number, &name, &[("s", "t")]))]);
+        let slot = &mut self.slots[place as usize];
+        for (_, hash) in std::mem::take(&mut slot.keys) {
+            self.keys.remove(&hash);
         }
-        for filter in [AgentFilter::default(), query("a research deep")] {
-            let page = |after: Option<u128>| {
-                let after = after.map(AgentId::from_u128);
-                names(
-                    &directory,
-                    AgentFilter {
-                        after,
-                        limit: 2,
-                        ..filter.clone()
-                    },
-                )
-            };
-            assert_eq!(page(None), ["a1", "a2"]);
-            assert_eq!(page(Some(2)), ["a3", "a4"]);
-            assert_eq!(page(Some(4)), ["a5"]);
-            assert!(page(Some(5)).is_empty());
+        let Some(agent) = slot.agent.take() else {
+            return;
+        };
+        self.names.remove(&agent.name);
+        self.booting.remove(&place);
+        if agent.is_reachable() {
+            self.index.count_reachable(found_by, false);
+        }
+        self.index.remove(place, found_by);
+        if let Some(owned) = self.owners.get_mut(&agent.owner) {
+            owned.discount(&agent, place);
+            owned.places.remove(place);
+            if owned.places.is_empty() {
+                self.owners.remove(&agent.owner);
+            }
+        }
+        self.empty += 1;
+        if self.empty > EMPTY_KEPT && self.empty > self.slots.len() / 2 {
+            self.close_up();
         }
     }
 
-    #[test]
-    fn what_changed_or_left_is_not_found_by_what_it_was() {
-        let directory = Directory::default();
-        let id = AgentId::from_u128(1);
-        directory.apply(vec![
-            Change::Agent(agent(1, "alpha", &[("old", "t")])),
-            Change::Key([1; 32], id, 1),
-            Change::Agent(agent(1, "alpha", &[("new", "u")])),
-        ]);
-        assert!(names(&directory, query("old")).is_empty());
-        assert_eq!(names(&directory, query("new")), ["alpha"]);
-        assert_eq!(directory.skills(10), [("new".to_owned(), 1)]);
-        assert!(directory.by_key(&[1; 32]).is_some());
-        directory.apply(vec![Change::NoAgent(id)]);
-        assert!(directory.by_key(&[1; 32]).is_none() && directory.by_name("alpha").is_none());
-        assert!(directory.is_empty() && directory.count_of(AccountId(1)) == 0);
-        let inner = directory.read();
-        assert!(inner.words.is_empty() && inner.tags.is_empty() && inner.skills.is_empty());
-        assert!(inner.owners.is_empty() && inner.keys_of.is_empty());
+    /// Gives back the places of agents that are gone: all that refers to others is renumbered.
+    fn close_up(&mut self) {
+        let mut next: Place = 0;
+        let mut new_places = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            new_places.push(next);
+            next += Place::from(slot.agent.is_some());
+        }
+        self.slots.retain(|slot| slot.agent.is_some());
+        self.slots.shrink_to_fit();
+        self.empty = 0;
+        let renumbered = |place: &Place| new_places[*place as usize];
+        for place in self.names.values_mut().chain(self.keys.values_mut()) {
+            *place = renumbered(place);
+        }
+        self.booting = self.booting.iter().map(renumbered).collect();
+        for owned in self.owners.values_mut() {
+            owned.places.renumber(&new_places);
+            let left = owned.left.iter();
+            owned.left = left.map(|(at, place)| (*at, renumbered(place))).collect();
+        }
+        self.index.renumber(&new_places);
     }
 }

@@ -5,6 +5,7 @@ use aither_protocol::{
     capability_token::CapabilityTokenError,
 };
 
+use super::Rank;
 use crate::{accounts::StoreError, memory::MemoryError};
 
 /// Why a capability token does not work.
@@ -102,6 +103,12 @@ pub enum AgentError {
     /// The agent was torn down; its owner may bring it back.
     #[error("the agent {0} was torn down; onboard it again to bring it back")]
     TornDown(String),
+    /// Somebody of a higher rank has set the agent aside.
+    #[error(
+        "the agent was suspended by its {}, who alone takes it back or lets it go",
+        .0.as_str()
+    )]
+    SuspendedBy(Rank),
     /// The node does not run agents itself.
     #[error(
         "this node does not run agents itself; run yours, and onboard it with mode \"hybrid\" or \
@@ -130,9 +137,10 @@ impl AgentError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::InvalidCard(_) => ErrorCode::InvalidSpec,
-            Self::TierForbids { .. } | Self::PlanForbids { .. } | Self::Wider(_) => {
-                ErrorCode::CapabilityMissing
-            }
+            Self::TierForbids { .. }
+            | Self::PlanForbids { .. }
+            | Self::Wider(_)
+            | Self::SuspendedBy(_) => ErrorCode::CapabilityMissing,
             Self::TooManyAgents { .. } => ErrorCode::PlanLimit,
             Self::NameTaken(_)
             | Self::VersionTooLow { .. }

@@ -1,8 +1,8 @@
 //! What the tables' values hold: a version byte, then postcard.
 //!
-//! A type is named by the version that introduced it and never changes. Beside its signed card an
-//! agent's record has what memory keeps of it, so that a start reads no JSON: a hundred thousand
-//! cards would take seconds.
+//! A type is named by the version that introduced it and never changes. An agent's record has what
+//! memory keeps of it and what it is found by; its signed card is a row of another table, so that a
+//! start reads none of it: a hundred thousand cards would take seconds.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use aither_protocol::{AgentCard, CapabilitySet, Skill, Tier};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::{Agent, AgentId, AgentState, Mode, Probe, SkillSummary};
+use super::{Agent, AgentId, AgentState, Mode, Probe, Rank, SkillSummary};
 use crate::{
     accounts::{Record, time_of},
     store_file::corrupt,
 };
 
-/// An agent.
+/// An agent, as schema version 1 had it: with its card.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct AgentV1 {
     pub(super) owner: u128,
@@ -36,8 +36,35 @@ pub(super) struct AgentV1 {
     pub(super) card: String,
 }
 
-/// What memory keeps of a card.
+/// An agent.
 #[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AgentV2 {
+    pub(super) owner: u128,
+    pub(super) mode: String,
+    pub(super) state: String,
+    /// A [`Rank`].
+    pub(super) suspended_by: Option<String>,
+    pub(super) is_torn_down: bool,
+    /// Bits of a [`CapabilitySet`].
+    pub(super) granted: u32,
+    /// Its ed25519 secret key.
+    pub(super) seed: [u8; 32],
+    pub(super) public_key: [u8; 32],
+    pub(super) tokens_since_ms: u64,
+    pub(super) created_ms: u64,
+    pub(super) updated_ms: u64,
+    pub(super) summary: SummaryV1,
+}
+
+/// The card of an agent.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct CardV1 {
+    /// As its owner sent it, with defaults filled in and the node's signature, in JSON.
+    pub(super) json: String,
+}
+
+/// What lists show of a card, and what it is found by.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SummaryV1 {
     pub(super) name: Box<str>,
     pub(super) version: Box<str>,
@@ -48,17 +75,17 @@ pub(super) struct SummaryV1 {
     pub(super) probe: Option<ProbeV1>,
 }
 
-/// What memory keeps of a skill.
-#[derive(Clone, Serialize, Deserialize)]
+/// What lists show of a skill.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SkillV1 {
-    id: Box<str>,
-    name: Box<str>,
-    description: Box<str>,
-    tags: Box<[Box<str>]>,
+    pub(super) id: Box<str>,
+    pub(super) name: Box<str>,
+    pub(super) description: Box<str>,
+    pub(super) tags: Box<[Box<str>]>,
 }
 
 /// How an agent's health is asked for.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ProbeV1 {
     url: Box<str>,
     interval_ms: u64,
@@ -92,6 +119,14 @@ impl Record for AgentV1 {
     const VERSION: u8 = 1;
 }
 
+impl Record for AgentV2 {
+    const VERSION: u8 = 2;
+}
+
+impl Record for CardV1 {
+    const VERSION: u8 = 1;
+}
+
 impl Record for AgentKeyV1 {
     const VERSION: u8 = 1;
 }
@@ -110,6 +145,12 @@ impl Drop for AgentV1 {
     }
 }
 
+impl Drop for AgentV2 {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
 impl Drop for RootKeyV1 {
     fn drop(&mut self) {
         self.bytes.zeroize();
@@ -117,12 +158,36 @@ impl Drop for RootKeyV1 {
 }
 
 impl AgentV1 {
+    /// Returns what the schema of today keeps. Version 1 did not say who had suspended an agent:
+    /// that its owner did is neither more nor less than it can have meant.
+    pub(super) fn split(mut self) -> (AgentV2, CardV1) {
+        let is_torn_down = self.state == AgentState::Stop.as_str() && !self.is_suspended;
+        let agent = AgentV2 {
+            owner: self.owner,
+            mode: std::mem::take(&mut self.mode),
+            state: std::mem::take(&mut self.state),
+            suspended_by: self.is_suspended.then(|| Rank::Owner.as_str().to_owned()),
+            is_torn_down,
+            granted: self.granted,
+            seed: self.seed,
+            public_key: self.public_key,
+            tokens_since_ms: self.tokens_since_ms,
+            created_ms: self.created_ms,
+            updated_ms: self.updated_ms,
+            summary: self.summary.clone(),
+        };
+        let json = std::mem::take(&mut self.card);
+        (agent, CardV1 { json })
+    }
+}
+
+impl AgentV2 {
     /// Returns what memory keeps.
     pub(super) fn agent(&self, id: AgentId) -> Result<Agent, redb::Error> {
         let mode = [Mode::Managed, Mode::Remote, Mode::Hybrid];
         let mode = mode.into_iter().find(|mode| mode.as_str() == self.mode);
-        let state = [AgentState::Boot, AgentState::Live, AgentState::Stop];
-        let state = state.into_iter().find(|state| state.as_str() == self.state);
+        let mut states = AgentState::ALL.into_iter();
+        let state = states.find(|state| state.as_str() == self.state);
         let granted = CapabilitySet::from_bits(self.granted);
         let tier: Option<Tier> = self.summary.tier.parse().ok();
         let (Some(mode), Some(state), Some(granted), Some(tier)) = (mode, state, granted, tier)
@@ -131,30 +196,45 @@ impl AgentV1 {
                 "an agent has a mode, state, capability or tier that is none",
             ));
         };
-        let summary = self.summary.clone();
         Ok(Agent {
             id,
-            name: summary.name,
+            name: self.summary.name.clone(),
             owner: aither_ledger::AccountId(self.owner),
             mode,
             state,
-            is_suspended: self.is_suspended,
-            version: summary.version,
+            suspended_by: self.suspended_by()?,
+            is_torn_down: self.is_torn_down,
+            version: self.summary.version.clone(),
             tier,
             granted,
-            price: summary.price,
-            model: summary.model,
-            skills: summary.skills.into_iter().map(SkillV1::summary).collect(),
-            probe: summary.probe.map(|probe| Probe {
-                url: probe.url,
-                interval: Duration::from_millis(probe.interval_ms),
-                is_a2a: probe.is_a2a,
-            }),
+            price: self.summary.price,
+            model: self.summary.model.clone(),
+            probe: self.summary.probe.as_ref().map(ProbeV1::probe),
             public_key: self.public_key,
             tokens_since_ms: self.tokens_since_ms,
             created: time_of(self.created_ms),
             updated: time_of(self.updated_ms),
         })
+    }
+
+    /// Returns who has set it aside.
+    pub(super) fn suspended_by(&self) -> Result<Option<Rank>, redb::Error> {
+        let Some(word) = &self.suspended_by else {
+            return Ok(None);
+        };
+        let rank = Rank::ALL.into_iter().find(|rank| rank.as_str() == word);
+        rank.map(Some)
+            .ok_or_else(|| corrupt("an agent is suspended by a rank that is none"))
+    }
+}
+
+impl ProbeV1 {
+    pub(super) fn probe(&self) -> Probe {
+        Probe {
+            url: self.url.clone(),
+            interval: Duration::from_millis(self.interval_ms),
+            is_a2a: self.is_a2a,
+        }
     }
 }
 
@@ -192,7 +272,7 @@ impl SkillV1 {
         }
     }
 
-    fn summary(self) -> SkillSummary {
+    pub(super) fn summary(self) -> SkillSummary {
         SkillSummary {
             id: self.id,
             name: self.name,

@@ -5,32 +5,30 @@
 //! two who want one name at once, one gets it.
 //!
 //! Bounds: [`KEYS_MAX`] keys an agent, of which the oldest go; [`AUDIT_MAX`] entries of what
-//! happened to it.
+//! happened to it; [`TORN_DOWN_MAX`] agents that were torn down for each account.
 
 mod load;
+mod migrate;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use aither_ledger::AccountId;
 use aither_protocol::{AgentCard, CapabilitySet, RootKey};
 use ed25519_dalek::SigningKey;
-use redb::{Database, ReadableTable};
+use redb::ReadableTable;
 
 use super::{
-    Agent, AgentError, AgentId, AgentKey, AgentState, AuditEntry, Directory, Mode,
-    directory::Change,
-    records::{AgentKeyV1, AgentV1, AuditV1, RootKeyV1, SummaryV1},
+    Agent, AgentError, AgentId, AgentKey, AgentState, AuditEntry, Directory, Mode, Probe, Rank,
+    SkillSummary,
+    directory::{Change, Listed},
+    records::{AgentKeyV1, AgentV2, AuditV1, CardV1, ProbeV1, RootKeyV1, SkillV1, SummaryV1},
     tables::{ReadTables, Tables},
 };
-use crate::accounts::{
-    AGENT_KEY_PREFIX, NewKey, Record, SecretHash, StoreError, new_id, random, unix_ms,
+use crate::{
+    accounts::{AGENT_KEY_PREFIX, NewKey, Record, SecretHash, StoreError, new_id, random, unix_ms},
+    store_file::{StoreFile, copy},
 };
 
 /// Most keys of an agent that work at once.
@@ -39,12 +37,14 @@ const KEYS_MAX: usize = 5;
 const REVOKED_MAX: usize = 4096;
 /// Most entries of an agent's audit trail; the oldest go.
 const AUDIT_MAX: u64 = 256;
+/// Most agents of an account that were torn down and keep their names for it; those that left first
+/// are purged. What the operator has suspended stays, and is not among them.
+const TORN_DOWN_MAX: usize = 1000;
 
 /// The agents on disk, and what is kept of them in memory.
+#[derive(Debug)]
 pub struct AgentStore {
-    path: PathBuf,
-    /// `None` after a failed write, until it is opened anew.
-    database: Mutex<Option<Database>>,
+    file: StoreFile,
     directory: Directory,
 }
 
@@ -53,6 +53,8 @@ pub struct AgentStore {
 pub struct NewAgent<'a> {
     /// Whose it is.
     pub owner: AccountId,
+    /// As whom its owner acts.
+    pub by: Rank,
     /// Most agents that its owner may have.
     pub agents_max: Option<u32>,
     /// Its card.
@@ -74,6 +76,9 @@ pub struct CardChange<'a> {
     pub signed_card: String,
     /// What it may do from now on.
     pub granted: CapabilitySet,
+    /// Where the agent itself asks: since when its keys work, so that one that has ended meanwhile
+    /// changes nothing.
+    pub keys_since_ms: Option<u64>,
 }
 
 /// An agent that is aboard, with its new key.
@@ -101,12 +106,10 @@ impl AgentStore {
     /// It is damaged, from a later version, in use, or cannot be read or written.
     pub fn open(path: &Path, now: SystemTime) -> Result<Self, StoreError> {
         let database = load::open_database(path)?;
-        let directory = Directory::default();
-        directory.apply(load::read_all(path, &database)?);
+        let directory = load::read_all(path, &database)?;
         let is_new = directory.minting_key().is_none();
         let store = Self {
-            path: path.to_owned(),
-            database: Mutex::new(Some(database)),
+            file: StoreFile::new(path, database, load::open_database),
             directory,
         };
         if is_new {
@@ -121,8 +124,7 @@ impl AgentStore {
     /// It is damaged, from a later version, in use, or cannot be read.
     pub fn check(path: &Path) -> Result<usize, StoreError> {
         let database = load::open_verified(path)?;
-        let directory = Directory::default();
-        directory.apply(load::read_all(path, &database)?);
+        let directory = load::read_all(path, &database)?;
         load::check_cards(path, &database)?;
         Ok(directory.len())
     }
@@ -145,18 +147,29 @@ impl AgentStore {
             if let Some(refusal) = refusal_of(new, known.as_deref(), directory) {
                 return Ok(Err(refusal));
             }
-            let (id, record) = match &known {
+            let (id, record, was) = match &known {
                 Some(agent) => {
                     let mut record = edit.agent(agent.id)?;
+                    let was = record.summary.clone();
                     // Before the card is taken over: a suspended agent keeps its state.
-                    record.is_suspended = false;
-                    record.take(new.card, new.signed_card.clone(), new.granted, edit.now_ms);
+                    if record.suspended_by()? <= Some(new.by) {
+                        record.suspended_by = None;
+                    }
+                    record.is_torn_down = false;
+                    record.take(new.card, new.granted, edit.now_ms);
                     record.mode = new.mode.as_str().to_owned();
-                    (agent.id, record)
+                    (agent.id, record, Some(was))
                 }
-                None => (fresh, AgentV1::new(new, *seed, edit.now_ms)),
+                None => {
+                    // Later ones have higher ids, whatever the clock says.
+                    let fresh = directory
+                        .last_id()
+                        .map_or(fresh, |last| fresh.max(last.next()));
+                    (fresh, AgentV2::new(new, *seed, edit.now_ms), None)
+                }
             };
-            edit.put_agent(id, &record)?;
+            edit.put_agent(id, &record, was)?;
+            edit.put_card(id, &new.signed_card)?;
             let kept = directory.keys_of(id);
             let excess = (kept.len() + 1).saturating_sub(KEYS_MAX);
             for hash in &kept[..excess] {
@@ -188,8 +201,13 @@ impl AgentStore {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if known.is_torn_down() {
+            if known.is_torn_down {
                 return Ok(Err(AgentError::TornDown(known.name.to_string())));
+            }
+            // The request may have been held open while keys were rotated.
+            let since = change.keys_since_ms;
+            if since.is_some_and(|since| since != known.tokens_since_ms) {
+                return Ok(Err(AgentError::KeyEnded));
             }
             if *known.name != *change.card.name.as_str() {
                 return Ok(Err(AgentError::OtherName(change.card.name.to_string())));
@@ -198,9 +216,10 @@ impl AgentStore {
                 return Ok(Err(refusal));
             }
             let mut record = edit.agent(id)?;
-            let card = change.signed_card.clone();
-            record.take(change.card, card, change.granted, edit.now_ms);
-            edit.put_agent(id, &record)?;
+            let was = record.summary.clone();
+            record.take(change.card, change.granted, edit.now_ms);
+            edit.put_agent(id, &record, Some(was))?;
+            edit.put_card(id, &change.signed_card)?;
             let version = format!("version {}", record.summary.version);
             edit.note(id, "card_replaced", &version)?;
             Ok(Ok(()))
@@ -217,86 +236,127 @@ impl AgentStore {
         self.change(id, now, |edit, directory, record| {
             edit.end_secrets(id, directory, record)?;
             edit.put_key(id, &key)?;
-            edit.note(id, "keys_rotated", "")
+            edit.note(id, "keys_rotated", "")?;
+            Ok(Ok(()))
         })?;
         Ok(AgentKey(key.text))
     }
 
-    /// Sets an agent aside, or takes it back.
+    /// Sets an agent aside.
     ///
     /// # Errors
     /// There is no such agent, it was torn down, or the store fails.
     pub fn suspend(
         &self,
         id: AgentId,
-        is_suspended: bool,
+        by: Rank,
         now: SystemTime,
     ) -> Result<Arc<Agent>, AgentError> {
         self.change(id, now, |edit, _, record| {
-            if record.is_suspended == is_suspended {
-                return Ok(());
+            if record.suspended_by()? < Some(by) {
+                record.suspended_by = Some(by.as_str().to_owned());
+                record.state = AgentState::Stop.as_str().to_owned();
+                edit.note(id, "suspended", by.as_str())?;
             }
-            record.is_suspended = is_suspended;
-            record.state = match is_suspended {
-                true => AgentState::Stop,
-                false => record.first_state(),
-            }
-            .as_str()
-            .to_owned();
-            let action = if is_suspended { "suspended" } else { "resumed" };
-            edit.note(id, action, "")
+            Ok(Ok(()))
         })?;
         self.agent(id)
     }
 
-    /// Notes that an agent is in another state now, unless it was changed meanwhile.
+    /// Takes an agent back that was set aside.
+    ///
+    /// # Errors
+    /// There is no such agent, it was torn down, somebody of a higher rank has set it aside, or the
+    /// store fails.
+    pub fn resume(&self, id: AgentId, by: Rank, now: SystemTime) -> Result<Arc<Agent>, AgentError> {
+        self.change(id, now, |edit, _, record| {
+            let Some(suspended_by) = record.suspended_by()? else {
+                return Ok(Ok(()));
+            };
+            if by < suspended_by {
+                return Ok(Err(AgentError::SuspendedBy(suspended_by)));
+            }
+            record.suspended_by = None;
+            record.state = record.first_state().as_str().to_owned();
+            edit.note(id, "resumed", by.as_str())?;
+            Ok(Ok(()))
+        })?;
+        self.agent(id)
+    }
+
+    /// Notes that an agent that was asked there has been found healthy, unless it was changed
+    /// meanwhile.
     ///
     /// # Errors
     /// The store fails.
-    pub fn move_to(
+    pub fn found_healthy(
         &self,
         id: AgentId,
-        (from, to): (AgentState, AgentState),
-        reason: &str,
+        asked: &Probe,
         now: SystemTime,
     ) -> Result<(), AgentError> {
         self.change(id, now, |edit, _, record| {
-            if record.state == from.as_str() {
-                record.state = to.as_str().to_owned();
-                edit.note(id, to.as_str(), reason)?;
+            let probe = record.summary.probe.as_ref().map(ProbeV1::probe);
+            // A late answer from an earlier address says nothing about the one of today.
+            let is_of_today = probe.as_ref() == Some(asked);
+            if is_of_today && record.state == AgentState::Boot.as_str() {
+                record.state = AgentState::Live.as_str().to_owned();
+                edit.note(id, AgentState::Live.as_str(), "healthy")?;
             }
-            Ok(())
+            Ok(Ok(()))
         })
     }
 
     /// Ends an agent: its keys and tokens die. Its name stays its owner's, unless it is purged:
-    /// then nothing of it is left.
+    /// then nothing of it is left. Returns the agent that is forgotten in its place, where its owner
+    /// had as many that have left as are kept.
     ///
     /// # Errors
-    /// There is no such agent, or the store fails.
-    pub fn tear_down(&self, id: AgentId, purge: bool, now: SystemTime) -> Result<(), AgentError> {
+    /// There is no such agent, it is to be purged while somebody of a higher rank has it set aside,
+    /// or the store fails.
+    pub fn tear_down(
+        &self,
+        id: AgentId,
+        by: Rank,
+        purge: bool,
+        now: SystemTime,
+    ) -> Result<Option<AgentId>, AgentError> {
         if !purge {
             return self.change(id, now, |edit, directory, record| {
                 edit.end_secrets(id, directory, record)?;
                 record.state = AgentState::Stop.as_str().to_owned();
-                record.is_suspended = false;
-                edit.note(id, "torn_down", "")
+                record.is_torn_down = true;
+                edit.note(id, "torn_down", by.as_str())?;
+                let (count, first) = directory.left_of(AccountId(record.owner));
+                let first = first.filter(|_| count >= TORN_DOWN_MAX);
+                let first = first.filter(|_| record.suspended_by.is_none());
+                if let Some(first) = &first {
+                    edit.forget(first.id, directory)?;
+                }
+                Ok(Ok(first.map(|first| first.id)))
             });
         }
         self.write(now, |edit, directory| {
-            if directory.agent(id).is_none() {
+            let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
+            };
+            if let Err(refused) = may_purge(&known, by) {
+                return Ok(Err(refused));
             }
-            edit.tables.agents.remove(id.0.to_bytes())?;
-            for hash in directory.keys_of(id) {
-                edit.remove_key(hash)?;
-            }
-            let all = (id.0.to_bytes(), 0)..=(id.0.to_bytes(), u64::MAX);
-            edit.tables.audit.retain_in(all, |_, _| false)?;
-            edit.forget_revoked(id)?;
-            edit.changes.push(Change::NoAgent(id));
-            Ok(Ok(()))
+            edit.forget(id, directory)?;
+            Ok(Ok(None))
         })?
+    }
+
+    /// Says whether an agent may be torn down and purged.
+    ///
+    /// # Errors
+    /// As [`tear_down`](Self::tear_down).
+    pub fn may_purge(&self, id: AgentId, by: Rank) -> Result<(), AgentError> {
+        let directory = self.directory();
+        let known = directory.agent(id);
+        let known = known.ok_or_else(|| AgentError::Unknown(id.to_string()))?;
+        may_purge(&known, by)
     }
 
     /// Makes a capability token void, and all that were narrowed from it.
@@ -355,11 +415,30 @@ impl AgentStore {
     /// There is no such agent, or the store fails.
     pub fn card(&self, id: AgentId) -> Result<String, AgentError> {
         let card = self.read(|tables| {
-            let found = tables.agents.get(id.0.to_bytes())?;
-            let record = found.map(|row| AgentV1::decode(row.value())).transpose()?;
-            Ok(record.map(|record| record.card.clone()))
+            let found = tables.cards.get(id.0.to_bytes())?;
+            let record = found.map(|row| CardV1::decode(row.value())).transpose()?;
+            Ok(record.map(|record| record.json))
         })?;
         card.ok_or_else(|| AgentError::Unknown(id.to_string()))
+    }
+
+    /// Returns the skills of agents, in the order of the agents; of one that is not there, none.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn skills(&self, ids: &[AgentId]) -> Result<Vec<Vec<SkillSummary>>, AgentError> {
+        let skills = self.read(|tables| {
+            let read = |id: &AgentId| {
+                let Some(row) = tables.agents.get(id.0.to_bytes())? else {
+                    return Ok(Vec::new());
+                };
+                let mut record = AgentV2::decode(row.value())?;
+                let skills = std::mem::take(&mut record.summary.skills);
+                Ok(skills.into_iter().map(SkillV1::summary).collect())
+            };
+            ids.iter().map(read).collect()
+        });
+        Ok(skills?)
     }
 
     /// Returns what happened to an agent, the newest first.
@@ -394,6 +473,7 @@ impl AgentStore {
             {
                 let mut tables = Tables::open(&tx)?;
                 copy(&from.agents, &mut tables.agents)?;
+                copy(&from.cards, &mut tables.cards)?;
                 copy(&from.keys, &mut tables.keys)?;
                 copy(&from.root_keys, &mut tables.root_keys)?;
                 copy(&from.revoked, &mut tables.revoked)?;
@@ -409,24 +489,31 @@ impl AgentStore {
         agent.ok_or_else(|| AgentError::Unknown(id.to_string()))
     }
 
-    /// Changes the record of an agent that was not torn down.
-    fn change(
+    /// Changes the record of an agent that was not torn down. A refusal comes before any change.
+    fn change<T>(
         &self,
         id: AgentId,
         now: SystemTime,
-        change: impl FnOnce(&mut Edit<'_>, &Directory, &mut AgentV1) -> Result<(), redb::Error>,
-    ) -> Result<(), AgentError> {
+        change: impl FnOnce(
+            &mut Edit<'_>,
+            &Directory,
+            &mut AgentV2,
+        ) -> Result<Result<T, AgentError>, redb::Error>,
+    ) -> Result<T, AgentError> {
         self.write(now, |edit, directory| {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if known.is_torn_down() {
+            if known.is_torn_down {
                 return Ok(Err(AgentError::TornDown(known.name.to_string())));
             }
             let mut record = edit.agent(id)?;
-            change(edit, directory, &mut record)?;
-            edit.put_agent(id, &record)?;
-            Ok(Ok(()))
+            let was = record.summary.clone();
+            let changed = change(edit, directory, &mut record)?;
+            if changed.is_ok() {
+                edit.put_agent(id, &record, Some(was))?;
+            }
+            Ok(changed)
         })?
     }
 
@@ -434,13 +521,8 @@ impl AgentStore {
         &self,
         look: impl FnOnce(&ReadTables) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        // The lock is held for opening only: readers see a snapshot.
-        let tables = {
-            let mut database = self.lock();
-            let database = self.opened(&mut database)?;
-            ReadTables::open(database).map_err(|error| StoreError::of(&self.path, error))?
-        };
-        look(&tables).map_err(|error| StoreError::of(&self.path, error))
+        self.file
+            .read(|database| look(&ReadTables::open(database)?))
     }
 
     /// Runs one transaction. A refusal inside `change` that is no error of the store is part of
@@ -450,49 +532,63 @@ impl AgentStore {
         now: SystemTime,
         change: impl FnOnce(&mut Edit<'_>, &Directory) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let mut database = self.lock();
-        let now_ms = unix_ms(now);
-        let opened = self.opened(&mut database)?;
-        match transact(opened, now_ms, |edit| change(edit, &self.directory)) {
-            Ok((outcome, changes)) => {
-                self.directory.apply(changes);
-                Ok(outcome)
-            }
-            Err(error) => {
-                if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                    *database = None;
-                }
-                Err(StoreError::of(&self.path, error))
-            }
-        }
-    }
-
-    /// Returns the database, opened anew where an earlier write failed.
-    fn opened<'a>(&self, slot: &'a mut Option<Database>) -> Result<&'a Database, StoreError> {
-        let database = match slot.take() {
-            Some(database) => database,
-            None => load::open_database(&self.path)?,
+        let run = |tx: &redb::WriteTransaction| {
+            let mut edit = Edit {
+                tables: Tables::open(tx)?,
+                now_ms: unix_ms(now),
+                changes: Vec::new(),
+            };
+            let outcome = change(&mut edit, &self.directory)?;
+            let changes = Some(edit.changes).filter(|changes| !changes.is_empty());
+            Ok((outcome, changes))
         };
-        Ok(slot.insert(database))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
-        // A panic under the lock is a defect, and the transaction it was in is rolled back.
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+        self.file
+            .write(run, |changes| self.directory.apply(changes))
     }
 }
 
 impl Edit<'_> {
-    fn agent(&self, id: AgentId) -> Result<AgentV1, redb::Error> {
+    fn agent(&self, id: AgentId) -> Result<AgentV2, redb::Error> {
         let found = self.tables.agents.get(id.0.to_bytes())?;
-        let record = found.map(|row| AgentV1::decode(row.value())).transpose()?;
+        let record = found.map(|row| AgentV2::decode(row.value())).transpose()?;
         record.ok_or_else(|| crate::store_file::corrupt("an agent is in memory only"))
     }
 
-    fn put_agent(&mut self, id: AgentId, record: &AgentV1) -> Result<(), redb::Error> {
+    fn put_agent(
+        &mut self,
+        id: AgentId,
+        record: &AgentV2,
+        was_found_by: Option<SummaryV1>,
+    ) -> Result<(), redb::Error> {
         let bytes = record.encode();
         self.tables.agents.insert(id.0.to_bytes(), &bytes[..])?;
-        self.changes.push(Change::Agent(record.agent(id)?));
+        self.changes.push(Change::Agent(Box::new(Listed {
+            agent: record.agent(id)?,
+            found_by: record.summary.clone(),
+            was_found_by,
+        })));
+        Ok(())
+    }
+
+    fn put_card(&mut self, id: AgentId, json: &str) -> Result<(), redb::Error> {
+        let json = json.to_owned();
+        let bytes = CardV1 { json }.encode();
+        self.tables.cards.insert(id.0.to_bytes(), &bytes[..])?;
+        Ok(())
+    }
+
+    /// Removes all that there is of an agent.
+    fn forget(&mut self, id: AgentId, directory: &Directory) -> Result<(), redb::Error> {
+        let found_by = self.agent(id)?.summary.clone();
+        self.tables.agents.remove(id.0.to_bytes())?;
+        self.tables.cards.remove(id.0.to_bytes())?;
+        for hash in directory.keys_of(id) {
+            self.remove_key(hash)?;
+        }
+        let all = (id.0.to_bytes(), 0)..=(id.0.to_bytes(), u64::MAX);
+        self.tables.audit.retain_in(all, |_, _| false)?;
+        self.forget_revoked(id)?;
+        self.changes.push(Change::NoAgent(id, Box::new(found_by)));
         Ok(())
     }
 
@@ -519,13 +615,15 @@ impl Edit<'_> {
         &mut self,
         id: AgentId,
         directory: &Directory,
-        record: &mut AgentV1,
+        record: &mut AgentV2,
     ) -> Result<(), redb::Error> {
         for hash in directory.keys_of(id) {
             self.remove_key(hash)?;
         }
-        // Tokens are numbered by the millisecond: those of this one are old, too.
-        record.tokens_since_ms = self.now_ms.saturating_add(1);
+        // Tokens are numbered by the millisecond: those of this one are old, too, and so are those
+        // that were minted in it after keys had been rotated once already.
+        let last_ms = self.now_ms.max(record.tokens_since_ms);
+        record.tokens_since_ms = last_ms.saturating_add(1);
         // All that was revoked is older, so nothing needs to know it any more.
         self.forget_revoked(id)
     }
@@ -560,13 +658,14 @@ impl Edit<'_> {
     }
 }
 
-impl AgentV1 {
+impl AgentV2 {
     fn new(new: &NewAgent<'_>, seed: [u8; 32], now_ms: u64) -> Self {
         let mut record = Self {
             owner: new.owner.0,
             mode: new.mode.as_str().to_owned(),
             state: String::new(),
-            is_suspended: false,
+            suspended_by: None,
+            is_torn_down: false,
             granted: 0,
             seed,
             public_key: SigningKey::from_bytes(&seed).verifying_key().to_bytes(),
@@ -574,19 +673,17 @@ impl AgentV1 {
             created_ms: now_ms,
             updated_ms: now_ms,
             summary: SummaryV1::of(new.card),
-            card: String::new(),
         };
-        record.take(new.card, new.signed_card.clone(), new.granted, now_ms);
+        record.take(new.card, new.granted, now_ms);
         record
     }
 
     /// Takes over a card. An agent with an address is to be found healthy there first.
-    fn take(&mut self, card: &AgentCard, signed: String, granted: CapabilitySet, now_ms: u64) {
+    fn take(&mut self, card: &AgentCard, granted: CapabilitySet, now_ms: u64) {
         self.summary = SummaryV1::of(card);
-        self.card = signed;
         self.granted = granted.bits();
         self.updated_ms = now_ms;
-        if !self.is_suspended {
+        if self.suspended_by.is_none() {
             self.state = self.first_state().as_str().to_owned();
         }
     }
@@ -612,9 +709,18 @@ fn refusal_of(
         return Some(AgentError::NameTaken(known.name.to_string()));
     }
     // One that was torn down does not count until it comes back.
-    let comes_back = known.is_torn_down();
+    let comes_back = known.is_torn_down;
     let full = comes_back.then(|| too_many(new, directory)).flatten();
     full.or_else(|| too_low(new.card, known, false))
+}
+
+/// Refuses to purge what somebody of a higher rank has set aside: else it would be back under its
+/// name in a moment.
+fn may_purge(known: &Agent, by: Rank) -> Result<(), AgentError> {
+    match known.suspended_by {
+        Some(suspended_by) if by < suspended_by => Err(AgentError::SuspendedBy(suspended_by)),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the refusal of one more agent, if its owner has as many as may be.
@@ -640,47 +746,4 @@ fn too_low(card: &AgentCard, known: &Agent, must_rise: bool) -> Option<AgentErro
         known: known.to_string(),
         must_rise,
     })
-}
-
-impl fmt::Debug for AgentStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentStore")
-            .field("path", &self.path)
-            .field("agents", &self.directory.len())
-            .finish_non_exhaustive()
-    }
-}
-
-fn copy<K: redb::Key + 'static, V: redb::Value + 'static>(
-    from: &redb::ReadOnlyTable<K, V>,
-    to: &mut redb::Table<'_, K, V>,
-) -> Result<(), redb::Error> {
-    for row in from.iter()? {
-        let (key, value) = row?;
-        to.insert(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
-fn transact<T>(
-    database: &Database,
-    now_ms: u64,
-    change: impl FnOnce(&mut Edit<'_>) -> Result<T, redb::Error>,
-) -> Result<(T, Vec<Change>), redb::Error> {
-    let tx = database.begin_write()?;
-    let (outcome, changes) = {
-        let mut edit = Edit {
-            tables: Tables::open(&tx)?,
-            now_ms,
-            changes: Vec::new(),
-        };
-        let outcome = change(&mut edit)?;
-        (outcome, edit.changes)
-    };
-    if changes.is_empty() {
-        tx.abort()?;
-    } else {
-        tx.commit()?;
-    }
-    Ok((outcome, changes))
 }

@@ -6,10 +6,12 @@
 use redb::{ReadOnlyTable, ReadableDatabase, Table, TableDefinition, TableError, WriteTransaction};
 
 /// The version that this build writes, and the newest that it reads.
-pub(super) const SCHEMA_VERSION: u64 = 1;
+pub(super) const SCHEMA_VERSION: u64 = 2;
 
-/// Agent id → [`super::records::AgentV1`].
+/// Agent id → [`super::records::AgentV2`], [`super::records::AgentV1`] in schema version 1.
 const AGENTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("agents-1");
+/// Agent id → [`super::records::CardV1`], since schema version 2.
+const CARDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("cards-1");
 /// SHA-256 of an agent's key → [`super::records::AgentKeyV1`].
 const KEYS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("agent-keys-1");
 /// Number of a root key of capability tokens → [`super::records::RootKeyV1`].
@@ -23,6 +25,7 @@ const AUDIT: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new(
 /// The tables of a write transaction, each opened once.
 pub(super) struct Tables<'tx> {
     pub(super) agents: Table<'tx, [u8; 16], &'static [u8]>,
+    pub(super) cards: Table<'tx, [u8; 16], &'static [u8]>,
     pub(super) keys: Table<'tx, [u8; 32], &'static [u8]>,
     pub(super) root_keys: Table<'tx, u32, &'static [u8]>,
     pub(super) revoked: Table<'tx, ([u8; 16], [u8; 16]), u64>,
@@ -33,6 +36,7 @@ impl<'tx> Tables<'tx> {
     pub(super) fn open(tx: &'tx WriteTransaction) -> Result<Self, TableError> {
         Ok(Self {
             agents: tx.open_table(AGENTS)?,
+            cards: tx.open_table(CARDS)?,
             keys: tx.open_table(KEYS)?,
             root_keys: tx.open_table(ROOT_KEYS)?,
             revoked: tx.open_table(REVOKED)?,
@@ -44,6 +48,7 @@ impl<'tx> Tables<'tx> {
 /// The tables of a read transaction.
 pub(super) struct ReadTables {
     pub(super) agents: ReadOnlyTable<[u8; 16], &'static [u8]>,
+    pub(super) cards: ReadOnlyTable<[u8; 16], &'static [u8]>,
     pub(super) keys: ReadOnlyTable<[u8; 32], &'static [u8]>,
     pub(super) root_keys: ReadOnlyTable<u32, &'static [u8]>,
     pub(super) revoked: ReadOnlyTable<([u8; 16], [u8; 16]), u64>,
@@ -55,6 +60,7 @@ impl ReadTables {
         let tx = database.begin_read()?;
         Ok(Self {
             agents: tx.open_table(AGENTS)?,
+            cards: tx.open_table(CARDS)?,
             keys: tx.open_table(KEYS)?,
             root_keys: tx.open_table(ROOT_KEYS)?,
             revoked: tx.open_table(REVOKED)?,

@@ -1,11 +1,8 @@
 //! Why the store of answers cannot be used, or takes no further request.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
-use crate::{
-    billing::BillingError,
-    files::{FileError, remedy},
-};
+use crate::{accounts::StoreError, billing::BillingError};
 
 /// Why the store cannot do what it is asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -74,47 +71,27 @@ pub enum AnswersError {
 impl AnswersError {
     /// Sorts an error of the database by what can be done about it.
     pub(super) fn of(path: &std::path::Path, error: redb::Error) -> Self {
-        let path = path.to_owned();
+        Self::of_store(path, StoreError::of(path, error))
+    }
+
+    /// Says in words of this store why its file cannot be opened.
+    pub(super) fn of_store(path: &std::path::Path, error: StoreError) -> Self {
         match error {
-            redb::Error::DatabaseAlreadyOpen => Self::InUse { path },
-            redb::Error::Io(error) => Self::of_io(path, &error),
-            redb::Error::PreviousIo => Self::Io {
-                path,
-                message: "an earlier write failed".into(),
-            },
-            error => Self::Corrupt {
-                path,
+            StoreError::Corrupt { path, message } => Self::Corrupt { path, message },
+            StoreError::Newer { path, found, known } => Self::Newer { path, found, known },
+            StoreError::InUse { path } => Self::InUse { path },
+            StoreError::Full { path, message } | StoreError::Io { path, message } => {
+                Self::Io { path, message }
+            }
+            StoreError::NoRandomness => Self::Io {
+                path: path.to_owned(),
                 message: error.to_string(),
             },
         }
-    }
-
-    pub(super) fn of_io(path: PathBuf, error: &io::Error) -> Self {
-        use io::ErrorKind::{InvalidData, UnexpectedEof};
-        if matches!(error.kind(), InvalidData | UnexpectedEof) {
-            let message = error.to_string();
-            return Self::Corrupt { path, message };
-        }
-        let message = format!("{error}{}", remedy(error));
-        Self::Io { path, message }
     }
 
     /// Returns whether the file's content is at fault, not the machine around it.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Newer { .. })
-    }
-}
-
-impl From<FileError> for AnswersError {
-    fn from(error: FileError) -> Self {
-        match error {
-            FileError::Read { path, source } | FileError::Write { path, source } => {
-                Self::of_io(path, &source)
-            }
-            FileError::TooLarge { ref path, .. } => Self::Io {
-                path: path.clone(),
-                message: error.to_string(),
-            },
-        }
     }
 }

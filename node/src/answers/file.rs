@@ -7,22 +7,21 @@
 
 use std::{
     collections::HashMap,
-    fs::OpenOptions,
     path::{Path, PathBuf},
 };
 
 use aither_ledger::TransferId;
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::{
     AnswersError,
     records::{RowV1, StateV1, corrupt, decode_body, encode_body},
-    tables::{AGES, Age, BODIES, META, ROWS, SCHEMA_VERSION, SCHEMA_VERSION_KEY, Tables},
+    tables::{AGES, Age, BODIES, ROWS, SCHEMA_VERSION, Tables},
 };
 use crate::{
     billing::{BillingError, Settled},
-    files::{self, FileError},
+    store_file::Form,
 };
 
 /// What redb may keep in memory.
@@ -279,65 +278,17 @@ impl Edit<'_> {
 
 /// Opens the file, or makes it with its tables.
 fn open_database(path: &Path) -> Result<Database, AnswersError> {
-    make_private(path)?;
-    let failed = |error: redb::Error| AnswersError::of(path, error);
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create(path)
-        .map_err(|error| failed(error.into()))?;
-    match schema_version(&database).map_err(failed)? {
-        None => make_tables(&database).map_err(failed)?,
-        Some(SCHEMA_VERSION) => {}
-        Some(found) if SCHEMA_VERSION < found => {
-            return Err(AnswersError::Newer {
-                path: path.to_owned(),
-                found,
-                known: SCHEMA_VERSION,
-            });
-        }
-        Some(_) => return Err(failed(corrupt("its schema version never existed"))),
-    }
-    Ok(database)
-}
-
-/// Makes an empty file for the owner alone, where there is none.
-fn make_private(path: &Path) -> Result<(), AnswersError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path).map_err(FileError::write(path))?;
-    let directory = files::parent(path);
-    files::sync_directory(directory).map_err(FileError::write(directory))?;
-    Ok(())
-}
-
-fn schema_version(database: &Database) -> Result<Option<u64>, redb::Error> {
-    let tx = database.begin_read()?;
-    let meta = match tx.open_table(META) {
-        Ok(meta) => meta,
-        // A database of something else is not made into ours.
-        Err(TableError::TableDoesNotExist(_)) if tx.list_tables()?.next().is_none() => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
+    let form = Form {
+        schema_version: SCHEMA_VERSION,
+        cache_bytes: CACHE_BYTES,
+        verify_pages: true,
+        make_tables: |tx| {
+            Tables::open(tx)?;
+            Ok(())
+        },
     };
-    let version = meta.get(SCHEMA_VERSION_KEY)?.map(|row| row.value());
-    version
-        .map(Some)
-        .ok_or_else(|| corrupt("it has no schema version"))
-}
-
-fn make_tables(database: &Database) -> Result<(), redb::Error> {
-    let tx = database.begin_write()?;
-    tx.open_table(META)?
-        .insert(SCHEMA_VERSION_KEY, SCHEMA_VERSION)?;
-    drop(Tables::open(&tx)?);
-    Ok(tx.commit()?)
+    form.open(path)
+        .map_err(|error| AnswersError::of_store(path, error))
 }
 
 /// Reads every row, and checks that the tables fit together.

@@ -7,14 +7,10 @@ use redb::{Table, TableDefinition, TableError, WriteTransaction};
 
 /// The version that this build writes, and the newest that it reads.
 pub(super) const SCHEMA_VERSION: u64 = 1;
-/// The key of the schema's version in [`META`].
-pub(super) const SCHEMA_VERSION_KEY: &str = "schema_version";
 
 /// When a row was made, in milliseconds since 1970, and its key: the oldest stand first.
 pub(super) type Age = (u64, [u8; 32]);
 
-/// Facts about the database itself.
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Row key → [`super::records::RowV1`].
 pub(super) const ROWS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("rows-1");
 /// Age → nothing, for every row.

@@ -207,9 +207,10 @@ fn a_damaged_or_newer_file_is_refused() {
     drop(fixture.open());
     let database = redb::Database::create(fixture.path()).unwrap();
     let tx = database.begin_write().unwrap();
-    tx.open_table(tables::META)
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
+    tx.open_table(meta)
         .unwrap()
-        .insert(tables::SCHEMA_VERSION_KEY, tables::SCHEMA_VERSION + 1)
+        .insert("schema_version", tables::SCHEMA_VERSION + 1)
         .unwrap();
     tx.commit().unwrap();
     drop(database);

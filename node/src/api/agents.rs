@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     accounts::SecretText,
-    agents::{Agent, AgentError, AgentFilter, Mode},
+    agents::{Agent, AgentError, AgentFilter, Mode, Rank},
     billing::OPERATOR,
     services::Authority,
 };
@@ -114,11 +114,13 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Json<Items<AgentItem>>, ApiError> {
     let wanted = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let lives = params.state()?;
     let filter = AgentFilter {
         skill: wanted(params.skill),
         tag: wanted(params.tag),
         query: wanted(params.q),
         owner: None,
+        state: lives,
         after: page.after()?,
         limit: page.limit + 1,
     };
@@ -128,7 +130,12 @@ pub(super) async fn list(
         false => Vec::new(),
     };
     let cut = page.cut(found, |agent| agent.id.to_string());
-    Ok(Json(cut.map(|agent| AgentItem::of(&agent, &state.peer_id))))
+    let ids = cut.items.iter().map(|agent| agent.id).collect();
+    let mut skills = state.agents.skills_of(ids).await?.into_iter();
+    Ok(Json(cut.map(|agent| {
+        let skills = skills.next().unwrap_or_default();
+        AgentItem::of(&agent, skills, &state.peer_id)
+    })))
 }
 
 /// Shows an agent and its card.
@@ -149,8 +156,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<AgentBody>, ApiError> {
     let agent = state.agents.managed(Authority::Operator, &name)?;
-    let card = state.agents.card(agent.id).await?;
-    Ok(Json(agent_body(&agent, &state.peer_id, card)))
+    body_of(&state, &agent).await
 }
 
 /// Ends an agent: its keys and tokens die at once.
@@ -173,7 +179,8 @@ pub(super) async fn tear_down(
     Query(params): Query<TearDownParams>,
 ) -> Result<StatusCode, ApiError> {
     let agent = managed(&state, &caller, &name)?;
-    state.agents.tear_down(agent.id, params.purge).await?;
+    let by = rank(&caller);
+    state.agents.tear_down(agent.id, by, params.purge).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -223,9 +230,12 @@ pub(super) async fn replace_card(
     let agent = managed(&state, &caller, &name)?;
     // As it is sent at onboarding, or the card alone.
     let card = body.get_mut("agent_card").map(Value::take).unwrap_or(body);
-    let agent = state.agents.update_card(&agent, &card).await?;
-    let card = state.agents.card(agent.id).await?;
-    Ok(Json(agent_body(&agent, &state.peer_id, card)))
+    let asks = match &caller {
+        Caller::Agent(asks) => Some(asks),
+        _ => None,
+    };
+    let agent = state.agents.update_card(&agent, &card, asks).await?;
+    body_of(&state, &agent).await
 }
 
 /// Gives an agent a new key. Its older keys and all of its capability tokens die at once.
@@ -270,8 +280,8 @@ pub(super) async fn suspend(
     Path(name): Path<String>,
 ) -> Result<Json<AgentItem>, ApiError> {
     let agent = managed(&state, &caller, &name)?;
-    let agent = state.agents.suspend(agent.id, true).await?;
-    Ok(Json(AgentItem::of(&agent, &state.peer_id)))
+    let agent = state.agents.suspend(agent.id, rank(&caller)).await?;
+    item_of(&state, &agent).await
 }
 
 /// Takes an agent back that was set aside.
@@ -293,8 +303,8 @@ pub(super) async fn resume(
     Path(name): Path<String>,
 ) -> Result<Json<AgentItem>, ApiError> {
     let agent = managed(&state, &caller, &name)?;
-    let agent = state.agents.suspend(agent.id, false).await?;
-    Ok(Json(AgentItem::of(&agent, &state.peer_id)))
+    let agent = state.agents.resume(agent.id, rank(&caller)).await?;
+    item_of(&state, &agent).await
 }
 
 /// Gives a sub-agent a token that is narrower than what its parent came with.
@@ -389,11 +399,34 @@ pub(super) fn managed(
     caller: &Caller,
     name: &str,
 ) -> Result<Arc<Agent>, AgentError> {
-    let authority = match caller {
-        Caller::Account(caller) => Authority::Account(AccountId(caller.account.as_u128())),
-        Caller::Agent(caller) => Authority::Agent(caller.agent.id),
-        Caller::Operator => Authority::Operator,
-        Caller::Anyone | Caller::Local => return Err(AgentError::Unknown(name.to_owned())),
-    };
+    let authority = authority_of(caller).ok_or_else(|| AgentError::Unknown(name.to_owned()))?;
     state.agents.managed(authority, name)
+}
+
+/// Returns the rank of a caller that may manage an agent.
+pub(super) fn rank(caller: &Caller) -> Rank {
+    authority_of(caller).map_or(Rank::Agent, Authority::rank)
+}
+
+fn authority_of(caller: &Caller) -> Option<Authority> {
+    match caller {
+        Caller::Account(caller) => Some(Authority::Account(AccountId(caller.account.as_u128()))),
+        Caller::Agent(caller) => Some(Authority::Agent(caller.agent.id)),
+        Caller::Operator => Some(Authority::Operator),
+        Caller::Anyone | Caller::Local => None,
+    }
+}
+
+/// Shows an agent with its card.
+pub(super) async fn body_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentBody>, ApiError> {
+    let Json(item) = item_of(state, agent).await?;
+    let card = state.agents.card(agent.id).await?;
+    Ok(Json(agent_body(agent, item, card)))
+}
+
+/// Shows an agent as lists do.
+async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
+    let skills = state.agents.skills_of(vec![agent.id]).await?;
+    let skills = skills.into_iter().next().unwrap_or_default();
+    Ok(Json(AgentItem::of(agent, skills, &state.peer_id)))
 }

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{ApiError, FieldError, base_url::BaseUrl, extract::parse_duration, rfc3339};
 use crate::{
     accounts::SecretText,
-    agents::{Agent, Mode, SkillSummary},
+    agents::{Agent, AgentState, Mode, SkillSummary},
     services::SpawnTerms,
 };
 
@@ -51,6 +51,9 @@ pub(super) struct FindParams {
     pub(super) q: Option<String>,
     /// A node's id: only its agents.
     pub(super) node: Option<String>,
+    /// `BOOT`, `LIVE` or `STOP`: where they are in their lives. Those that were torn down are shown
+    /// with `STOP` alone.
+    state: Option<String>,
 }
 
 /// `?purge=true`.
@@ -123,7 +126,7 @@ pub(super) struct SpawnBody {
     max_spend: Option<Amount>,
     /// How long its token works: `1h`, `7d`.
     expires: Option<String>,
-    /// What it is called; shown in usage after its parent's name.
+    /// What it is called, for whoever reads its token; usage is its parent's.
     name: Option<String>,
     /// The memory that it may touch.
     #[schema(value_type = Option<Vec<String>>)]
@@ -180,16 +183,29 @@ impl From<OnboardMode> for Mode {
     }
 }
 
+impl FindParams {
+    /// Returns the state that is asked for.
+    pub(super) fn state(&self) -> Result<Option<AgentState>, ApiError> {
+        let Some(word) = self.state.as_deref().filter(|word| !word.is_empty()) else {
+            return Ok(None);
+        };
+        let mut states = AgentState::ALL.into_iter();
+        let state = states.find(|state| state.as_str().eq_ignore_ascii_case(word));
+        let state = state.ok_or_else(|| ApiError::field("state", "must be BOOT, LIVE or STOP"))?;
+        Ok(Some(state))
+    }
+}
+
 impl AgentItem {
     /// Shows an agent of this node.
-    pub(super) fn of(agent: &Agent, node: &str) -> Self {
+    pub(super) fn of(agent: &Agent, skills: Vec<SkillSummary>, node: &str) -> Self {
         Self {
             name: agent.name.to_string(),
             id: agent.id.to_string(),
             node: node.to_owned(),
             local: true,
             state: agent.state.as_str(),
-            skills: agent.skills.to_vec(),
+            skills,
             price: agent.price,
             latency_ms: None,
             load: None,
@@ -265,7 +281,7 @@ pub(super) fn bundle(
         "success": true,
         "agent_id": agent.id,
         "agent_name": agent.name,
-        "status": if agent.is_suspended { "suspended" } else { "active" },
+        "status": if agent.is_suspended() { "suspended" } else { "active" },
         "state": agent.state.as_str(),
         "mode": agent.mode.as_str(),
         "isolation": "standard",
@@ -369,9 +385,9 @@ fn workspace(agent: &Agent, base: &BaseUrl) -> Value {
 }
 
 /// Shows an agent with its card.
-pub(super) fn agent_body(agent: &Agent, node: &str, card: Value) -> AgentBody {
+pub(super) fn agent_body(agent: &Agent, item: AgentItem, card: Value) -> AgentBody {
     AgentBody {
-        item: AgentItem::of(agent, node),
+        item,
         version: agent.version.to_string(),
         mode: agent.mode.as_str(),
         tier: agent.tier.as_str(),

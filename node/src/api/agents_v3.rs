@@ -19,8 +19,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     ApiError, ApiState, Problem,
     accounts::no_store,
-    agents::{self, managed},
-    agents_types::{AgentBody, OnboardMode, TearDownParams, agent_body},
+    agents::{self, body_of, managed, rank},
+    agents_types::{AgentBody, OnboardMode, TearDownParams},
     auth::Caller,
     base_url::BaseUrl,
     extract::JsonBody,
@@ -241,8 +241,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<AgentBody>, ApiError> {
     let agent = managed(&state, &caller, &id)?;
-    let card = state.agents.card(agent.id).await?;
-    Ok(Json(agent_body(&agent, &state.peer_id, card)))
+    body_of(&state, &agent).await
 }
 
 /// Ends an agent: its keys and tokens die at once.
@@ -265,7 +264,8 @@ pub(super) async fn tear_down(
     Query(params): Query<TearDownParams>,
 ) -> Result<Json<StatusBody>, ApiError> {
     let agent = managed(&state, &caller, &id)?;
-    state.agents.tear_down(agent.id, params.purge).await?;
+    let by = rank(&caller);
+    state.agents.tear_down(agent.id, by, params.purge).await?;
     Ok(Json(StatusBody {
         status: "removed",
         ..StatusBody::of(&agent)
@@ -317,7 +317,7 @@ pub(super) async fn suspend(
     Path(id): Path<String>,
 ) -> Result<Json<StatusBody>, ApiError> {
     let agent = managed(&state, &caller, &id)?;
-    let agent = state.agents.suspend(agent.id, true).await?;
+    let agent = state.agents.suspend(agent.id, rank(&caller)).await?;
     Ok(Json(StatusBody::of(&agent)))
 }
 
@@ -340,7 +340,7 @@ pub(super) async fn resume(
     Path(id): Path<String>,
 ) -> Result<Json<StatusBody>, ApiError> {
     let agent = managed(&state, &caller, &id)?;
-    let agent = state.agents.suspend(agent.id, false).await?;
+    let agent = state.agents.resume(agent.id, rank(&caller)).await?;
     Ok(Json(StatusBody::of(&agent)))
 }
 
@@ -387,7 +387,7 @@ impl StatusBody {
             success: true,
             agent_id: agent.id.to_string(),
             agent_name: agent.name.to_string(),
-            status: match agent.is_suspended {
+            status: match agent.is_suspended() {
                 true => "suspended",
                 false => "active",
             },

@@ -221,7 +221,7 @@ fn permit(rule: Rule, holder: &Caller) -> Result<(), ApiError> {
 }
 
 fn permit_agent(rule: Rule, caller: &AgentCaller) -> Result<(), ApiError> {
-    if caller.agent.is_suspended {
+    if caller.agent.is_suspended() {
         let words = "the agent is suspended; resume it first";
         return Err(missing(
             words,

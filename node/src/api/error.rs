@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use super::request_id::RequestId;
 use crate::{
     accounts::{AccountError, StoreError},
-    agents::AgentError,
+    agents::{AgentError, Rank},
     answers::AnswersError,
     billing::BillingError,
     memory::MemoryError,
@@ -447,6 +447,14 @@ impl From<AgentError> for ApiError {
             AgentError::Wider(capabilities) => {
                 let first = capabilities.first().map(|capability| capability.as_str());
                 refused.with_member("capability", json!(first))
+            }
+            AgentError::SuspendedBy(rank) => {
+                let whose = match rank {
+                    Rank::Agent => "agent",
+                    Rank::Owner => "account",
+                    Rank::Operator => "operator",
+                };
+                refused.with_member("capability", whose)
             }
             AgentError::Address(message) => Self::with_field(code, "agent_url", message),
             AgentError::OtherName(_) => Self::with_field(code, "name", words),

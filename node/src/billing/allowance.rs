@@ -6,6 +6,10 @@
 //! of all of its allowances, back to [`ALLOWANCES`], and in the payer's, as one unit: no power cut
 //! and no race can have one without the others.
 //!
+//! What is opened stays open, also where all that was held is given back: its number must never be
+//! funded anew. That is a row beside those of the hold, which the journal keeps in any case, so
+//! whoever makes up allowances fills a disk no faster than whoever only asks.
+//!
 //! The account has the allowance's number, and so has the transfer that funds it: it is a hash with
 //! a domain of its own, so it is neither a ULID nor any number that the node gives. Whether an
 //! account is open is never asked before: opening and funding it again changes nothing.

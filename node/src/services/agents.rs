@@ -4,15 +4,6 @@
 //! key by its hash, a capability token by its MAC. What an agent may do is what it was granted, cut
 //! to its tier, to the tiers of its owner's plan as it is now, and to its token.
 
-/// Without the token.
-impl fmt::Debug for Spawned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spawned")
-            .field("number", &self.number)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +26,8 @@ use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
     agents::{
         Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
-        AuditEntry, CardChange, Mode, NewAgent, Onboarded, TokenGrant, TokenRefusal, granted,
+        AuditEntry, CardChange, Mode, NewAgent, Onboarded, Rank, SkillSummary, TokenGrant,
+        TokenRefusal, granted,
     },
     billing::OPERATOR,
     identity::NodeIdentity,
@@ -58,6 +50,17 @@ pub enum Authority {
     Agent(AgentId),
 }
 
+impl Authority {
+    /// Returns the rank that goes with it.
+    pub fn rank(self) -> Rank {
+        match self {
+            Self::Operator | Self::Account(OPERATOR) => Rank::Operator,
+            Self::Account(_) => Rank::Owner,
+            Self::Agent(_) => Rank::Agent,
+        }
+    }
+}
+
 /// What a sub-agent is given.
 #[derive(Debug, Clone, Default)]
 pub struct SpawnTerms {
@@ -73,6 +76,15 @@ pub struct Spawned {
     pub text: Zeroizing<String>,
     /// Its number, by which it is revoked.
     pub number: u128,
+}
+
+/// Without the token.
+impl fmt::Debug for Spawned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spawned")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The agents of this node; clones share it.
@@ -93,6 +105,8 @@ struct Shared {
     memory: Option<MemoryStore>,
     /// Held while agents are purged, which is done in several steps.
     purging: tokio::sync::Mutex<()>,
+    /// Lists are read past the writers, who wait for the disk.
+    reading: Gate,
     probe: HealthProbe,
 }
 
@@ -117,6 +131,7 @@ impl AgentService {
                 storing: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 memory,
                 purging: tokio::sync::Mutex::default(),
+                reading: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 probe: HealthProbe::new(targets)?,
             }),
         })
@@ -157,7 +172,7 @@ impl AgentService {
     }
 
     fn caller(&self, agent: Arc<Agent>) -> Result<AgentCaller, KeyRefusal> {
-        if agent.is_torn_down() {
+        if agent.is_torn_down {
             return Err(KeyRefusal::Unknown);
         }
         let plan = match agent.owner {
@@ -191,6 +206,7 @@ impl AgentService {
             .store(move |store| {
                 let new = NewAgent {
                     owner,
+                    by: Authority::Account(owner).rank(),
                     agents_max,
                     card: &card,
                     signed_card,
@@ -209,21 +225,28 @@ impl AgentService {
         })
     }
 
-    /// Replaces an agent's card by a newer one.
+    /// Replaces an agent's card by a newer one. With `asks`, the agent itself wants it so.
     ///
     /// # Errors
-    /// As [`onboard`](Self::onboard).
-    pub async fn update_card(&self, agent: &Agent, card: &Value) -> Result<Arc<Agent>, AgentError> {
+    /// As [`onboard`](Self::onboard), or the key that asked has ended.
+    pub async fn update_card(
+        &self,
+        agent: &Agent,
+        card: &Value,
+        asks: Option<&AgentCaller>,
+    ) -> Result<Arc<Agent>, AgentError> {
         let card = AgentCard::from_json(card).map_err(AgentError::InvalidCard)?;
         let plan = self.plan_of(agent.owner);
         let (signed_card, granted) = self.accept(&card, plan)?;
         let id = agent.id;
+        let keys_since_ms = asks.map(|caller| caller.agent.tokens_since_ms);
         let agent = self
             .store(move |store| {
                 let change = CardChange {
                     card: &card,
                     signed_card,
                     granted,
+                    keys_since_ms,
                 };
                 store.update_card(id, &change, SystemTime::now())
             })
@@ -277,10 +300,8 @@ impl AgentService {
             tracing::debug!(agent = %agent.id, reason, "not healthy yet");
             return;
         }
-        let id = agent.id;
-        let states = (AgentState::Boot, AgentState::Live);
-        let moved =
-            self.store(move |store| store.move_to(id, states, "healthy", SystemTime::now()));
+        let (id, asked) = (agent.id, probe.clone());
+        let moved = self.store(move |store| store.found_healthy(id, &asked, SystemTime::now()));
         if let Err(error) = moved.await.and_then(|moved| moved) {
             tracing::error!(agent = %id, %error, "cannot note that an agent is healthy");
         }
@@ -322,9 +343,23 @@ impl AgentService {
         self.shared.store.directory().by_name(name)
     }
 
-    /// Returns agents that take requests or will, in the order of their ids.
+    /// Returns agents in the order of their ids; of those that were torn down none, unless they
+    /// are asked for.
     pub fn find(&self, filter: &AgentFilter) -> Vec<Arc<Agent>> {
         self.shared.store.directory().find(filter)
+    }
+
+    /// Returns the skills of agents, in their order.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn skills_of(&self, ids: Vec<AgentId>) -> Result<Vec<Vec<SkillSummary>>, AgentError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shared = Arc::clone(&self.shared);
+        let reading = self.shared.reading.run(move || shared.store.skills(&ids));
+        reading.await.map_err(gate_error)?
     }
 
     /// Returns how many agents there are.
@@ -332,7 +367,7 @@ impl AgentService {
         self.shared.store.directory().len()
     }
 
-    /// Returns the ids of the most common skills, with how many agents have each.
+    /// Returns the ids of the most common skills, with how many agents can be asked for each.
     pub fn skills(&self, count_max: usize) -> Vec<(String, usize)> {
         self.shared.store.directory().skills(count_max)
     }
@@ -346,7 +381,7 @@ impl AgentService {
             Caveat::Capabilities(agent.granted),
             Caveat::Tier(agent.tier),
         ];
-        Ok(self.mint_with(agent.id, &caveats)?.text)
+        Ok(self.mint_with(agent, &caveats)?.text)
     }
 
     /// Gives a sub-agent a token of its own: narrower than what its parent came with.
@@ -358,7 +393,7 @@ impl AgentService {
         // The request may have been held open while keys were rotated. Asked after the minting:
         // what is rotated from now on ends this token, too.
         let agent = self.agent(parent.agent.id)?;
-        if agent.is_torn_down() || agent.tokens_since_ms != parent.agent.tokens_since_ms {
+        if agent.is_torn_down || agent.tokens_since_ms != parent.agent.tokens_since_ms {
             return Err(AgentError::KeyEnded);
         }
         Ok(spawned)
@@ -375,7 +410,7 @@ impl AgentService {
         ];
         let Some(token_grant) = &parent.token_grant else {
             caveats.extend(terms.caveats.iter().cloned());
-            return self.mint_with(parent.agent.id, &caveats);
+            return self.mint_with(&parent.agent, &caveats);
         };
         let number = new_id(SystemTime::now())?.0;
         // Before a bound on spending, so that it is this sub-agent's own.
@@ -385,15 +420,17 @@ impl AgentService {
         Ok(Spawned { text, number })
     }
 
-    fn mint_with(&self, agent: AgentId, caveats: &[Caveat]) -> Result<Spawned, AgentError> {
+    fn mint_with(&self, agent: &Agent, caveats: &[Caveat]) -> Result<Spawned, AgentError> {
         let minting = self.shared.store.directory().minting_key();
         let (key_id, key) =
             minting.ok_or_else(|| AgentError::Internal("there is no root key".into()))?;
-        let serial = new_id(SystemTime::now())?.0;
+        // Within the millisecond in which keys were rotated, the clock says that it is void.
+        let minted = SystemTime::now().max(accounts::time_of(agent.tokens_since_ms));
+        let serial = new_id(minted)?.0;
         let id = TokenId {
             key_id,
             serial,
-            agent: agent.as_u128(),
+            agent: agent.id.as_u128(),
         };
         let text = CapabilityToken::mint(&key, id, caveats)?.to_text();
         Ok(Spawned {
@@ -411,13 +448,22 @@ impl AgentService {
             .await?
     }
 
-    /// Sets an agent aside, or takes it back.
+    /// Sets an agent aside.
     ///
     /// # Errors
-    /// The store fails.
-    pub async fn suspend(&self, id: AgentId, suspended: bool) -> Result<Arc<Agent>, AgentError> {
+    /// The store's.
+    pub async fn suspend(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
+        self.store(move |store| store.suspend(id, by, SystemTime::now()))
+            .await?
+    }
+
+    /// Takes an agent back that was set aside.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn resume(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
         let agent = self
-            .store(move |store| store.suspend(id, suspended, SystemTime::now()))
+            .store(move |store| store.resume(id, by, SystemTime::now()))
             .await??;
         self.probe(&agent).await;
         self.agent(id)
@@ -426,33 +472,39 @@ impl AgentService {
     /// Ends an agent; purged, nothing of it is left.
     ///
     /// # Errors
-    /// The store fails.
-    pub async fn tear_down(&self, id: AgentId, purge: bool) -> Result<(), AgentError> {
+    /// The store's.
+    pub async fn tear_down(&self, id: AgentId, by: Rank, purge: bool) -> Result<(), AgentError> {
         tracing::info!(agent = %id, purge, "torn down");
-        let memory = self.shared.memory.clone().filter(|_| purge);
-        let Some(memory) = memory else {
-            return self
-                .store(move |store| store.tear_down(id, purge, SystemTime::now()))
-                .await?;
+        let Some(memory) = self.shared.memory.clone() else {
+            let ended = move |store: &AgentStore| store.tear_down(id, by, purge, SystemTime::now());
+            return self.store(ended).await?.map(drop);
         };
         let _purging = self.shared.purging.lock().await;
         let noted = memory.clone();
-        self.store(move |store| {
+        let forgotten = self.store(move |store| {
             let now = SystemTime::now();
-            if store.directory().agent(id).is_none() {
-                return Err(AgentError::Unknown(id.to_string()));
+            if !purge {
+                // Another one, of whom too many had left, may be gone for good now.
+                let gone = store.tear_down(id, by, false, now)?;
+                let owner = gone.map(|id| Owner::Agent(id.as_u128()));
+                owner.map_or(Ok(()), |owner| noted.begin_purge(owner, unix_ms(now)))?;
+                return Ok(gone.is_some());
             }
+            store.may_purge(id, by)?;
             // First, so that a crash from here on leaves nothing of it either: the next start
             // finds the note.
             let owner = Owner::Agent(id.as_u128());
             noted.begin_purge(owner, unix_ms(now))?;
-            store.tear_down(id, true, now).inspect_err(|_| {
+            store.tear_down(id, by, true, now).inspect_err(|_| {
                 // It stays, with its memory. What fails here is tried again at the next start.
                 let _ = noted.cancel_purge(owner, unix_ms(now));
-            })
-        })
-        .await??;
-        forget(memory).await
+            })?;
+            Ok::<_, AgentError>(true)
+        });
+        match forgotten.await?? {
+            true => forget(memory).await,
+            false => Ok(()),
+        }
     }
 
     /// Ends what purges have left undone that were cut off, or found no room.
@@ -469,9 +521,9 @@ impl AgentService {
             owners.into_iter().try_for_each(|owner| match owner {
                 Owner::Agent(id) => {
                     let id = AgentId::from_u128(id);
-                    match store.tear_down(id, true, SystemTime::now()) {
+                    match store.tear_down(id, Rank::Operator, true, SystemTime::now()) {
                         Err(AgentError::Unknown(_)) => Ok(()),
-                        ended => ended,
+                        ended => ended.map(drop),
                     }
                 }
                 _ => Ok(()),
@@ -541,10 +593,14 @@ impl AgentService {
     ) -> Result<T, AgentError> {
         let shared = Arc::clone(&self.shared);
         let running = self.shared.storing.run(move || work(&shared.store));
-        running.await.map_err(|error| match error {
-            GateError::Full { retry_after } => AgentError::Overloaded { retry_after },
-            GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
-        })
+        running.await.map_err(gate_error)
+    }
+}
+
+fn gate_error(error: GateError) -> AgentError {
+    match error {
+        GateError::Full { retry_after } => AgentError::Overloaded { retry_after },
+        GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
     }
 }
 

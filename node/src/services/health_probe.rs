@@ -396,13 +396,13 @@ mod tests {
             owner: aither_ledger::AccountId(1),
             mode: Mode::Remote,
             state: AgentState::Boot,
-            is_suspended: false,
+            suspended_by: None,
+            is_torn_down: false,
             version: "1.0.0".into(),
             tier: aither_protocol::Tier::Agent,
             granted: aither_protocol::CapabilitySet::EMPTY,
             price: 0,
             model: None,
-            skills: [].into(),
             probe: Some(Probe {
                 interval,
                 ..probe("http://127.0.0.1:1/health", false)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import re
+import resource
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -26,7 +28,7 @@ from onboarding import (
     with_key,
     works,
 )
-from test_billing import Account, operator
+from test_billing import Account, operator, run
 
 # As agents' authors know it from the platform's own documentation.
 ALIAS = "llama3.1:8b"
@@ -330,6 +332,54 @@ def test_a_suspended_agent_does_nothing_until_it_is_resumed(home: Node, owner: A
     assert agent.post("/v1/llm/generate", json=PROMPT).status_code == 200
 
 
+def test_what_a_higher_rank_suspended_a_lower_one_does_not_resume(home: Node, owner: Account):
+    bundle = aboard(owner.http, card("ranked"))
+    agent = with_key(home, bundle["api_key"])
+    assert agent.post("/v1/agents/ranked/suspend").status_code == 200
+    assert agent.post("/v1/agents/ranked/resume").json()["state"] == "LIVE"
+    assert owner.http.post("/v1/agents/ranked/suspend").status_code == 200
+    problem = assert_problem(agent.post("/v1/agents/ranked/resume"), 403, "capability_missing")
+    assert problem["capability"] == "account"
+    assert operator(home).post("/v1/agents/ranked/suspend").status_code == 200
+    for path in ("/v1/agents/ranked/resume", f"/api/agents/{bundle['agent_id']}/resume"):
+        problem = assert_problem(owner.http.post(path), 403, "capability_missing")
+        assert problem["capability"] == "operator"
+    # Neither coming aboard again nor leaving for a moment undoes it.
+    again = onboard(owner.http, card("ranked"))
+    assert again.status_code == 200 and again.json()["status"] == "suspended"
+    purge = owner.http.delete("/v1/agents/ranked", params={"purge": "true"})
+    assert_problem(purge, 403, "capability_missing")
+    assert owner.http.delete("/v1/agents/ranked").status_code == 204
+    back = onboard(owner.http, card("ranked")).json()
+    assert back["status"] == "suspended" and back["state"] == "STOP"
+    answer = with_key(home, back["api_key"]).post("/v1/llm/generate", json=PROMPT)
+    assert_problem(answer, 403, "capability_missing")
+    assert operator(home).post("/v1/agents/ranked/resume").json()["state"] == "LIVE"
+    assert works(home, back["api_key"])
+
+
+def test_who_was_torn_down_is_listed_when_asked_for(home: Node, owner: Account):
+    skill = {"id": "dozing", "name": "Dozing", "description": "Sleeps"}
+    for name in ("dozer-1", "dozer-2", "dozer-3"):
+        aboard(owner.http, card(name, skills=[skill]))
+    owner.http.post("/v1/agents/dozer-2/suspend")
+    owner.http.delete("/v1/agents/dozer-3")
+
+    def listed(**query: str) -> list[str]:
+        answer = owner.http.get("/v1/agents", params={"skill": "dozing"} | query)
+        assert all(agent["skills"] == [skill | {"tags": []}] for agent in answer.json()["items"])
+        return [agent["name"] for agent in answer.json()["items"]]
+
+    assert listed() == ["dozer-1", "dozer-2"]
+    assert listed(state="STOP") == ["dozer-2", "dozer-3"]
+    assert listed(state="LIVE") == listed(state="live") == ["dozer-1"]
+    assert listed(state="BOOT") == []
+    wrong = owner.http.get("/v1/agents", params={"state": "AWAY"})
+    assert_problem(wrong, 422, "validation_failed")
+    assert "| `dozing` | 1 |" in home.http.get("/SKILLS.md").text
+    assert state_of(owner, "dozer-3") == "STOP"
+
+
 def test_an_agent_that_left_is_back_only_by_coming_aboard(
     home: Node, owner: Account, stranger: Account
 ):
@@ -397,6 +447,56 @@ def test_agents_keys_and_tokens_outlive_a_kill(start_node: Callable[..., Node]):
     assert again.post("/v1/agents/kept/resume").status_code == 200
     assert works(node, kept["api_key"]) and works(node, kept["capability_token"])
     assert again.get("/v1/agents/left").status_code == 404
+
+
+def test_a_backup_brings_agents_their_keys_and_their_tokens_back(
+    start_node: Callable[..., Node], tmp_path: pathlib.Path
+):
+    node = start_node()
+    account = Account(node, "backup@example.org")
+    kept, changed = (aboard(account.http, card(name)) for name in ("kept", "changed"))
+    signed = account.http.get("/v1/agents/kept").json()["card"]
+    backup = tmp_path / "node.zip"
+    done = run(node, "backup", str(backup))
+    assert done.returncode == 0, done.stderr
+    rotated = account.http.post("/v1/agents/changed/rotate-key").json()["api_key"]
+    account.http.delete("/v1/agents/kept", params={"purge": "true"})
+    late = aboard(account.http, card("late"))
+    assert node.stop() == 0
+    done = run(node, "restore", str(backup))
+    assert done.returncode == 0, done.stderr
+    node.restart()
+    for bundle in (kept, changed):
+        assert works(node, bundle["api_key"]) and works(node, bundle["capability_token"])
+    assert not works(node, rotated) and not works(node, late["api_key"])
+    again = with_key(node, account.key)
+    names = [agent["name"] for agent in again.get("/v1/agents").json()["items"]]
+    assert names == ["kept", "changed"]
+    assert again.get("/v1/agents/kept").json()["card"] == signed
+    assert with_key(node, kept["api_key"]).post("/v1/llm/generate", json=PROMPT).is_success
+
+
+def test_a_full_disk_takes_nobody_aboard_and_loses_nobody(start_node: Callable[..., Node]):
+    node = start_node()
+    account = Account(node, "full@example.org")
+    bundles = [aboard(account.http, card("first"))]
+    used = max(path.stat().st_size for path in node.data_dir.glob("*.redb"))
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (used, used))
+    for number in range(10_000):
+        answer = onboard(account.http, card(f"more-{number}", description="x" * 1500))
+        if answer.status_code != 201:
+            break
+        bundles.append(answer.json())
+    assert_problem(answer, 507, "insufficient_storage")
+    assert str(node.data_dir) not in answer.text
+    assert works(node, bundles[0]["api_key"]) and works(node, bundles[-1]["capability_token"])
+    assert node.http.get("/health").status_code == 200
+    node.restart()
+    for bundle in (bundles[0], bundles[-1]):
+        assert works(node, bundle["api_key"]) and works(node, bundle["capability_token"])
+    aboard(with_key(node, account.key), card("last"))
+    assert node.stop() == 0
+    assert run(node, "check").returncode == 0
 
 
 def test_a_healthy_agent_lives_at_once(owner: Account):

@@ -6,7 +6,7 @@
 
 use aither_ledger::AccountId;
 use aither_node::{
-    agents::{Mode, Onboarded},
+    agents::{Mode, Onboarded, Rank},
     services::SpawnTerms,
 };
 use aither_protocol::{Capability, CapabilitySet, Caveat, Plan};
@@ -115,7 +115,10 @@ async fn keys(api: &Api) -> Keys {
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
     let suspended = onboard(api, owner, &card("aside", "orchestrator", &all)).await;
-    api.agents.suspend(suspended.agent.id, true).await.unwrap();
+    api.agents
+        .suspend(suspended.agent.id, Rank::Owner)
+        .await
+        .unwrap();
     let caller = api.agents.authenticate(agent.key.0.reveal()).unwrap();
     let spawn = |caveats: Vec<Caveat>| {
         let capabilities = CapabilitySet::EMPTY
@@ -133,7 +136,10 @@ async fn keys(api: &Api) -> Keys {
     let id = agent.agent.id;
     api.agents.revoke_token(id, revoked.number).await.unwrap();
     let ended = onboard(api, owner, &card("ended", "reflex", &[])).await;
-    api.agents.tear_down(ended.agent.id, false).await.unwrap();
+    api.agents
+        .tear_down(ended.agent.id, Rank::Owner, false)
+        .await
+        .unwrap();
     Keys {
         account: made.api_key.reveal().to_owned(),
         agent: agent.key.0.reveal().to_owned(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng};
-use redb::TableDefinition;
+use redb::{Database, TableDefinition};
 
 use super::*;
 use crate::accounts::{SecretText, Session};

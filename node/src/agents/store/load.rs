@@ -1,17 +1,18 @@
 //! Opening the agents' database, and reading all of it once.
 
-use std::{path::Path, sync::Arc};
+use std::{mem, path::Path, sync::Arc};
 
 use aither_protocol::{AgentCard, RootKey};
-use redb::{Database, ReadableTable};
+use redb::{Database, ReadableTable, ReadableTableMetadata};
 use ulid::Ulid;
 
+use super::migrate;
 use crate::{
     accounts::{Record, StoreError},
     agents::{
-        AgentId,
-        directory::Change,
-        records::{AgentKeyV1, AgentV1, AuditV1, RootKeyV1},
+        AgentId, Directory,
+        directory::{Change, Listed},
+        records::{AgentKeyV1, AgentV2, AuditV1, CardV1, RootKeyV1},
         tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
     store_file::{Form, corrupt},
@@ -23,12 +24,12 @@ const VERIFIED_BYTES_MAX: u64 = 64 << 20;
 /// Opens the file, or makes it with its tables.
 pub(super) fn open_database(path: &Path) -> Result<Database, StoreError> {
     let len = path.metadata().map_or(0, |metadata| metadata.len());
-    form(len <= VERIFIED_BYTES_MAX).open(path)
+    form(len <= VERIFIED_BYTES_MAX).open_with(path, &migrate::STEPS)
 }
 
 /// Opens the file and verifies the checksum of every page.
 pub(super) fn open_verified(path: &Path) -> Result<Database, StoreError> {
-    form(true).open(path)
+    form(true).open_with(path, &migrate::STEPS)
 }
 
 fn form(verify_pages: bool) -> Form {
@@ -43,16 +44,23 @@ fn form(verify_pages: bool) -> Form {
     }
 }
 
-/// Reads every card and every entry of what happened, which a start leaves alone.
+/// Reads all cards and audit trails, which a start leaves alone.
 pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreError> {
     let read = || -> Result<(), redb::Error> {
         let tables = ReadTables::open(database)?;
-        for row in tables.agents.iter()? {
-            let record = AgentV1::decode(row?.1.value())?;
-            let card = serde_json::from_str(&record.card).ok();
+        for row in tables.cards.iter()? {
+            let (id, card) = row?;
+            if tables.agents.get(id.value())?.is_none() {
+                return Err(corrupt("a card belongs to no agent"));
+            }
+            let record = CardV1::decode(card.value())?;
+            let card = serde_json::from_str(&record.json).ok();
             if card.is_none_or(|card| AgentCard::from_json(&card).is_err()) {
                 return Err(corrupt("a card is not valid"));
             }
+        }
+        if tables.cards.len()? != tables.agents.len()? {
+            return Err(corrupt("an agent has no card"));
         }
         for row in tables.audit.iter()? {
             AuditV1::decode(row?.1.value())?;
@@ -63,37 +71,39 @@ pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreE
 }
 
 /// Reads every row that memory keeps, and checks that they fit together.
-pub(super) fn read_all(path: &Path, database: &Database) -> Result<Vec<Change>, StoreError> {
-    let read = || -> Result<Vec<Change>, redb::Error> {
+pub(super) fn read_all(path: &Path, database: &Database) -> Result<Directory, StoreError> {
+    let read = |take: &mut dyn FnMut(Change) -> bool| -> Result<(), redb::Error> {
         let tables = ReadTables::open(database)?;
-        let mut changes = Vec::new();
         for row in tables.agents.iter()? {
             let (id, value) = row?;
             let id = AgentId(Ulid::from_bytes(id.value()));
-            let record = AgentV1::decode(value.value())?;
-            changes.push(Change::Agent(record.agent(id)?));
+            let mut record = AgentV2::decode(value.value())?;
+            take(Change::Agent(Box::new(Listed {
+                agent: record.agent(id)?,
+                found_by: mem::take(&mut record.summary),
+                was_found_by: None,
+            })));
         }
         for row in tables.keys.iter()? {
             let (hash, value) = row?;
             let record = AgentKeyV1::decode(value.value())?;
-            if tables.agents.get(record.agent.to_be_bytes())?.is_none() {
+            let agent = AgentId::from_u128(record.agent);
+            if !take(Change::Key(hash.value(), agent, record.made_ms)) {
                 return Err(corrupt("a key belongs to no agent"));
             }
-            let agent = AgentId::from_u128(record.agent);
-            changes.push(Change::Key(hash.value(), agent, record.made_ms));
         }
         for row in tables.revoked.iter()? {
             let (agent, serial) = row?.0.value();
             let agent = AgentId(Ulid::from_bytes(agent));
-            changes.push(Change::Revoked(agent, u128::from_be_bytes(serial)));
+            take(Change::Revoked(agent, u128::from_be_bytes(serial)));
         }
         for row in tables.root_keys.iter()? {
             let (number, value) = row?;
             let record = RootKeyV1::decode(value.value())?;
             let key = Arc::new(RootKey::from_bytes(record.bytes));
-            changes.push(Change::RootKey(number.value(), key));
+            take(Change::RootKey(number.value(), key));
         }
-        Ok(changes)
+        Ok(())
     };
-    read().map_err(|error| StoreError::of(path, error))
+    Directory::load(read).map_err(|error| StoreError::of(path, error))
 }

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::Barrier, time::Duration};
 
 use aither_protocol::{Capability, ErrorCode};
 use rand::{RngExt, SeedableRng};
-use redb::ReadableTableMetadata;
+use redb::{Database, ReadableTableMetadata};
 use serde_json::json;
 
 use super::*;
@@ -13,23 +13,23 @@ use crate::accounts::key_hash;
 const ANN: AccountId = AccountId(1);
 const BOB: AccountId = AccountId(2);
 
-struct Home {
+pub(super) struct Home {
     directory: tempfile::TempDir,
-    store: AgentStore,
+    pub(super) store: AgentStore,
 }
 
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-fn home() -> Home {
+pub(super) fn home() -> Home {
     let directory = tempfile::tempdir().unwrap();
     let store = AgentStore::open(&directory.path().join("registry.redb"), now()).unwrap();
     Home { directory, store }
 }
 
 impl Home {
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("registry.redb")
     }
 
@@ -71,6 +71,7 @@ fn onboard_within(
 ) -> Result<Onboarded, AgentError> {
     let new = NewAgent {
         owner,
+        by: Rank::Owner,
         agents_max,
         card,
         signed_card: card.to_json().to_string(),
@@ -80,7 +81,7 @@ fn onboard_within(
     store.onboard(&new, now())
 }
 
-fn onboard(store: &AgentStore, name: &str, version: &str) -> Onboarded {
+pub(super) fn onboard(store: &AgentStore, name: &str, version: &str) -> Onboarded {
     onboard_within(store, ANN, &card(name, version), None).unwrap()
 }
 
@@ -89,12 +90,13 @@ fn update(store: &AgentStore, id: AgentId, card: &AgentCard) -> Result<Arc<Agent
         card,
         signed_card: card.to_json().to_string(),
         granted: granted(),
+        keys_since_ms: None,
     };
     store.update_card(id, &change, now())
 }
 
 /// Returns whose key it is.
-fn holder(store: &AgentStore, key: &AgentKey) -> Option<AgentId> {
+pub(super) fn holder(store: &AgentStore, key: &AgentKey) -> Option<AgentId> {
     let hash = key_hash(AGENT_KEY_PREFIX, key.0.reveal()).unwrap();
     store.directory().by_key(&hash).map(|agent| agent.id)
 }
@@ -156,9 +158,9 @@ fn a_name_belongs_to_its_owner_whatever_became_of_the_agent() {
     let id = onboard(store, "bot", "1.0.0").agent.id;
     let by_bob = || onboard_within(store, BOB, &card("bot", "9.0.0"), None);
     assert!(matches!(by_bob(), Err(AgentError::NameTaken(name)) if name == "bot"));
-    store.tear_down(id, false, now()).unwrap();
+    store.tear_down(id, Rank::Owner, false, now()).unwrap();
     assert_eq!(code(by_bob()), ErrorCode::Conflict);
-    store.tear_down(id, true, now()).unwrap();
+    store.tear_down(id, Rank::Owner, true, now()).unwrap();
     let theirs = by_bob().unwrap();
     assert!(theirs.is_new && theirs.agent.id != id);
 }
@@ -213,13 +215,13 @@ fn agents_that_were_torn_down_leave_room_and_suspended_ones_do_not() {
     let a = one("a").unwrap().agent.id;
     assert_eq!(code(one("b")), ErrorCode::PlanLimit);
     assert!(one("a").is_ok(), "one that is aboard is not one more");
-    store.suspend(a, true, now()).unwrap();
+    store.suspend(a, Rank::Owner, now()).unwrap();
     assert_eq!(code(one("b")), ErrorCode::PlanLimit);
-    store.tear_down(a, false, now()).unwrap();
+    store.tear_down(a, Rank::Owner, false, now()).unwrap();
     let b = one("b").unwrap().agent.id;
     // What left room takes it again when it comes back.
     assert_eq!(code(one("a")), ErrorCode::PlanLimit);
-    store.tear_down(b, false, now()).unwrap();
+    store.tear_down(b, Rank::Owner, false, now()).unwrap();
     assert!(!one("a").unwrap().is_new);
     assert!(onboard_within(store, BOB, &card("c", "1.0.0"), Some(1)).is_ok());
 }
@@ -233,6 +235,7 @@ fn an_agent_has_five_keys_of_which_the_oldest_die() {
             let card = card("bot", "1.0.0");
             let new = NewAgent {
                 owner: ANN,
+                by: Rank::Owner,
                 agents_max: None,
                 card: &card,
                 signed_card: card.to_json().to_string(),
@@ -298,18 +301,18 @@ fn rotating_ends_older_keys_and_tokens_and_makes_room_for_revoking() {
 fn a_suspended_agent_is_set_aside_until_it_is_resumed_or_comes_again() {
     let home = home();
     let id = onboard(&home.store, "bot", "1.0.0").agent.id;
-    let aside = home.store.suspend(id, true, now()).unwrap();
-    assert!(aside.is_suspended && aside.state == AgentState::Stop);
-    assert!(!aside.is_torn_down());
+    let aside = home.store.suspend(id, Rank::Owner, now()).unwrap();
+    assert!(aside.is_suspended() && aside.state == AgentState::Stop);
+    assert!(!aside.is_torn_down);
     let updated = update(&home.store, id, &card("bot", "1.1.0")).unwrap();
-    assert!(updated.is_suspended && updated.state == AgentState::Stop);
+    assert!(updated.is_suspended() && updated.state == AgentState::Stop);
     let home = home.reopened();
-    assert!(home.store.agent(id).unwrap().is_suspended);
-    let back = home.store.suspend(id, false, now()).unwrap();
-    assert!(!back.is_suspended && back.state == AgentState::Live);
-    home.store.suspend(id, true, now()).unwrap();
+    assert!(home.store.agent(id).unwrap().is_suspended());
+    let back = home.store.resume(id, Rank::Owner, now()).unwrap();
+    assert!(!back.is_suspended() && back.state == AgentState::Live);
+    home.store.suspend(id, Rank::Owner, now()).unwrap();
     let again = onboard(&home.store, "bot", "1.1.0").agent;
-    assert!(!again.is_suspended);
+    assert!(!again.is_suspended());
     assert_eq!(again.state, AgentState::Live);
 }
 
@@ -317,9 +320,9 @@ fn a_suspended_agent_is_set_aside_until_it_is_resumed_or_comes_again() {
 fn doing_twice_what_is_done_changes_nothing() {
     let Home { store, .. } = &home();
     let id = onboard(store, "bot", "1.0.0").agent.id;
-    store.suspend(id, false, now()).unwrap();
-    store.suspend(id, true, now()).unwrap();
-    store.suspend(id, true, now()).unwrap();
+    store.resume(id, Rank::Owner, now()).unwrap();
+    store.suspend(id, Rank::Owner, now()).unwrap();
+    store.suspend(id, Rank::Owner, now()).unwrap();
     let entries = store.audit(id, 10).unwrap();
     let actions: Vec<_> = entries.iter().map(|entry| &*entry.action).collect();
     assert_eq!(actions, ["suspended", "onboarded"]);
@@ -330,17 +333,23 @@ fn a_torn_down_agent_keeps_its_name_and_nothing_revives_it_but_its_owner() {
     let home = home();
     let first = onboard(&home.store, "bot", "1.2.0");
     let id = first.agent.id;
-    home.store.tear_down(id, false, now()).unwrap();
+    home.store.tear_down(id, Rank::Owner, false, now()).unwrap();
     let home = home.reopened();
     let store = &home.store;
-    assert!(store.agent(id).unwrap().is_torn_down());
+    assert!(store.agent(id).unwrap().is_torn_down);
     assert_eq!(holder(store, &first.key), None);
     assert_eq!(code(store.rotate_keys(id, now())), ErrorCode::Conflict);
-    assert_eq!(code(store.suspend(id, true, now())), ErrorCode::Conflict);
-    assert_eq!(code(store.suspend(id, false, now())), ErrorCode::Conflict);
+    assert_eq!(
+        code(store.suspend(id, Rank::Owner, now())),
+        ErrorCode::Conflict
+    );
+    assert_eq!(
+        code(store.resume(id, Rank::Owner, now())),
+        ErrorCode::Conflict
+    );
     let newer = update(store, id, &card("bot", "2.0.0"));
     assert!(matches!(newer, Err(AgentError::TornDown(_))), "{newer:?}");
-    assert!(store.agent(id).unwrap().is_torn_down());
+    assert!(store.agent(id).unwrap().is_torn_down);
     assert_eq!(again_is_refused(store, "1.1.0"), ErrorCode::Conflict);
     let back = onboard(store, "bot", "1.2.0");
     assert_eq!((back.agent.id, back.is_new), (id, false));
@@ -356,8 +365,8 @@ fn of_a_purged_agent_nothing_is_left() {
     let first = onboard(&home.store, "bot", "1.0.0");
     let id = first.agent.id;
     home.store.revoke_token(id, 17, now()).unwrap();
-    home.store.suspend(id, true, now()).unwrap();
-    home.store.tear_down(id, true, now()).unwrap();
+    home.store.suspend(id, Rank::Owner, now()).unwrap();
+    home.store.tear_down(id, Rank::Owner, true, now()).unwrap();
     let check = |store: &AgentStore| {
         assert_eq!(rows(store), before);
         assert_eq!(holder(store, &first.key), None);
@@ -366,7 +375,7 @@ fn of_a_purged_agent_nothing_is_left() {
         assert!(store.audit(id, 10).unwrap().is_empty());
         assert_eq!(code(store.card(id)), ErrorCode::UnknownAgent);
         assert_eq!(
-            code(store.tear_down(id, true, now())),
+            code(store.tear_down(id, Rank::Owner, true, now())),
             ErrorCode::UnknownAgent
         );
         assert_eq!(holder(store, &other.key), Some(other.agent.id));
@@ -412,7 +421,7 @@ fn the_audit_trail_keeps_the_newest_entries() {
         }
         // A transaction that changes nothing in memory is not committed.
         let record = edit.agent(id)?;
-        edit.put_agent(id, &record)
+        edit.put_agent(id, &record, Some(record.summary.clone()))
     });
     noted.unwrap();
     let entries = store.audit(id, usize::MAX).unwrap();
@@ -550,4 +559,159 @@ fn a_second_opener_and_a_directory_are_refused_and_are_no_damage() {
     let nowhere = home.directory.path().join("missing").join("registry.redb");
     let error = AgentStore::open(&nowhere, now()).unwrap_err();
     assert!(!error.is_damage(), "{error}");
+}
+
+#[test]
+fn what_a_higher_rank_has_set_aside_a_lower_one_does_not_take_back() {
+    let home = home();
+    let store = &home.store;
+    let id = onboard(store, "bot", "1.0.0").agent.id;
+    store.suspend(id, Rank::Agent, now()).unwrap();
+    store.suspend(id, Rank::Owner, now()).unwrap();
+    let refused = store.resume(id, Rank::Agent, now());
+    assert!(matches!(refused, Err(AgentError::SuspendedBy(Rank::Owner))));
+    store.suspend(id, Rank::Operator, now()).unwrap();
+    // A lower rank that wants it too takes nothing back.
+    store.suspend(id, Rank::Owner, now()).unwrap();
+    let home = home.reopened();
+    let store = &home.store;
+    for rank in [Rank::Agent, Rank::Owner] {
+        let refused = store.resume(id, rank, now());
+        assert_eq!(code(refused), ErrorCode::CapabilityMissing);
+        let refused = store.tear_down(id, rank, true, now());
+        assert_eq!(code(refused), ErrorCode::CapabilityMissing);
+    }
+    // Coming aboard again, or coming back, brings it back as it was.
+    let again = onboard(store, "bot", "1.1.0").agent;
+    assert_eq!(again.suspended_by, Some(Rank::Operator));
+    assert_eq!(again.state, AgentState::Stop);
+    store.tear_down(id, Rank::Owner, false, now()).unwrap();
+    let back = onboard(store, "bot", "1.1.0").agent;
+    assert_eq!(back.suspended_by, Some(Rank::Operator));
+    assert!(!back.is_torn_down && back.state == AgentState::Stop);
+    let back = store.resume(id, Rank::Operator, now()).unwrap();
+    assert!(!back.is_suspended() && back.state == AgentState::Live);
+    store.suspend(id, Rank::Owner, now()).unwrap();
+    let resumed = store.resume(id, Rank::Operator, now()).unwrap();
+    assert!(!resumed.is_suspended());
+    store.suspend(id, Rank::Agent, now()).unwrap();
+    store.tear_down(id, Rank::Agent, true, now()).unwrap();
+}
+
+#[test]
+fn a_late_answer_from_another_address_makes_nobody_live() {
+    let Home { store, .. } = &home();
+    let at = |version: &str, url: &str| {
+        let mut json = card("bot", version).to_json();
+        json["agent_url"] = json!(url);
+        AgentCard::from_json(&json).unwrap()
+    };
+    let card = at("1.0.0", "http://localhost:1");
+    let first = onboard_within(store, ANN, &card, None).unwrap().agent;
+    let asked = first.probe.clone().unwrap();
+    let moved = update(store, first.id, &at("1.1.0", "http://localhost:2")).unwrap();
+    assert_eq!(moved.state, AgentState::Boot);
+    store.found_healthy(first.id, &asked, now()).unwrap();
+    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Boot);
+    let asked = moved.probe.clone().unwrap();
+    store.found_healthy(first.id, &asked, now()).unwrap();
+    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Live);
+    // Nor one that is late for an agent that was set aside.
+    store.suspend(first.id, Rank::Owner, now()).unwrap();
+    store.found_healthy(first.id, &asked, now()).unwrap();
+    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Stop);
+}
+
+#[test]
+fn a_card_from_a_key_that_was_rotated_meanwhile_does_not_land() {
+    let Home { store, .. } = &home();
+    let agent = onboard(store, "bot", "1.0.0").agent;
+    let newer = card("bot", "2.0.0");
+    let change = |keys_since_ms| CardChange {
+        card: &newer,
+        signed_card: newer.to_json().to_string(),
+        granted: granted(),
+        keys_since_ms,
+    };
+    store.rotate_keys(agent.id, now()).unwrap();
+    let late = change(Some(agent.tokens_since_ms));
+    let late = store.update_card(agent.id, &late, now());
+    assert!(matches!(late, Err(AgentError::KeyEnded)), "{late:?}");
+    assert_eq!(&*store.agent(agent.id).unwrap().version, "1.0.0");
+    let since = store.agent(agent.id).unwrap().tokens_since_ms;
+    let fresh = store.update_card(agent.id, &change(Some(since)), now());
+    assert_eq!(&*fresh.unwrap().version, "2.0.0");
+}
+
+#[test]
+fn of_agents_that_were_torn_down_the_first_are_purged() {
+    let home = home();
+    let store = &home.store;
+    let made = onboard(store, "made", "1.0.0").agent;
+    let record = store.read(|tables| {
+        let row = tables.agents.get(made.id.0.to_bytes())?;
+        row.map(|row| AgentV2::decode(row.value())).transpose()
+    });
+    let record = record.unwrap().unwrap();
+    // As the store would after so many, without as many commits.
+    let filled = store.write(now(), |edit, _| {
+        let mut id = made.id;
+        for number in 0..TORN_DOWN_MAX {
+            id = id.next();
+            let mut record = record.clone();
+            record.summary.name = format!("gone-{number}").into();
+            record.state = AgentState::Stop.as_str().to_owned();
+            record.is_torn_down = true;
+            record.tokens_since_ms = 1000 + u64::try_from(number).unwrap();
+            edit.put_agent(id, &record, None)?;
+            edit.put_card(id, "{}")?;
+        }
+        Ok(())
+    });
+    filled.unwrap();
+    let aside = onboard(store, "aside", "1.0.0").agent;
+    let gone = |number: usize| store.directory().by_name(&format!("gone-{number}"));
+    // One that the operator has suspended is none of them, and stays.
+    store.suspend(aside.id, Rank::Operator, now()).unwrap();
+    store
+        .tear_down(aside.id, Rank::Owner, false, now())
+        .unwrap();
+    assert!(gone(0).is_some());
+    store.tear_down(made.id, Rank::Owner, false, now()).unwrap();
+    assert!(gone(0).is_none() && gone(1).is_some());
+    assert!(store.agent(made.id).unwrap().is_torn_down);
+    // Another account's are its own.
+    let theirs = onboard_within(store, BOB, &card("theirs", "1.0.0"), None);
+    let theirs = theirs.unwrap().agent;
+    store
+        .tear_down(theirs.id, Rank::Owner, false, now())
+        .unwrap();
+    assert!(gone(1).is_some());
+    let agents = rows(store)[0];
+    let home = home.reopened();
+    assert_eq!(rows(&home.store)[0], agents);
+    assert_eq!(home.store.directory().left_of(ANN).0, TORN_DOWN_MAX);
+}
+
+#[test]
+fn ids_rise_whatever_the_clock_says() {
+    let Home { store, .. } = &home();
+    let card_of = |number: u64| card(&format!("bot{number}"), "1.0.0");
+    let mut last = None;
+    for number in 0..5 {
+        let card = card_of(number);
+        let new = NewAgent {
+            owner: ANN,
+            by: Rank::Owner,
+            agents_max: None,
+            card: &card,
+            signed_card: card.to_json().to_string(),
+            mode: Mode::Remote,
+            granted: granted(),
+        };
+        let earlier = now() - Duration::from_secs(60 * number);
+        let id = store.onboard(&new, earlier).unwrap().agent.id;
+        assert!(last < Some(id));
+        last = Some(id);
+    }
 }

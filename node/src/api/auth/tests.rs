@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     accounts::AccountId,
-    agents::{Agent, AgentId, AgentState, Mode, TokenGrant},
+    agents::{Agent, AgentId, AgentState, Mode, Rank, TokenGrant},
 };
 
 type Pairs = &'static [(&'static str, &'static str)];
@@ -315,7 +315,8 @@ fn agent_of(holder: Holder) -> Caller {
             true => AgentState::Stop,
             false => AgentState::Live,
         },
-        is_suspended: holder.is_suspended,
+        suspended_by: holder.is_suspended.then_some(Rank::Owner),
+        is_torn_down: false,
         version: "1.0.0".into(),
         tier: holder.tier,
         // The token takes away what the key would have too.
@@ -325,7 +326,6 @@ fn agent_of(holder: Holder) -> Caller {
         },
         price: 1,
         model: None,
-        skills: [].into(),
         probe: None,
         public_key: [0; 32],
         tokens_since_ms: 0,

@@ -1,7 +1,5 @@
 //! Keys, capability tokens and sub-agents of the service, on real stores.
 
-use std::time::Duration;
-
 use aither_protocol::{Capability, ErrorCode, Tier};
 use serde_json::json;
 
@@ -132,7 +130,7 @@ async fn a_sub_agent_has_no_more_than_its_parent() {
     let grandchild = home.agents.authenticate_token(&grandchild.unwrap().text);
     let grandchild = grandchild.unwrap();
     assert_eq!(grandchild.capabilities, set(&[Capability::LlmInference]));
-    assert_eq!(grandchild.billed_name(), "bot/helper");
+    assert_eq!(grandchild.billed_name(), "bot");
     assert_eq!(grandchild.agent.id, parent.agent.id);
 }
 
@@ -257,14 +255,46 @@ async fn rotating_and_tearing_down_end_all_tokens() {
         assert_eq!(home.refusal(text), TokenRefusal::Revoked);
     }
     assert!(home.agents.authenticate(key.0.reveal()).is_ok());
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    let minted = home.agents.mint(&parent.agent).unwrap();
+    // In the same millisecond, as likely as not.
+    let agent = home.agents.by_name(&parent.agent.name).unwrap();
+    let minted = home.agents.mint(&agent).unwrap();
     assert!(home.agents.authenticate_token(&minted).is_ok());
-    home.agents.tear_down(id, false).await.unwrap();
+    home.agents.tear_down(id, Rank::Owner, false).await.unwrap();
     assert_eq!(home.refusal(&minted), TokenRefusal::Revoked);
     assert!(home.agents.authenticate(key.0.reveal()).is_err());
-    home.agents.tear_down(id, true).await.unwrap();
+    home.agents.tear_down(id, Rank::Owner, true).await.unwrap();
     assert_eq!(home.refusal(&minted), TokenRefusal::Unknown);
+}
+
+#[tokio::test]
+async fn a_token_minted_right_after_a_rotation_works_until_the_next_one() {
+    let home = home().await;
+    let parent = home.parent().await;
+    let id = parent.agent.id;
+    for _ in 0..20 {
+        home.agents.rotate_keys(id).await.unwrap();
+        let agent = home.agents.by_name("bot").unwrap();
+        let minted = home.agents.mint(&agent).unwrap();
+        assert!(home.agents.authenticate_token(&minted).is_ok());
+        home.agents.rotate_keys(id).await.unwrap();
+        assert_eq!(home.refusal(&minted), TokenRefusal::Revoked);
+    }
+}
+
+#[tokio::test]
+async fn a_card_that_was_held_open_does_not_land_once_keys_are_rotated() {
+    let home = home().await;
+    let caller = home.parent().await;
+    let mut newer = card("bot", Tier::Orchestrator, &PARENTS);
+    newer["version"] = json!("2.0.0");
+    home.agents.rotate_keys(caller.agent.id).await.unwrap();
+    let late = home
+        .agents
+        .update_card(&caller.agent, &newer, Some(&caller));
+    assert!(matches!(late.await, Err(AgentError::KeyEnded)));
+    // Its owner's key is another.
+    let updated = home.agents.update_card(&caller.agent, &newer, None);
+    assert_eq!(&*updated.await.unwrap().version, "2.0.0");
 }
 
 #[tokio::test]
@@ -279,7 +309,7 @@ async fn regression_a_spawn_that_was_held_open_gives_nothing_once_keys_are_rotat
     // Nor does whoever was told apart before the agent was torn down.
     let parent = home.agents.by_name(&parent.agent.name).unwrap();
     let parent = parent.caller(Plan::Enterprise);
-    home.agents.tear_down(id, false).await.unwrap();
+    home.agents.tear_down(id, Rank::Owner, false).await.unwrap();
     let late = home.agents.spawn(&parent, &terms(&PARENTS, &[]));
     assert!(matches!(late, Err(AgentError::KeyEnded)), "{late:?}");
 }
