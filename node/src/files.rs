@@ -57,7 +57,10 @@ impl FileError {
 /// Words that follow an error of writing and say what helps.
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        // A limit of the process or of the file system, where a smaller file would do.
+        | io::ErrorKind::FileTooLarge => {
             "; free some space or choose another --data-dir"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

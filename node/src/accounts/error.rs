@@ -85,13 +85,13 @@ impl StoreError {
     }
 
     fn of_io(path: PathBuf, error: &io::Error) -> Self {
-        use io::ErrorKind::{InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
+        use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
         match error.kind() {
             InvalidData | UnexpectedEof => Self::Corrupt {
                 path,
                 message: error.to_string(),
             },
-            StorageFull | QuotaExceeded => Self::Full {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::Full {
                 path,
                 message: format!("{error}{}", remedy(error)),
             },
