@@ -187,7 +187,7 @@ impl MemoryFile {
         let counted = self.read(|tx| {
             let words = tx.open_table(PENDING)?.range(states.clone())?;
             let words = words.take(count_max).count();
-            let awaiting = tx.open_table(AWAITING)?.range(states)?;
+            let awaiting = tx.open_table(AWAITING)?.range(states.clone())?;
             let meaning = words + awaiting.take(count_max).count();
             Ok(Unindexed { words, meaning })
         });
