@@ -30,11 +30,11 @@ use crate::{
     files,
     identity::{AdminKey, NodeIdentity},
     machine::watch_memory,
-    memory::{MemoryLimits, MemoryStore, indexer::Embedding},
+    memory::{MemoryLimits, MemoryStore},
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, IndexThread, MemoryService, ProbeTargets,
+        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, ProbeTargets,
         Readiness, ReadyState,
     },
     signals::Signals,
@@ -57,12 +57,11 @@ pub struct Node {
     data_dir: DataDir,
     identity: NodeIdentity,
     engine: Engine,
+    embeddings: EmbeddingService,
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
     memory: MemoryService,
-    /// Has what was written to memory found.
-    memory_index: Option<IndexThread>,
     billing: Billing,
     answers: AnswerStore,
     /// Requests that go on without their clients.
@@ -94,16 +93,19 @@ impl Node {
         let answers = open_answers(&data_dir, &billing)?;
         let tasks = TaskTracker::new();
         let accounts = open_accounts(&config, &data_dir, &billing)?;
-        let (memory, memory_index) = open_memory(&config, &data_dir, None)?;
+        let embeddings = open_embeddings(&config, &models, &billing)?;
+        let memory = open_memory(&config, &data_dir)?;
+        memory.find_by_meaning(&embeddings).await?;
         let agents = open_agents(&config, &data_dir, (&accounts, memory.store()), &identity)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
-        register_models(&engine, &models, &chosen)?;
+        register_models(&engine, &embeddings, &models, &chosen)?;
         let readiness = Readiness::new();
         let shutdown = CancellationToken::new();
         let address = server.address();
         let router = api::router(ApiState::new(ApiParts {
             engine: engine.clone(),
+            embeddings: embeddings.clone(),
             models: models.clone(),
             accounts: accounts.clone(),
             agents: agents.clone(),
@@ -135,11 +137,11 @@ impl Node {
             data_dir,
             identity,
             engine,
+            embeddings,
             models,
             accounts,
             agents,
             memory,
-            memory_index: Some(memory_index),
             billing,
             answers,
             tasks,
@@ -231,6 +233,11 @@ impl Node {
                 Err(error) => tracing::warn!(model = name, %error, "cannot load the model"),
             }
         }
+        if self.config.models.preload
+            && let Err(error) = self.embeddings.preload().await
+        {
+            tracing::warn!(%error, "cannot load the embedding model");
+        }
         if self.engine.models().is_empty() {
             tracing::warn!(
                 "there is no model to serve: run \"aither-node models pull {}\"",
@@ -288,9 +295,8 @@ impl Node {
         }
         self.accounts.flush().await;
         // It is waited for until its batch ends; what it did not come to is done after the start.
-        if let Some(index) = self.memory_index.take() {
-            let _ = tokio::task::spawn_blocking(move || drop(index)).await;
-        }
+        let memory = self.memory.clone();
+        let _ = tokio::task::spawn_blocking(move || memory.stop_index()).await;
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
     }
@@ -346,17 +352,11 @@ fn open_agents(
     )?)
 }
 
-fn open_memory(
-    config: &Config,
-    data_dir: &DataDir,
-    embedding: Option<Arc<dyn Embedding>>,
-) -> Result<(MemoryService, IndexThread), NodeError> {
+fn open_memory(config: &Config, data_dir: &DataDir) -> Result<MemoryService, NodeError> {
     let path = data_dir::memory_path(data_dir.path());
     let limits = MemoryLimits::from(&config.memory);
     let index_bytes_max = usize::try_from(config.memory.index_memory).unwrap_or(usize::MAX);
-    let memory = MemoryService::open(&path, limits, index_bytes_max, embedding)?;
-    let index = memory.start_index()?;
-    Ok((memory, index))
+    Ok(MemoryService::open(&path, limits, index_bytes_max)?)
 }
 
 fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {
@@ -380,6 +380,37 @@ fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, No
     Ok(AnswerStore::open(&path, AnswerLimits::default(), settled)?)
 }
 
+/// Makes the encoders known: the one that the operator named, else those of the store. They are
+/// served whatever `--model` names.
+fn open_embeddings(
+    config: &Config,
+    models: &ModelStore,
+    billing: &Billing,
+) -> Result<EmbeddingService, NodeError> {
+    let (aliases, threads) = (config.aliases.clone(), config.inference.threads);
+    let timeout = config.http.request_timeout;
+    let service = EmbeddingService::new(billing.clone(), aliases, threads, timeout);
+    let usage = |error: String| NodeError::Usage {
+        message: format!("--embedding-model: {error}"),
+    };
+    if !config.models.embedding.is_empty() {
+        let entry = models.find(&config.models.embedding);
+        let entry = entry.map_err(|error| usage(error.to_string()))?;
+        let registered = service.register(&entry.name, &entry.path);
+        registered.map_err(|error| usage(error.to_string()))?;
+        service.set_default(&entry.name);
+        return Ok(service);
+    }
+    for entry in models.list() {
+        if EmbeddingService::is_encoder(&entry.path)
+            && let Err(error) = service.register(&entry.name, &entry.path)
+        {
+            tracing::warn!(model = entry.name, %error, "the model cannot be served");
+        }
+    }
+    Ok(service)
+}
+
 /// Restricts the store to what the operator named; no names mean no restriction.
 fn choose_models(models: &ModelStore, serve: &[String]) -> Result<Vec<String>, NodeError> {
     if serve.is_empty() {
@@ -394,10 +425,21 @@ fn choose_models(models: &ModelStore, serve: &[String]) -> Result<Vec<String>, N
 /// one that is not, is left out with a warning.
 fn register_models(
     engine: &Engine,
+    embeddings: &EmbeddingService,
     models: &ModelStore,
     chosen: &[String],
 ) -> Result<(), NodeError> {
+    models.choose_too(embeddings.models().into_iter().map(|info| info.name));
     for entry in models.list() {
+        if EmbeddingService::is_encoder(&entry.path) {
+            if chosen.contains(&entry.name) && embeddings.served(&entry.name).is_none() {
+                let registered = embeddings.register(&entry.name, &entry.path);
+                registered.map_err(|error| NodeError::Usage {
+                    message: format!("--model {}: {error}", entry.name),
+                })?;
+            }
+            continue;
+        }
         match engine.register(&entry.name, &entry.path) {
             Ok(_) => {}
             Err(error) if chosen.contains(&entry.name) => {
@@ -420,7 +462,15 @@ fn preload_names(config: &Config, models: &ModelStore, chosen: Vec<String>) -> V
         let default = models.get(&config.default_model);
         default.into_iter().map(|entry| entry.name).collect()
     } else {
+        // Encoders are loaded by their own service.
+        let is_encoder = |name: &String| {
+            let entry = models.get(name);
+            entry.is_some_and(|entry| EmbeddingService::is_encoder(&entry.path))
+        };
         chosen
+            .into_iter()
+            .filter(|name| !is_encoder(name))
+            .collect()
     }
 }
 

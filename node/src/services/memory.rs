@@ -4,13 +4,20 @@
 //! be touched, and which keys a capability token leaves; what it does not reach is answered as if
 //! it were not there. Reads are done at once, on the caller's thread; a write waits for its commit.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use aither_protocol::{MemoryTier, MemoryTierSet, Plan, Tier};
 use tokio::sync::oneshot;
 
 use super::{
+    embeddings::EmbeddingService,
     gate::Gate,
+    llm::LlmError,
+    memory_embedding::MemoryEmbedding,
     memory_index::{IndexBoard, IndexThread},
 };
 use crate::{
@@ -82,9 +89,16 @@ pub struct Place {
 pub struct MemoryService {
     pub(super) store: MemoryStore,
     pub(super) board: Arc<IndexBoard>,
-    pub(super) embedding: Option<Arc<dyn Embedding>>,
+    indexing: Arc<Mutex<Indexing>>,
     /// Searches that run at once, and that may wait for it.
     pub(super) searching: Gate,
+}
+
+/// How what is written comes to be found.
+#[derive(Debug, Default)]
+struct Indexing {
+    embedding: Option<Arc<dyn Embedding>>,
+    thread: Option<IndexThread>,
 }
 
 impl MemoryAccess {
@@ -178,7 +192,6 @@ impl MemoryService {
         path: &Path,
         limits: MemoryLimits,
         index_bytes_max: usize,
-        embedding: Option<Arc<dyn Embedding>>,
     ) -> Result<Self, StoreError> {
         let board = IndexBoard::new(index_bytes_max);
         let observer = Arc::clone(&board);
@@ -186,18 +199,67 @@ impl MemoryService {
         Ok(Self {
             store: MemoryStore::open(path, limits, observer)?,
             board,
-            embedding,
+            indexing: Arc::default(),
             searching: Gate::new(cores, SEARCHES_WAITING_MAX),
         })
     }
 
-    /// Starts the thread that indexes what is written.
+    /// Has entries found by their meaning, by the default encoder, and indexed anew where another
+    /// made their vectors. Without an encoder they are found by their words.
     ///
     /// # Errors
     /// The store's, or the system gives no thread.
-    pub fn start_index(&self) -> Result<IndexThread, MemoryError> {
-        let embedding = self.embedding.clone();
-        IndexThread::start(&self.board, self.store.clone(), embedding)
+    pub async fn find_by_meaning(&self, embeddings: &EmbeddingService) -> Result<(), MemoryError> {
+        let embedding = match embeddings.embedder(None).await {
+            Ok(embedder) => Some(Arc::new(MemoryEmbedding(embedder)) as Arc<dyn Embedding>),
+            Err(LlmError::EmbeddingModel(_)) => None,
+            Err(error) => {
+                tracing::warn!(%error, "memory is found by words alone");
+                None
+            }
+        };
+        let service = self.clone();
+        let begun = tokio::task::spawn_blocking(move || service.start_index(embedding));
+        let panicked = |_| MemoryError::Internal("starting memory's index panicked".into());
+        begun.await.map_err(panicked)?
+    }
+
+    /// Starts the thread that indexes what is written, in place of the one that runs. Blocks.
+    ///
+    /// # Errors
+    /// The store's, or the system gives no thread.
+    pub fn start_index(&self, embedding: Option<Arc<dyn Embedding>>) -> Result<(), MemoryError> {
+        let mut indexing = self.indexing();
+        let model = |embedding: &Option<Arc<dyn Embedding>>| {
+            let embedding = embedding.as_ref();
+            embedding.map(|embedding| embedding.model())
+        };
+        if indexing.thread.is_some() && model(&indexing.embedding) == model(&embedding) {
+            return Ok(());
+        }
+        // Ends with its batch.
+        indexing.thread = None;
+        indexing.embedding = embedding.clone();
+        indexing.thread = Some(IndexThread::start(
+            &self.board,
+            self.store.clone(),
+            embedding,
+        )?);
+        Ok(())
+    }
+
+    /// Ends the thread; what it did not come to is done after the next start. Blocks.
+    pub fn stop_index(&self) {
+        self.indexing().thread = None;
+    }
+
+    /// Returns what turns texts into vectors, if anything does.
+    pub(super) fn embedding(&self) -> Option<Arc<dyn Embedding>> {
+        self.indexing().embedding.clone()
+    }
+
+    fn indexing(&self) -> MutexGuard<'_, Indexing> {
+        self.indexing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the store.

@@ -132,8 +132,11 @@ impl MemoryService {
         by_meaning: bool,
         scopes: &[ScopeId],
     ) -> Result<Vec<Found>, MemoryError> {
-        let embedding = self.embedding.as_deref();
-        if let Some(embedding) = embedding.filter(|_| by_meaning && !scopes.is_empty()) {
+        let embedding = self.embedding();
+        if let Some(embedding) = embedding
+            .as_ref()
+            .filter(|_| by_meaning && !scopes.is_empty())
+        {
             let vector = embedding.embed_query(search.text.clone());
             search.vector = Some(vector.map_err(|error| MemoryError::Embedding(error.0))?);
         }
@@ -142,7 +145,7 @@ impl MemoryService {
     }
 
     fn mode_of(&self, wanted: Option<SearchMode>) -> Result<SearchMode, MemoryError> {
-        match (wanted, &self.embedding) {
+        match (wanted, self.embedding()) {
             (Some(SearchMode::Semantic), None) => Err(MemoryError::NoEmbeddingModel),
             // Both as far as there is both.
             (Some(SearchMode::Hybrid) | None, None) => Ok(SearchMode::Keyword),

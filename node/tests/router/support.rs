@@ -15,7 +15,10 @@ use aither_node::{
     identity::{AdminKey, NodeIdentity},
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
-    services::{AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness},
+    services::{
+        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, ProbeTargets,
+        Readiness,
+    },
 };
 use axum::{
     Router,
@@ -90,8 +93,11 @@ pub(crate) fn api_made_of(
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
+    let aliases = Config::default().aliases;
+    let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
         engine,
+        embeddings: EmbeddingService::new(billing.clone(), aliases.clone(), 1, timeout),
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         agents: agents.clone(),
@@ -102,7 +108,7 @@ pub(crate) fn api_made_of(
         tasks: tokio_util::task::TaskTracker::new(),
         http,
         admin_key: Arc::new(AdminKey::from_text(KEY.into())),
-        aliases: Config::default().aliases,
+        aliases,
         default_model: "smollm2:135m".into(),
         peer_id: "peer".into(),
         node_name: "name".into(),
@@ -119,7 +125,7 @@ pub(crate) fn api_made_of(
 
 fn memory_at(data_dir: &Path) -> MemoryService {
     let (path, limits) = (memory_path(data_dir), MemoryLimits::default());
-    MemoryService::open(&path, limits, 1 << 20, None).unwrap()
+    MemoryService::open(&path, limits, 1 << 20).unwrap()
 }
 
 fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService) -> AgentService {
