@@ -308,8 +308,7 @@ impl AgentStore {
     }
 
     /// Ends an agent: its keys and tokens die. Its name stays its owner's, unless it is purged:
-    /// then nothing of it is left. Returns the agent that is forgotten in its place, where its owner
-    /// had as many that have left as are kept.
+    /// then nothing of it is left.
     ///
     /// # Errors
     /// There is no such agent, it is to be purged while somebody of a higher rank has it set aside,
@@ -320,7 +319,7 @@ impl AgentStore {
         by: Rank,
         purge: bool,
         now: SystemTime,
-    ) -> Result<Option<AgentId>, AgentError> {
+    ) -> Result<(), AgentError> {
         if !purge {
             return self.change(id, now, |edit, directory, record| {
                 edit.end_secrets(id, directory, record)?;
@@ -329,34 +328,25 @@ impl AgentStore {
                 edit.note(id, "torn_down", by.as_str())?;
                 let (count, first) = directory.left_of(AccountId(record.owner));
                 let first = first.filter(|_| count >= TORN_DOWN_MAX);
-                let first = first.filter(|_| record.suspended_by.is_none());
-                if let Some(first) = &first {
+                if let Some(first) = first.filter(|_| record.suspended_by.is_none()) {
                     edit.forget(first.id, directory)?;
                 }
-                Ok(Ok(first.map(|first| first.id)))
+                Ok(Ok(()))
             });
         }
         self.write(now, |edit, directory| {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
             };
-            if let Err(refused) = may_purge(&known, by) {
-                return Ok(Err(refused));
+            // Else it would be back under its name in a moment.
+            match known.suspended_by {
+                Some(suspended_by) if by < suspended_by => {
+                    return Ok(Err(AgentError::SuspendedBy(suspended_by)));
+                }
+                _ => edit.forget(id, directory)?,
             }
-            edit.forget(id, directory)?;
-            Ok(Ok(None))
+            Ok(Ok(()))
         })?
-    }
-
-    /// Says whether an agent may be torn down and purged.
-    ///
-    /// # Errors
-    /// As [`tear_down`](Self::tear_down).
-    pub fn may_purge(&self, id: AgentId, by: Rank) -> Result<(), AgentError> {
-        let directory = self.directory();
-        let known = directory.agent(id);
-        let known = known.ok_or_else(|| AgentError::Unknown(id.to_string()))?;
-        may_purge(&known, by)
     }
 
     /// Makes a capability token void, and all that were narrowed from it.
@@ -490,7 +480,7 @@ impl AgentStore {
     }
 
     /// Changes the record of an agent that was not torn down. A refusal comes before any change.
-    fn change<T>(
+    fn change(
         &self,
         id: AgentId,
         now: SystemTime,
@@ -498,8 +488,8 @@ impl AgentStore {
             &mut Edit<'_>,
             &Directory,
             &mut AgentV2,
-        ) -> Result<Result<T, AgentError>, redb::Error>,
-    ) -> Result<T, AgentError> {
+        ) -> Result<Result<(), AgentError>, redb::Error>,
+    ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
             let Some(known) = directory.agent(id) else {
                 return Ok(Err(AgentError::Unknown(id.to_string())));
@@ -712,15 +702,6 @@ fn refusal_of(
     let comes_back = known.is_torn_down;
     let full = comes_back.then(|| too_many(new, directory)).flatten();
     full.or_else(|| too_low(new.card, known, false))
-}
-
-/// Refuses to purge what somebody of a higher rank has set aside: else it would be back under its
-/// name in a moment.
-fn may_purge(known: &Agent, by: Rank) -> Result<(), AgentError> {
-    match known.suspended_by {
-        Some(suspended_by) if by < suspended_by => Err(AgentError::SuspendedBy(suspended_by)),
-        _ => Ok(()),
-    }
 }
 
 /// Returns the refusal of one more agent, if its owner has as many as may be.
