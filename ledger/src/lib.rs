@@ -32,7 +32,7 @@ pub mod entry;
 pub mod error;
 mod ledger;
 pub mod operation;
-mod queue;
+pub mod queue;
 pub mod refusal;
 mod state;
 mod store;

@@ -10,16 +10,18 @@ use std::{
 
 /// The way in. Clones share the queue.
 #[derive(Debug)]
-pub(crate) struct Sender<T>(Arc<Queue<T>>);
+pub struct Sender<T>(Arc<Queue<T>>);
 
 /// The way out. When it goes, what still waits goes too, and nothing more is taken in.
 #[derive(Debug)]
-pub(crate) struct Receiver<T>(Arc<Queue<T>>);
+pub struct Receiver<T>(Arc<Queue<T>>);
 
 /// Why something was not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SendError {
+pub enum SendError {
+    /// As much waits as may.
     Full,
+    /// Nothing more is taken in.
     Closed,
 }
 
@@ -40,7 +42,7 @@ struct State<T> {
 }
 
 /// Returns both ends of a queue that holds no more than `len_max`.
-pub(crate) fn queue<T>(len_max: usize) -> (Sender<T>, Receiver<T>) {
+pub fn queue<T>(len_max: usize) -> (Sender<T>, Receiver<T>) {
     let queue = Arc::new(Queue {
         state: Mutex::new(State {
             items: Vec::new(),
@@ -70,7 +72,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// The queue is full or closed. What was to be put in comes back.
-    pub(crate) fn send(&self, item: T) -> Result<(), (T, SendError)> {
+    pub fn send(&self, item: T) -> Result<(), (T, SendError)> {
         let mut state = self.0.lock();
         if !state.is_open {
             return Err((item, SendError::Closed));
@@ -91,7 +93,7 @@ impl<T> Sender<T> {
     }
 
     /// Lets nothing more in. What waits can still be taken.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.0.close();
     }
 }
@@ -100,7 +102,7 @@ impl<T> Receiver<T> {
     /// Takes up to `len_max` from the queue's front to the end of `items`. It waits for the first,
     /// and then, no longer than `patience`, until there are `expected`. Returns whether there may
     /// be more: `false` once the queue is closed and empty.
-    pub(crate) fn take(
+    pub fn take(
         &self,
         items: &mut Vec<T>,
         len_max: usize,
@@ -138,7 +140,7 @@ impl<T> Receiver<T> {
     }
 
     /// Lets nothing more in, and returns what waits.
-    pub(crate) fn close(&self) -> Vec<T> {
+    pub fn close(&self) -> Vec<T> {
         self.0.close();
         std::mem::take(&mut self.0.lock().items)
     }

@@ -20,6 +20,7 @@ pub mod data_dir;
 pub mod files;
 pub mod identity;
 pub mod machine;
+pub mod memory;
 pub mod models;
 pub mod server;
 pub mod services;

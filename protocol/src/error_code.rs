@@ -22,8 +22,12 @@ pub enum ErrorCode {
     InsufficientTokens,
     /// A key that may not do this.
     CapabilityMissing,
+    /// A part of memory that the caller's tier may not touch.
+    TierForbidden,
     /// The account has as much as its plan allows.
     PlanLimit,
+    /// The account's memory holds as much as its plan allows.
+    QuotaExceeded,
     /// Nobody can register here by himself.
     RegistrationClosed,
     /// No such route or thing.
@@ -32,12 +36,18 @@ pub enum ErrorCode {
     UnknownAgent,
     /// Nobody reachable serves a model of that name.
     ModelNotFound,
+    /// Memory has no such key, or none that the caller can see.
+    UnknownKey,
     /// The route exists, but not for this method.
     MethodNotAllowed,
+    /// The entry is at another version than the caller believed.
+    VersionConflict,
     /// The state of the thing forbids it.
     Conflict,
     /// The body is larger than this node reads.
     PayloadTooLarge,
+    /// A value of memory that is larger than any may be.
+    ValueTooLarge,
     /// The body is not of a media type that the route reads.
     UnsupportedMediaType,
     /// An agent's card or spec that is wrong.
@@ -74,14 +84,19 @@ impl ErrorCode {
         Self::Unauthorized,
         Self::InsufficientTokens,
         Self::CapabilityMissing,
+        Self::TierForbidden,
         Self::PlanLimit,
+        Self::QuotaExceeded,
         Self::RegistrationClosed,
         Self::NotFound,
         Self::UnknownAgent,
         Self::ModelNotFound,
+        Self::UnknownKey,
         Self::MethodNotAllowed,
+        Self::VersionConflict,
         Self::Conflict,
         Self::PayloadTooLarge,
+        Self::ValueTooLarge,
         Self::UnsupportedMediaType,
         Self::InvalidSpec,
         Self::ValidationFailed,
@@ -105,14 +120,19 @@ impl ErrorCode {
             Self::Unauthorized => "unauthorized",
             Self::InsufficientTokens => "insufficient_tokens",
             Self::CapabilityMissing => "capability_missing",
+            Self::TierForbidden => "tier_forbidden",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::PlanLimit => "plan_limit",
             Self::RegistrationClosed => "registration_closed",
             Self::NotFound => "not_found",
             Self::UnknownAgent => "unknown_agent",
             Self::ModelNotFound => "model_not_found",
+            Self::UnknownKey => "unknown_key",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::VersionConflict => "version_conflict",
             Self::Conflict => "conflict",
             Self::PayloadTooLarge => "payload_too_large",
+            Self::ValueTooLarge => "value_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InvalidSpec => "invalid_spec",
             Self::ValidationFailed => "validation_failed",
@@ -135,11 +155,12 @@ impl ErrorCode {
             Self::InvalidRequest | Self::PromptTooLong => 400,
             Self::Unauthorized => 401,
             Self::InsufficientTokens => 402,
-            Self::CapabilityMissing | Self::PlanLimit | Self::RegistrationClosed => 403,
-            Self::NotFound | Self::UnknownAgent | Self::ModelNotFound => 404,
+            Self::CapabilityMissing | Self::TierForbidden | Self::PlanLimit => 403,
+            Self::QuotaExceeded | Self::RegistrationClosed => 403,
+            Self::NotFound | Self::UnknownAgent | Self::ModelNotFound | Self::UnknownKey => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
-            Self::PayloadTooLarge => 413,
+            Self::Conflict | Self::VersionConflict => 409,
+            Self::PayloadTooLarge | Self::ValueTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidSpec | Self::ValidationFailed => 422,
             Self::RateLimited => 429,
@@ -161,14 +182,19 @@ impl ErrorCode {
             Self::Unauthorized => "Missing or wrong key",
             Self::InsufficientTokens => "Too few tokens",
             Self::CapabilityMissing => "Not permitted with this key",
+            Self::TierForbidden => "Memory beyond the tier",
+            Self::QuotaExceeded => "Memory quota exceeded",
             Self::PlanLimit => "Beyond the plan",
             Self::RegistrationClosed => "Registration closed",
             Self::NotFound => "Not found",
             Self::UnknownAgent => "Unknown agent",
             Self::ModelNotFound => "Model not found",
+            Self::UnknownKey => "Unknown key",
             Self::MethodNotAllowed => "Method not allowed",
+            Self::VersionConflict => "Version conflict",
             Self::Conflict => "Conflict",
             Self::PayloadTooLarge => "Body too large",
+            Self::ValueTooLarge => "Value too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::InvalidSpec => "Invalid agent card",
             Self::ValidationFailed => "Validation failed",
