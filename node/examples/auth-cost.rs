@@ -71,7 +71,7 @@ fn open(folder: &Path) -> Result<(AccountService, AgentService)> {
     let path = data_dir::accounts_path(folder);
     let accounts = AccountService::open(&path, AccountsConfig::default(), None)?;
     let path = data_dir::registry_path(folder);
-    let agents = AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any)?;
+    let agents = AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any, None)?;
     Ok((accounts, agents))
 }
 

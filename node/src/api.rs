@@ -27,6 +27,8 @@ mod error;
 mod extract;
 mod health;
 mod idempotency;
+mod memory;
+mod memory_types;
 mod metrics;
 mod native;
 mod native_models;
@@ -69,7 +71,7 @@ use crate::{
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
-    services::{AccountService, AgentService, LlmService, ModelCatalog, Readiness},
+    services::{AccountService, AgentService, LlmService, MemoryService, ModelCatalog, Readiness},
 };
 
 /// The version that `/health` and Ollama's clients are told.
@@ -86,6 +88,8 @@ pub struct ApiParts {
     pub accounts: AccountService,
     /// Knows agents, their keys and tokens.
     pub agents: AgentService,
+    /// What agents remember.
+    pub memory: MemoryService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -123,6 +127,7 @@ pub struct Shared {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    memory: MemoryService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -161,6 +166,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
+                memory: parts.memory,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -280,6 +286,11 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
+        .routes(routes!(memory::write))
+        .routes(routes!(memory::read))
+        .routes(routes!(memory::delete))
+        .routes(routes!(memory::list))
+        .routes(routes!(memory::complete_task))
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))

@@ -1,7 +1,7 @@
 //! Backups: one file with everything that cannot be made again, models aside.
 //!
-//! A backup is a zip archive of the keys, the accounts, the agents, the ledger and the prices, and
-//! a manifest with their checksums. The stores are copied from a snapshot each, accounts before the
+//! A backup is a zip archive of the keys, the accounts, the agents, their memory, the ledger and the
+//! prices, and a manifest with their checksums. The stores are copied from a snapshot each, accounts before the
 //! ledger, so that every account in it is known there; the node goes on meanwhile. It holds
 //! secrets, so it is readable by its owner alone.
 //!
@@ -13,6 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -27,6 +28,7 @@ use crate::{
     billing::{PriceBook, PriceBookError},
     data_dir,
     files::{self, FileError},
+    memory::{MemoryLimits, MemoryStore, Unobserved},
     models::import::sha256_of_file,
 };
 
@@ -54,7 +56,7 @@ pub enum BackupError {
         /// What is wrong.
         message: String,
     },
-    /// Accounts or agents cannot be copied, or those of the backup are damaged.
+    /// Accounts, agents or their memory cannot be copied, or those of the backup are damaged.
     #[error(transparent)]
     Accounts(#[from] StoreError),
     /// The ledger cannot be copied, or that of the backup is damaged.
@@ -79,13 +81,14 @@ pub struct Manifest {
 }
 
 /// The files of a data directory that a backup has.
-fn kept_files(data_dir: &Path) -> [PathBuf; 6] {
+fn kept_files(data_dir: &Path) -> [PathBuf; 7] {
     [
         data_dir::identity_path(data_dir),
         data_dir::admin_key_path(data_dir),
         data_dir::prices_path(data_dir),
         data_dir::accounts_path(data_dir),
         data_dir::registry_path(data_dir),
+        data_dir::memory_path(data_dir),
         data_dir::ledger_path(data_dir),
     ]
 }
@@ -114,6 +117,11 @@ impl Copies {
     /// Where the copy of the agents goes.
     pub fn registry_path(&self) -> PathBuf {
         data_dir::registry_path(self.0.path())
+    }
+
+    /// Where the copy of what agents remember goes.
+    pub fn memory_path(&self) -> PathBuf {
+        data_dir::memory_path(self.0.path())
     }
 
     /// Where the copy of the ledger goes.
@@ -196,6 +204,11 @@ pub fn back_up(data_dir: &Path, file: &Path) -> Result<Manifest, BackupError> {
     let registry = data_dir::registry_path(data_dir);
     if registry.exists() {
         AgentStore::open(&registry, SystemTime::now())?.copy_to(&copies.registry_path())?;
+    }
+    let memory = data_dir::memory_path(data_dir);
+    if memory.exists() {
+        let limits = MemoryLimits::default();
+        MemoryStore::open(&memory, limits, Arc::new(Unobserved))?.copy_to(&copies.memory_path())?;
     }
     let ledger = data_dir::ledger_path(data_dir);
     if ledger.exists() {
@@ -330,6 +343,10 @@ fn verify(folder: &Path) -> Result<Option<Audit>, BackupError> {
     let registry = data_dir::registry_path(folder);
     if registry.exists() {
         AgentStore::check(&registry)?;
+    }
+    let memory = data_dir::memory_path(folder);
+    if memory.exists() {
+        MemoryStore::check(&memory)?;
     }
     let prices = data_dir::prices_path(folder);
     if prices.exists() {

@@ -20,6 +20,8 @@ use aither_protocol::{Amount, Plan, limits::NODE_NAME_BYTES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::memory::{MemoryLimits, Quota};
+
 /// The chat model that is served when a request names none.
 pub const DEFAULT_MODEL: &str = "smollm2:135m";
 /// Most time between the first signal and the exit: part of the interface.
@@ -47,6 +49,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// What is paid for what.
     pub billing: BillingConfig,
+    /// What agents remember.
+    pub memory: MemoryConfig,
     /// The inference engine.
     pub inference: InferenceConfig,
     /// Model files.
@@ -142,6 +146,19 @@ pub enum Registration {
     Open,
     /// The operator.
     Closed,
+}
+
+/// What agents remember. An account may keep what its plan gives: "explorer" 10 000 entries and
+/// 64 MiB, "builder" 1 000 000 and 4 GiB, "enterprise" what the node has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Entries of all accounts together.
+    pub entries_max: u64,
+    /// Bytes of their keys, values and tags. The file takes about twice that.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub bytes_max: u64,
 }
 
 /// What is paid for what.
@@ -252,6 +269,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             accounts: AccountsConfig::default(),
             billing: BillingConfig::default(),
+            memory: MemoryConfig::default(),
             inference: InferenceConfig::default(),
             models: ModelsConfig::default(),
             aliases: BUILT_IN_ALIASES
@@ -317,6 +335,27 @@ impl Default for BillingConfig {
         Self {
             welcome_grant: Amount::from_tokens(1000),
             prices: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            entries_max: 100_000_000,
+            bytes_max: 256 << 30,
+        }
+    }
+}
+
+impl From<&MemoryConfig> for MemoryLimits {
+    fn from(config: &MemoryConfig) -> Self {
+        Self {
+            total: Quota {
+                entries: config.entries_max,
+                bytes: config.bytes_max,
+            },
+            ..Self::default()
         }
     }
 }

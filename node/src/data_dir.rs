@@ -23,6 +23,7 @@ const ADMIN_KEY_FILE: &str = "admin.key";
 const ACCOUNTS_FILE: &str = "accounts.redb";
 const REGISTRY_FILE: &str = "registry.redb";
 const LEDGER_FILE: &str = "ledger.redb";
+const MEMORY_FILE: &str = "memory.redb";
 const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
 /// `run.json` holds a handful of addresses.
@@ -184,6 +185,11 @@ pub fn registry_path(data_dir: &Path) -> PathBuf {
 /// Returns where the ledger lies.
 pub fn ledger_path(data_dir: &Path) -> PathBuf {
     data_dir.join(LEDGER_FILE)
+}
+
+/// Returns where the memory of agents lies.
+pub fn memory_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(MEMORY_FILE)
 }
 
 /// Returns where the answers to idempotency keys are kept.

@@ -30,9 +30,12 @@ use crate::{
     files,
     identity::{AdminKey, NodeIdentity},
     machine::watch_memory,
+    memory::{MemoryLimits, MemoryStore, Unobserved},
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness, ReadyState},
+    services::{
+        AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness, ReadyState,
+    },
     signals::Signals,
 };
 
@@ -56,6 +59,7 @@ pub struct Node {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    memory: MemoryService,
     billing: Billing,
     answers: AnswerStore,
     /// Requests that go on without their clients.
@@ -90,7 +94,8 @@ impl Node {
         let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
         let accounts =
             AccountService::open(&accounts_path, config.accounts.clone(), Some(welcome))?;
-        let agents = open_agents(&config, &data_dir, &accounts, &identity)?;
+        let memory = open_memory(&config, &data_dir)?;
+        let agents = open_agents(&config, &data_dir, (&accounts, memory.store()), &identity)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
         register_models(&engine, &models, &chosen)?;
@@ -102,6 +107,7 @@ impl Node {
             models: models.clone(),
             accounts: accounts.clone(),
             agents: agents.clone(),
+            memory: memory.clone(),
             billing: billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: answers.clone(),
@@ -132,6 +138,7 @@ impl Node {
             models,
             accounts,
             agents,
+            memory,
             billing,
             answers,
             tasks,
@@ -194,10 +201,23 @@ impl Node {
             failed = pin!(ready_forever) => failed,
             () = self.accounts.maintain() => Ok(()),
             () = self.agents.maintain() => Ok(()),
-            () = expire(&self.billing, &self.answers) => Ok(()),
+            () = self.expire() => Ok(()),
         };
         self.server = server;
         outcome
+    }
+
+    /// Has holds, answers and memories end whose time is over, and purges that were cut off.
+    async fn expire(&self) {
+        let mut ticks = time::interval(EXPIRY_PERIOD);
+        loop {
+            ticks.tick().await;
+            self.billing.expire_holds();
+            // Its thread logs what fails; the next request with a key is refused with words.
+            let _ = self.answers.sweep(billing::now().0).await;
+            self.memory.sweep();
+            self.agents.finish_purges().await;
+        }
     }
 
     /// Loads models, then tells the world.
@@ -293,7 +313,7 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
 fn open_agents(
     config: &Config,
     data_dir: &DataDir,
-    accounts: &AccountService,
+    (accounts, memory): (&AccountService, &MemoryStore),
     identity: &NodeIdentity,
 ) -> Result<AgentService, NodeError> {
     let path = data_dir::registry_path(data_dir.path());
@@ -304,7 +324,16 @@ fn open_agents(
         false => ProbeTargets::Public,
     };
     let accounts = accounts.clone();
-    Ok(AgentService::open(&path, accounts, identity, targets)?)
+    let memory = Some(memory.clone());
+    Ok(AgentService::open(
+        &path, accounts, identity, targets, memory,
+    )?)
+}
+
+fn open_memory(config: &Config, data_dir: &DataDir) -> Result<MemoryService, NodeError> {
+    let path = data_dir::memory_path(data_dir.path());
+    let limits = MemoryLimits::from(&config.memory);
+    Ok(MemoryService::open(&path, limits, Arc::new(Unobserved))?)
 }
 
 fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {
@@ -326,17 +355,6 @@ fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, No
     let settled = |id| billing::settled_in(&view, id);
     let path = data_dir::answers_path(data_dir.path());
     Ok(AnswerStore::open(&path, AnswerLimits::default(), settled)?)
-}
-
-/// Has holds and answers end whose time is over.
-async fn expire(billing: &Billing, answers: &AnswerStore) {
-    let mut ticks = time::interval(EXPIRY_PERIOD);
-    loop {
-        ticks.tick().await;
-        billing.expire_holds();
-        // Its thread logs what fails; the next request with a key is refused with words.
-        let _ = answers.sweep(billing::now().0).await;
-    }
 }
 
 /// Restricts the store to what the operator named; no names mean no restriction.

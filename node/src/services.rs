@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
+pub mod memory;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
@@ -20,6 +21,7 @@ pub use self::{
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
+    memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
 };

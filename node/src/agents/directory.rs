@@ -204,7 +204,7 @@ impl Directory {
 
     /// Returns how many agents of an account were torn down and may be forgotten, and which of them
     /// was the first.
-    pub(super) fn left_of(&self, owner: AccountId) -> (usize, Option<Arc<Agent>>) {
+    pub(crate) fn left_of(&self, owner: AccountId) -> (usize, Option<Arc<Agent>>) {
         let inner = self.read();
         let Some(owned) = inner.owners.get(&owner) else {
             return (0, None);

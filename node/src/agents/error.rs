@@ -6,7 +6,7 @@ use aither_protocol::{
 };
 
 use super::Rank;
-use crate::accounts::StoreError;
+use crate::{accounts::StoreError, memory::MemoryError};
 
 /// Why a capability token does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +124,9 @@ pub enum AgentError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its memory cannot be removed with it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A defect.
     #[error("{0}")]
     Internal(String),
@@ -149,6 +152,7 @@ impl AgentError {
             Self::ManagedNotAvailable => ErrorCode::NotAvailable,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Store(StoreError::Full { .. }) => ErrorCode::InsufficientStorage,
+            Self::Memory(error) => error.code(),
             Self::Store(_) | Self::Internal(_) => ErrorCode::Internal,
         }
     }

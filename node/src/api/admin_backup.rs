@@ -30,7 +30,7 @@ pub(super) struct BackupAnswer {
     files: Vec<String>,
 }
 
-/// Writes a backup of keys, accounts, agents, ledger and prices, while the node goes on.
+/// Writes a backup of keys, accounts, agents, memory, ledger and prices, while the node goes on.
 #[utoipa::path(
     post, path = "/v1/admin/backup", tag = "operation",
     request_body = BackupBody,
@@ -58,9 +58,14 @@ pub(super) async fn back_up(
     // Before the ledger: every account in it is known there.
     state.accounts.copy_to(copies.accounts_path()).await?;
     state.agents.copy_to(copies.registry_path()).await?;
+    // After the agents: whoever has left since has none.
+    let memory = state.memory.store().clone();
     let billing = state.billing.clone();
     let path = body.path.clone();
     let packed = tokio::task::spawn_blocking(move || {
+        memory
+            .copy_to(&copies.memory_path())
+            .map_err(BackupError::from)?;
         let view = billing.view()?;
         let copied = view.copy_to(&copies.ledger_path());
         copied.map_err(BackupError::from)?;

@@ -28,6 +28,7 @@ use crate::{
     agents::{AgentError, Rank},
     answers::AnswersError,
     billing::BillingError,
+    memory::MemoryError,
     models::ModelStoreError,
     services::LlmError,
 };
@@ -466,7 +467,44 @@ impl From<AgentError> for ApiError {
                 cause: Some(words),
                 ..Self::new(code, "the node's disk is full; its operator must make room")
             },
+            AgentError::Memory(error) => error.into(),
             AgentError::Store(_) | AgentError::Internal(_) => Self::internal(words),
+            _ => refused,
+        }
+    }
+}
+
+impl From<MemoryError> for ApiError {
+    fn from(error: MemoryError) -> Self {
+        let (code, words) = (error.code(), error.to_string());
+        let refused = Self {
+            retry_after: error.retry_after(),
+            ..Self::new(code, words.clone())
+        };
+        match error {
+            MemoryError::Invalid { field, message } => Self::with_field(code, field, message),
+            MemoryError::VersionConflict { current } => {
+                refused.with_member("current_version", current)
+            }
+            MemoryError::QuotaExceeded {
+                measure,
+                used,
+                allowed,
+            } => refused
+                .with_member("measure", measure.as_str())
+                .with_member("used", used)
+                .with_member("allowed", allowed),
+            MemoryError::TierForbidden { memory, tier } => refused
+                .with_member("memory_tier", memory.as_str())
+                .with_member("tier", tier.as_str())
+                .with_member("tier_required", memory.tier().as_str()),
+            // The path is the operator's business.
+            MemoryError::Store(StoreError::Full { .. }) => Self {
+                cause: Some(words),
+                retry_after: Some(RETRY_WHEN_MENDED),
+                ..Self::new(code, "the node's disk is full; its operator must make room")
+            },
+            MemoryError::Store(_) | MemoryError::Internal(_) => Self::internal(words),
             _ => refused,
         }
     }

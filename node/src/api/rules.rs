@@ -51,6 +51,8 @@ type Row = (&'static str, &'static str, Access, Option<Capability>);
 
 const LLM: Option<Capability> = Some(Capability::LlmInference);
 const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
+const READ: Option<Capability> = Some(Capability::MemoryRead);
+const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -118,6 +120,11 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/agents/{name}/resume",           Access::Manage,    None),
     ("POST",   "/v1/agents/{name}/spawn",            Access::Agent,     SPAWN),
     ("DELETE", "/v1/agents/{name}/tokens/{token}",   Access::Manage,    None),
+    ("POST",   "/v1/memory/write",                   Access::Holder,    WRITE),
+    ("POST",   "/v1/memory/read",                    Access::Holder,    READ),
+    ("POST",   "/v1/memory/delete",                  Access::Holder,    WRITE),
+    ("GET",    "/v1/memory/list",                    Access::Holder,    READ),
+    ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

@@ -13,13 +13,14 @@ use crate::{
     data_dir::{self, DataDir},
     error::NodeError,
     identity::{AdminKey, NodeIdentity},
+    memory::MemoryStore,
     models::{
         DownloadLimits, ModelStore,
         import::{check_gguf, sha256_of_file},
     },
 };
 
-/// Verifies the keys, the accounts, the agents, the kept answers, the whole ledger and the checksum
+/// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger and the checksum
 /// of every stored model.
 ///
 /// # Errors
@@ -42,6 +43,11 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let registry_path = data_dir::registry_path(data_dir.path());
     let agents = match registry_path.exists() {
         true => format!("{} good", AgentStore::check(&registry_path)?),
+        false => "not made yet".to_owned(),
+    };
+    let memory_path = data_dir::memory_path(data_dir.path());
+    let memory = match memory_path.exists() {
+        true => format!("{} entries good", MemoryStore::check(&memory_path)?.entries),
         false => "not made yet".to_owned(),
     };
     let answers_path = data_dir::answers_path(data_dir.path());
@@ -78,7 +84,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         agents     {agents}\nanswers    {answers}\nledger     {ledger}\nmodels     {} good\n",
+         agents     {agents}\nmemory     {memory}\nanswers    {answers}\nledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()

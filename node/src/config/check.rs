@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
-use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, load::ConfigError};
+use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig, load::ConfigError};
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
@@ -27,6 +27,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         .into_iter()
         .chain(http_rows(&config.http))
         .chain(accounts_rows(&config.accounts))
+        .chain(memory_rows(&config.memory))
         .chain(inference_rows(&config.inference));
     for (key, fits, must) in rows {
         if !fits {
@@ -85,6 +86,14 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
             period_must,
         ),
         ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn memory_rows(memory: &MemoryConfig) -> [Row; 2] {
+    let bytes_fit = memory.bytes_max >= 1 << 20;
+    [
+        ("memory.entries_max", memory.entries_max >= 1, "must be at least 1"),
+        ("memory.bytes_max", bytes_fit, "must be at least 1MiB"),
     ]
 }
 

@@ -14,7 +14,7 @@ use super::{
     records::HeadV1,
     tables::{ENTRIES, INDEX, PENDING, VECTORS},
 };
-use crate::store_file::corrupt;
+use crate::{accounts::StoreError, store_file::corrupt};
 
 /// An entry that search does not know yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,8 +165,8 @@ impl MemoryFile {
     }
 
     /// Verifies that what is derived belongs to entries that are there.
-    pub(super) fn check_derived(&self) -> Result<(), MemoryError> {
-        let checked = self.read(|tx| {
+    pub(super) fn check_derived(&self) -> Result<(), StoreError> {
+        self.read(|tx| {
             let entries = tx.open_table(ENTRIES)?;
             let mut states = std::collections::HashSet::new();
             for row in entries.iter()? {
@@ -187,8 +187,7 @@ impl MemoryFile {
                 }
             }
             Ok(())
-        });
-        Ok(checked?)
+        })
     }
 }
 

@@ -68,10 +68,7 @@ impl Quota {
 impl Default for MemoryLimits {
     fn default() -> Self {
         Self {
-            total: Quota {
-                entries: 100_000_000,
-                bytes: 256 << 30,
-            },
+            total: Quota::UNLIMITED,
             queue_len_max: 16_384,
             queue_bytes_max: 256 << 20,
         }

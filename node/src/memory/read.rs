@@ -128,9 +128,9 @@ impl MemoryFile {
     }
 
     /// Reads every row, and verifies that they fit together.
-    pub(super) fn check(&self) -> Result<Counts, MemoryError> {
+    pub(super) fn check(&self) -> Result<Counts, StoreError> {
         self.check_derived()?;
-        Ok(self.read(|tx| {
+        self.read(|tx| {
             let counted = check_scopes(tx)?;
             check_usage(tx)?;
             check_expiry(tx)?;
@@ -138,7 +138,7 @@ impl MemoryFile {
                 return Err(corrupt("there are not as many entries as it counts"));
             }
             Ok(counted)
-        })?)
+        })
     }
 }
 

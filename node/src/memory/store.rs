@@ -45,7 +45,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// It is damaged, from a later version, in use, or cannot be read.
-    pub fn check(path: &Path) -> Result<Counts, MemoryError> {
+    pub fn check(path: &Path) -> Result<Counts, StoreError> {
         file::open_verified(path)?.check()
     }
 

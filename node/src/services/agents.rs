@@ -31,6 +31,7 @@ use crate::{
     },
     billing::OPERATOR,
     identity::NodeIdentity,
+    memory::{MemoryStore, Owner},
 };
 
 /// Uses of the store at once. They take turns at its lock, so more would only hold threads.
@@ -102,6 +103,10 @@ struct Shared {
     storing: Gate,
     /// Lists are read past the writers, who wait for the disk.
     reading: Gate,
+    /// What agents remember, to be forgotten with them.
+    memory: Option<MemoryStore>,
+    /// Held while agents are purged, which is done in several steps.
+    purging: tokio::sync::Mutex<()>,
     probe: HealthProbe,
 }
 
@@ -115,6 +120,7 @@ impl AgentService {
         accounts: AccountService,
         identity: &NodeIdentity,
         targets: ProbeTargets,
+        memory: Option<MemoryStore>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
             shared: Arc::new(Shared {
@@ -124,6 +130,8 @@ impl AgentService {
                 node: identity.id().to_string(),
                 storing: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 reading: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
+                memory,
+                purging: tokio::sync::Mutex::default(),
                 probe: HealthProbe::new(targets)?,
             }),
         })
@@ -466,10 +474,94 @@ impl AgentService {
     /// # Errors
     /// The store's.
     pub async fn tear_down(&self, id: AgentId, by: Rank, purge: bool) -> Result<(), AgentError> {
-        self.store(move |store| store.tear_down(id, by, purge, SystemTime::now()))
-            .await??;
+        match (self.shared.memory.clone(), purge) {
+            (Some(memory), true) => self.purge(memory, id, by).await?,
+            (Some(memory), false) => self.end(memory, id, by).await?,
+            (None, _) => {
+                self.store(move |store| store.tear_down(id, by, purge, SystemTime::now()))
+                    .await??;
+            }
+        }
         tracing::info!(agent = %id, purge, "torn down");
         Ok(())
+    }
+
+    /// Ends an agent that is kept, with its memory, for when it comes back.
+    async fn end(&self, memory: MemoryStore, id: AgentId, by: Rank) -> Result<(), AgentError> {
+        let noted = memory.clone();
+        let is_forgotten = self.store(move |store| {
+            let now = SystemTime::now();
+            let directory = store.directory();
+            let owner = directory.agent(id).map(|agent| agent.owner);
+            let first = owner.and_then(|owner| directory.left_of(owner).1);
+            store.tear_down(id, by, false, now)?;
+            // Of those who have left only so many are kept, and nothing of the others.
+            let forgotten = first.filter(|first| directory.agent(first.id).is_none());
+            if let Some(forgotten) = &forgotten {
+                let owner = Owner::Agent(forgotten.id.as_u128());
+                noted.begin_purge(owner, unix_ms(now))?;
+            }
+            Ok::<_, AgentError>(forgotten.is_some())
+        });
+        match is_forgotten.await?? {
+            true => forget(memory).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Leaves nothing of an agent and its memory.
+    async fn purge(&self, memory: MemoryStore, id: AgentId, by: Rank) -> Result<(), AgentError> {
+        let _purging = self.shared.purging.lock().await;
+        let noted = memory.clone();
+        self.store(move |store| {
+            let now = SystemTime::now();
+            match store.directory().agent(id) {
+                None => return Err(AgentError::Unknown(id.to_string())),
+                Some(known) => match known.suspended_by {
+                    Some(suspended_by) if by < suspended_by => {
+                        return Err(AgentError::SuspendedBy(suspended_by));
+                    }
+                    _ => {}
+                },
+            }
+            // First, so that a crash from here on leaves nothing of it either: the next start
+            // finds the note.
+            let owner = Owner::Agent(id.as_u128());
+            noted.begin_purge(owner, unix_ms(now))?;
+            store.tear_down(id, by, true, now).inspect_err(|_| {
+                // It stays, with its memory. Where this fails too the next start decides.
+                let _ = noted.cancel_purge(owner, unix_ms(now));
+            })
+        })
+        .await??;
+        forget(memory).await
+    }
+
+    /// Ends what purges have left undone that were cut off, or found no room.
+    pub async fn finish_purges(&self) {
+        let Some(memory) = self.shared.memory.clone() else {
+            return;
+        };
+        let _purging = self.shared.purging.lock().await;
+        let owners = memory.unfinished_purges().unwrap_or_default();
+        if owners.is_empty() {
+            return;
+        }
+        let noted = memory.clone();
+        let ended = self.store(move |store| {
+            let mut agents = owners.into_iter().filter_map(|owner| match owner {
+                Owner::Agent(id) => Some(AgentId::from_u128(id)),
+                _ => None,
+            });
+            agents.try_for_each(|id| end_purged(store, &noted, id))
+        });
+        let ended = match ended.await {
+            Ok(Ok(())) => forget(memory).await,
+            Ok(Err(error)) | Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "memory of agents that have left is still there");
+        }
     }
 
     /// Makes a token void, and all that were narrowed from it.
@@ -536,4 +628,26 @@ fn gate_error(error: GateError) -> AgentError {
         GateError::Full { retry_after } => AgentError::Overloaded { retry_after },
         GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
     }
+}
+
+/// Ends an agent whose purge was cut off. Who had asked for it is not known any more, so one that
+/// somebody has set aside stays, with its memory.
+fn end_purged(store: &AgentStore, noted: &MemoryStore, id: AgentId) -> Result<(), AgentError> {
+    let now = SystemTime::now();
+    match store.tear_down(id, Rank::Agent, true, now) {
+        Err(AgentError::SuspendedBy(_)) => {
+            Ok(noted.cancel_purge(Owner::Agent(id.as_u128()), unix_ms(now))?)
+        }
+        Err(AgentError::Unknown(_)) => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Leaves nothing of the memory of those of whom that is noted. The file may be large.
+async fn forget(memory: MemoryStore) -> Result<(), AgentError> {
+    let now_ms = unix_ms(SystemTime::now());
+    let forgetting = tokio::task::spawn_blocking(move || memory.purge(now_ms));
+    let forgotten = forgetting.await;
+    let panicked = |_| AgentError::Internal("forgetting an agent panicked".into());
+    Ok(forgotten.map_err(panicked)??)
 }

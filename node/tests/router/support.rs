@@ -11,10 +11,11 @@ use aither_node::{
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{accounts_path, answers_path, ledger_path, prices_path, registry_path},
+    data_dir::{accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path},
     identity::{AdminKey, NodeIdentity},
+    memory::{MemoryLimits, Unobserved},
     models::{DownloadLimits, ModelStore},
-    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness},
+    services::{AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness},
 };
 use axum::{
     Router,
@@ -87,12 +88,14 @@ pub(crate) fn api_made_of(
     let answers = AnswerStore::open(&answers, AnswerLimits::default(), settled).unwrap();
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
-    let agents = agents_at(data_dir.path(), &accounts);
+    let memory = memory_at(data_dir.path());
+    let agents = agents_at(data_dir.path(), &accounts, &memory);
     let state = ApiState::new(ApiParts {
         engine,
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         agents: agents.clone(),
+        memory,
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -114,10 +117,16 @@ pub(crate) fn api_made_of(
     }
 }
 
-fn agents_at(data_dir: &Path, accounts: &AccountService) -> AgentService {
+fn memory_at(data_dir: &Path) -> MemoryService {
+    let (path, limits) = (memory_path(data_dir), MemoryLimits::default());
+    MemoryService::open(&path, limits, Arc::new(Unobserved)).unwrap()
+}
+
+fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService) -> AgentService {
     let identity = NodeIdentity::generate().unwrap();
     let path = registry_path(data_dir);
-    AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any).unwrap()
+    let (accounts, memory) = (accounts.clone(), Some(memory.store().clone()));
+    AgentService::open(&path, accounts, &identity, ProbeTargets::Any, memory).unwrap()
 }
 
 fn billing_at(data_dir: &Path) -> Billing {

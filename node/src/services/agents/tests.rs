@@ -24,7 +24,7 @@ async fn home() -> Home {
     let owner = made.await.unwrap().account.id;
     let identity = NodeIdentity::generate().unwrap();
     let path = directory.path().join("registry.redb");
-    let agents = AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any);
+    let agents = AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any, None);
     Home {
         _directory: directory,
         accounts,
