@@ -3,6 +3,8 @@
 //! Each flag has its environment variable here and its default where it is used; `--help` is made
 //! from these comments. Bad usage ends in clap with exit code 2.
 
+pub(crate) mod memory;
+
 use std::path::PathBuf;
 
 use aither_protocol::{
@@ -96,6 +98,11 @@ pub(crate) enum Command {
     Onboard(OnboardArgs),
     /// List the agents of the node, with what they can do and cost.
     Agents(AgentsArgs),
+    /// Read and write what is remembered: the caller's own memory, and what all share.
+    ///
+    /// With an agent's key in AITHEROS_API_KEY it is that agent's memory.
+    #[command(subcommand)]
+    Memory(memory::MemoryCommand),
     /// Show what there is to spend.
     Balance,
     /// Show what was spent, by model, agent and day.

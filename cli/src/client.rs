@@ -8,6 +8,8 @@ mod agents;
 mod answer;
 mod billing;
 mod key;
+mod memory;
+mod pages;
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -20,6 +22,7 @@ pub(crate) use self::{
     answer::Answer,
     billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
     key::ApiKey,
+    memory::{MemoryEntry, MemoryHit, MemoryItem, MemorySearch, MemoryWrite, Place, WrittenEntry},
 };
 use crate::{
     args::ConnectionArgs,

@@ -4,6 +4,7 @@ mod agents;
 mod billing;
 mod chat;
 mod init;
+mod memory;
 mod models;
 mod onboard;
 mod validate;
@@ -28,6 +29,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         Command::Agents(agents) => agents::run(&client()?, &output, agents, json).await,
         Command::Chat(chat) => chat::run(&client()?, &output, chat, json).await,
         Command::Models => models::run(&client()?, &output, json).await,
+        Command::Memory(command) => memory::run(&client()?, &output, command, json).await,
         Command::Balance => billing::balance(&client()?, &output, json).await,
         Command::Usage(usage) => billing::usage(&client()?, &output, usage, json).await,
         Command::TopUp(top_up) => billing::top_up(&client()?, &output, top_up, json).await,

@@ -286,11 +286,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
-        .routes(routes!(memory::write))
-        .routes(routes!(memory::read))
-        .routes(routes!(memory::delete))
-        .routes(routes!(memory::list))
-        .routes(routes!(memory::complete_task))
+        .merge(memory_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))
@@ -304,6 +300,15 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::docs_page))
         .routes(routes!(docs::root))
+}
+
+fn memory_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(memory::write))
+        .routes(routes!(memory::read))
+        .routes(routes!(memory::delete))
+        .routes(routes!(memory::list))
+        .routes(routes!(memory::complete_task))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

@@ -34,7 +34,8 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness, ReadyState,
+        AccountHook, AccountService, AgentService, MemoryService, ProbeTargets, Readiness,
+        ReadyState,
     },
     signals::Signals,
 };
@@ -90,10 +91,7 @@ impl Node {
         let billing = open_billing(&config, &data_dir)?;
         let answers = open_answers(&data_dir, &billing)?;
         let tasks = TaskTracker::new();
-        let accounts_path = data_dir::accounts_path(data_dir.path());
-        let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
-        let accounts =
-            AccountService::open(&accounts_path, config.accounts.clone(), Some(welcome))?;
+        let accounts = open_accounts(&config, &data_dir, &billing)?;
         let memory = open_memory(&config, &data_dir)?;
         let agents = open_agents(&config, &data_dir, (&accounts, memory.store()), &identity)?;
         let chosen = choose_models(&models, &config.models.serve)?;
@@ -308,6 +306,17 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
+}
+
+fn open_accounts(
+    config: &Config,
+    data_dir: &DataDir,
+    billing: &Billing,
+) -> Result<AccountService, NodeError> {
+    let path = data_dir::accounts_path(data_dir.path());
+    let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
+    let config = config.accounts.clone();
+    Ok(AccountService::open(&path, config, Some(welcome))?)
 }
 
 fn open_agents(

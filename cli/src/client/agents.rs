@@ -3,17 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{Answer, Client};
 use crate::error::Error;
-
-/// The most that a node gives in one answer: fewer pages.
-const PAGE_ITEMS: &str = "500";
-/// Most bytes of agents that are read in all, so that a list without an end ends.
-const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most pages, for lists without an end whose pages are nearly empty.
-const PAGES_MAX: usize = 1000;
 
 /// Which agents to list.
 #[derive(Debug, Clone, Copy)]
@@ -89,21 +82,6 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// One page of a list.
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Box<RawValue>>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
-
-/// All pages of it, in the shape of one.
-#[derive(Serialize)]
-struct WholeList {
-    items: Vec<Box<RawValue>>,
-    next_cursor: Option<String>,
-}
-
 #[derive(Serialize)]
 struct OnboardRequest<'a> {
     agent_card: &'a Value,
@@ -113,48 +91,13 @@ struct OnboardRequest<'a> {
 impl Client {
     /// Asks for agents: all pages of the list as one.
     pub(crate) async fn agents(&self, query: AgentQuery<'_>) -> Result<Answer, Error> {
-        let mut whole = WholeList {
-            items: Vec::new(),
-            next_cursor: None,
-        };
-        let mut bytes_len = 0usize;
-        for _ in 0..PAGES_MAX {
-            let page: Page = self
-                .agents_page(query, whole.next_cursor.as_deref())
-                .await?
-                .read("a list of agents")?;
-            bytes_len += page
-                .items
-                .iter()
-                .map(|item| item.get().len())
-                .sum::<usize>();
-            whole.items.extend(page.items);
-            let is_last = page.next_cursor.is_none();
-            if bytes_len > LIST_BYTES_MAX || !is_last && page.next_cursor == whole.next_cursor {
-                break;
-            }
-            whole.next_cursor = page.next_cursor;
-            if is_last {
-                let list = serde_json::to_vec(&whole)
-                    .map_err(|cause| self.unexpected(&cause.to_string()))?;
-                return Answer::new(self.server(), &list);
-            }
-        }
-        Err(self.unexpected("a list of agents that does not end"))
-    }
-
-    async fn agents_page(
-        &self,
-        query: AgentQuery<'_>,
-        cursor: Option<&str>,
-    ) -> Result<Answer, Error> {
-        let mut parameters = vec![("limit", PAGE_ITEMS)];
+        let mut parameters = Vec::new();
         parameters.extend(query.skill.map(|skill| ("skill", skill)));
         if !query.all_nodes {
             parameters.push(("local", "true"));
         }
-        parameters.extend(cursor.map(|cursor| ("cursor", cursor)));
-        self.get("v1/agents", &parameters).await
+        let what = "a list of agents";
+        self.whole_list("v1/agents", &parameters, what).await
     }
 
     /// Takes an agent aboard, or gives one that is known a fresh key.

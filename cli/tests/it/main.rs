@@ -13,6 +13,7 @@
 mod agents;
 mod billing;
 mod init;
+mod memory;
 mod onboard;
 mod support;
 

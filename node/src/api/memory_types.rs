@@ -177,7 +177,12 @@ impl WriteBody {
             value: text.to_owned(),
             key: self.key,
             tags: self.tags.unwrap_or_default(),
-            expires: self.ttl.as_ref().map(ttl_of).transpose()?.map(|ttl| now + ttl),
+            expires: self
+                .ttl
+                .as_ref()
+                .map(ttl_of)
+                .transpose()?
+                .map(|ttl| now + ttl),
             if_version: self.if_version,
             signature,
         })
@@ -231,9 +236,8 @@ impl SignatureBody {
             let message = "must be \"ed25519:\" and a public key in hex";
             ApiError::field("signature.public_key", message)
         })?;
-        let bytes = unhex::<64>(&self.value).ok_or_else(|| {
-            ApiError::field("signature.value", "must be 64 bytes in hex")
-        })?;
+        let bytes = unhex::<64>(&self.value)
+            .ok_or_else(|| ApiError::field("signature.value", "must be 64 bytes in hex"))?;
         let signed = canonical_json(&json!({"tier": tier, "key": key, "value": value}))
             .map_err(|error| ApiError::field("value", format!("to be signed, {error}")))?;
         verifying
@@ -351,7 +355,8 @@ mod tests {
 
     #[test]
     fn values_stay_as_they_were_written() {
-        let body = br#"{"tier":"spirit","key":"k","value": {"b":1.00, "a":[12345678901234567890123]}}"#;
+        let body =
+            br#"{"tier":"spirit","key":"k","value": {"b":1.00, "a":[12345678901234567890123]}}"#;
         let body = parse::<WriteBody>(body).unwrap();
         let write = body.checked(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(write.value, r#"{"b":1.00, "a":[12345678901234567890123]}"#);
@@ -367,8 +372,10 @@ mod tests {
             let refused = parse::<WriteBody>(body.as_bytes())
                 .and_then(|body| body.checked(SystemTime::UNIX_EPOCH));
             let code = refused.unwrap_err().code();
-            let is_refused =
-                matches!(code, ErrorCode::ValidationFailed | ErrorCode::InvalidRequest);
+            let is_refused = matches!(
+                code,
+                ErrorCode::ValidationFailed | ErrorCode::InvalidRequest
+            );
             assert!(is_refused, "{code}");
         }
         let missing = checked(&json!({"tier": "spirit", "key": "k"}));
@@ -378,16 +385,30 @@ mod tests {
     #[test]
     fn a_time_to_live_is_seconds_or_a_text() {
         let of = |ttl: Value| {
-            checked(&json!({"tier": "spirit", "key": "k", "value": 1, "ttl": ttl}))
-                .map(|write| write.expires.map(|at| {
-                    at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()
-                }))
+            checked(&json!({"tier": "spirit", "key": "k", "value": 1, "ttl": ttl})).map(|write| {
+                write.expires.map(|at| {
+                    at.duration_since(SystemTime::UNIX_EPOCH)
+                        .unwrap()
+                        .as_millis()
+                })
+            })
         };
         assert_eq!(of(json!(1.5)), Ok(Some(1500)));
         assert_eq!(of(json!("30m")), Ok(Some(1_800_000)));
         assert_eq!(of(Value::Null), Ok(None));
-        for wrong in [json!(0), json!(-1), json!(1e30), json!("x"), json!([1]), json!("99999y")] {
-            assert_eq!(of(wrong.clone()), Err(ErrorCode::ValidationFailed), "{wrong}");
+        for wrong in [
+            json!(0),
+            json!(-1),
+            json!(1e30),
+            json!("x"),
+            json!([1]),
+            json!("99999y"),
+        ] {
+            assert_eq!(
+                of(wrong.clone()),
+                Err(ErrorCode::ValidationFailed),
+                "{wrong}"
+            );
         }
     }
 
@@ -409,10 +430,34 @@ mod tests {
         assert_eq!(good.public_key, key.verifying_key().to_bytes());
         let wrong = [
             with("other", &signature),
-            with("k", &SignatureBody { value: "00".repeat(64), ..signature.clone() }),
-            with("k", &SignatureBody { value: "0".into(), ..signature.clone() }),
-            with("k", &SignatureBody { value: "+0".repeat(64), ..signature.clone() }),
-            with("k", &SignatureBody { public_key: "ed25519:\u{e4}".into(), ..signature.clone() }),
+            with(
+                "k",
+                &SignatureBody {
+                    value: "00".repeat(64),
+                    ..signature.clone()
+                },
+            ),
+            with(
+                "k",
+                &SignatureBody {
+                    value: "0".into(),
+                    ..signature.clone()
+                },
+            ),
+            with(
+                "k",
+                &SignatureBody {
+                    value: "+0".repeat(64),
+                    ..signature.clone()
+                },
+            ),
+            with(
+                "k",
+                &SignatureBody {
+                    public_key: "ed25519:\u{e4}".into(),
+                    ..signature.clone()
+                },
+            ),
         ];
         for refused in wrong {
             assert_eq!(refused.unwrap_err(), ErrorCode::ValidationFailed);

@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger and the checksum
-/// of every stored model.
+/// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger
+/// and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -84,7 +84,8 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         agents     {agents}\nmemory     {memory}\nanswers    {answers}\nledger     {ledger}\nmodels     {} good\n",
+         agents     {agents}\nmemory     {memory}\nanswers    {answers}\n\
+         ledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()

@@ -92,7 +92,11 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
 fn memory_rows(memory: &MemoryConfig) -> [Row; 2] {
     let bytes_fit = memory.bytes_max >= 1 << 20;
     [
-        ("memory.entries_max", memory.entries_max >= 1, "must be at least 1"),
+        (
+            "memory.entries_max",
+            memory.entries_max >= 1,
+            "must be at least 1",
+        ),
         ("memory.bytes_max", bytes_fit, "must be at least 1MiB"),
     ]
 }
