@@ -111,7 +111,13 @@ async fn keys(api: &Api) -> Keys {
         .create("ann@example.org", None, Some(Plan::Enterprise));
     let made = made.await.unwrap();
     let owner = made.account.id.as_u128();
-    let all = ["llm_inference", "llm_embed", "agent_spawn"];
+    let all = [
+        "llm_inference",
+        "llm_embed",
+        "agent_spawn",
+        "memory_read",
+        "memory_write",
+    ];
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
     let suspended = onboard(api, owner, &card("aside", "orchestrator", &all)).await;
@@ -124,7 +130,9 @@ async fn keys(api: &Api) -> Keys {
         let capabilities = CapabilitySet::EMPTY
             .with(Capability::LlmInference)
             .with(Capability::LlmEmbed)
-            .with(Capability::AgentSpawn);
+            .with(Capability::AgentSpawn)
+            .with(Capability::MemoryRead)
+            .with(Capability::MemoryWrite);
         let terms = SpawnTerms {
             capabilities,
             caveats,
@@ -196,15 +204,17 @@ fn is_management((method, path): &(String, String)) -> bool {
 /// Returns whether a path needs a capability that the small agent has not.
 fn needs_more(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
-    [
-        "generate",
-        "chat",
-        "completions",
-        "embed",
-        "embeddings",
-        "spawn",
-    ]
-    .contains(&last)
+    let is_memory = path.starts_with("/v1/memory/");
+    is_memory
+        || [
+            "generate",
+            "chat",
+            "completions",
+            "embed",
+            "embeddings",
+            "spawn",
+        ]
+        .contains(&last)
 }
 
 fn forbidden_if(is_forbidden: bool) -> Door {

@@ -296,6 +296,12 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         return has(Capability::AgentSpawn) && holder.tier == Tier::Orchestrator;
     }
     let ending = path.rsplit('/').next().unwrap_or_default();
+    if path.starts_with("/v1/memory/") {
+        return match ending {
+            "read" | "search" | "list" | "query" => has(Capability::MemoryRead),
+            _ => has(Capability::MemoryWrite) && holder.tier >= Tier::Agent,
+        };
+    }
     match ending {
         "embed" | "embeddings" => has(Capability::LlmEmbed),
         "generate" | "completions" => has(Capability::LlmInference),
