@@ -139,6 +139,12 @@ impl<T> Receiver<T> {
         true
     }
 
+    /// Returns whether nothing waits, and something may still come.
+    pub fn is_idle(&self) -> bool {
+        let state = self.0.lock();
+        state.is_open && state.items.is_empty()
+    }
+
     /// Lets nothing more in, and returns what waits.
     pub fn close(&self) -> Vec<T> {
         self.0.close();
@@ -214,6 +220,18 @@ mod tests {
             (0..3).for_each(|number| sender.send(number).unwrap());
             assert_eq!(taker.join().unwrap(), [0, 1, 2]);
         });
+    }
+
+    #[test]
+    fn it_is_idle_while_nothing_waits_and_something_may_come() {
+        let (sender, receiver) = queue(10);
+        assert!(receiver.is_idle());
+        sender.send(1).unwrap();
+        assert!(!receiver.is_idle());
+        assert_eq!(taken(&receiver, 10), [1]);
+        assert!(receiver.is_idle());
+        sender.close();
+        assert!(!receiver.is_idle());
     }
 
     #[test]

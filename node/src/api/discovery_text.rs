@@ -157,7 +157,7 @@ pub(super) fn skills_md(facts: &Facts<'_>) -> String {
     ]);
     let mut text = format!("{front}\n# What there is\n\n");
     write_models(&mut text, facts);
-    write_tiers(&mut text);
+    write_tiers(&mut text, facts.base);
     write_plans(&mut text);
     write_skills(&mut text, facts);
     text
@@ -196,7 +196,7 @@ fn write_models(text: &mut String, facts: &Facts<'_>) {
     text.push('\n');
 }
 
-fn write_tiers(text: &mut String) {
+fn write_tiers(text: &mut String, base: &BaseUrl) {
     text.push_str("## Capabilities\n\n");
     text.push_str("| capability | what it allows | tier required |\n|---|---|---|\n");
     for capability in Capability::ALL {
@@ -211,7 +211,15 @@ fn write_tiers(text: &mut String) {
         let (words, tier) = (memory.description(), memory.tier());
         line(text, format_args!("| `{memory}` | {words} | {tier} |"));
     }
-    text.push('\n');
+    let (write, read) = (base.join("/v1/memory/write"), base.join("/v1/memory/read"));
+    line(
+        text,
+        format_args!(
+            "\nWrite with `POST {write}` and a body of `tier`, `key` and `value` (any JSON, with \
+             `ttl`, `tags` and `if_version` where they help); read with `POST {read}` and `tier` \
+             and `key`. `task_id` names the scope of working memory, `session_id` that of active.\n"
+        ),
+    );
 }
 
 fn write_plans(text: &mut String) {

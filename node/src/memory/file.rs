@@ -9,6 +9,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    thread,
+    time::Duration,
 };
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
@@ -27,6 +29,13 @@ use crate::{
 const VERIFIED_BYTES_MAX: u64 = 64 << 20;
 /// What redb may keep in memory.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// How often a file is tried to be opened anew that a reader of before has not let go of, and how
+/// long is waited in between: reads take microseconds.
+const REOPENED_MAX: u32 = 100;
+const REOPENED_AFTER: Duration = Duration::from_millis(1);
+/// How often a read is tried that a failed write took the database away from.
+const READ_TRIES: u32 = 3;
 
 /// The file and its database.
 #[derive(Debug)]
@@ -63,14 +72,25 @@ impl MemoryFile {
     /// The file cannot be read, or is damaged.
     pub(super) fn read<T>(
         &self,
-        look: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+        look: impl Fn(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        let database = self.database()?;
-        let looked = database
-            .begin_read()
-            .map_err(redb::Error::from)
-            .and_then(|tx| look(&tx));
-        looked.map_err(|error| self.failed(error))
+        let mut tries = 0;
+        loop {
+            let database = self.database()?;
+            let looked = database
+                .begin_read()
+                .map_err(redb::Error::from)
+                .and_then(|tx| look(&tx));
+            tries += 1;
+            match looked {
+                Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed)
+                    if tries < READ_TRIES =>
+                {
+                    self.let_go(&database);
+                }
+                looked => return looked.map_err(|error| self.failed(error)),
+            }
+        }
     }
 
     /// Runs one transaction, which says itself whether there is anything to commit.
@@ -83,13 +103,23 @@ impl MemoryFile {
     ) -> Result<T, StoreError> {
         let database = self.database()?;
         let done = transact(&database, change);
-        drop(database);
         done.map_err(|error| {
             if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
-                *self.slot.write().unwrap_or_else(PoisonError::into_inner) = None;
+                self.let_go(&database);
             }
             self.failed(error)
         })
+    }
+
+    /// Has a database that is of no more use opened anew by the next who needs one.
+    fn let_go(&self, database: &Arc<Database>) {
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+        let is_current = slot
+            .as_ref()
+            .is_some_and(|held| Arc::ptr_eq(held, database));
+        if is_current {
+            *slot = None;
+        }
     }
 
     /// Puts a file in its place that has what there is now and nothing else, and in which it is
@@ -146,9 +176,22 @@ impl MemoryFile {
         let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
         let database = match slot.take() {
             Some(database) => database,
-            None => Arc::new(open_database(&self.path)?),
+            None => Arc::new(self.reopen()?),
         };
         Ok(Arc::clone(slot.insert(database)))
+    }
+
+    fn reopen(&self) -> Result<Database, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match open_database(&self.path) {
+                Err(StoreError::InUse { .. }) if tries < REOPENED_MAX => {
+                    thread::sleep(REOPENED_AFTER);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     fn failed(&self, error: redb::Error) -> StoreError {

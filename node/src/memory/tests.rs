@@ -5,6 +5,7 @@ use std::{
     fs,
     path::PathBuf,
     sync::{Mutex, mpsc},
+    time::{Duration, Instant},
 };
 
 use aither_protocol::MemoryTier;
@@ -254,6 +255,30 @@ fn what_has_expired_cannot_be_seen_and_is_swept() {
     bench.write(entry(&scope, "c", "2"), 400).unwrap();
     assert_eq!(bench.store().counts().unwrap().entries, 2);
     assert_eq!(bench.check().entries, 2);
+}
+
+#[test]
+fn more_than_one_transaction_sweeps_goes_without_being_asked_again() {
+    let mut bench = Bench::new();
+    let scope = spirit(1);
+    let (sender, receiver) = mpsc::channel();
+    let count = 3000;
+    for number in 0..count {
+        let mut write = entry(&scope, &format!("k{number}"), "1");
+        write.expires_ms = Some(100);
+        let sender = sender.clone();
+        let reply = move |outcome: Replied<_>| sender.send(outcome.is_ok()).unwrap();
+        bench.store().write(write, 1, reply).unwrap();
+    }
+    assert!(receiver.iter().take(count).all(|is_written| is_written));
+    assert_eq!(bench.store().counts().unwrap().entries, 3000);
+    bench.store().sweep(200).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bench.store().counts().unwrap().entries > 0 {
+        assert!(Instant::now() < deadline, "waited in vain");
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.check().entries, 0);
 }
 
 #[test]

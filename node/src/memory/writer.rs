@@ -90,6 +90,8 @@ impl Writer {
             file,
             limits,
             observer,
+            is_behind: false,
+            now_ms: 0,
             purged,
             waiting_bytes: Arc::clone(&waiting_bytes),
         };
@@ -143,6 +145,10 @@ struct Worker {
     file: Arc<MemoryFile>,
     limits: MemoryLimits,
     observer: Arc<dyn Observer>,
+    /// Whether more has expired than the last transaction removed.
+    is_behind: bool,
+    /// The time of the last transaction.
+    now_ms: u64,
     /// Owners who write no more. Their ids are never given to another, and requests that were under
     /// way end with the process.
     purged: HashSet<Owner>,
@@ -173,6 +179,11 @@ impl Worker {
                 }
             }
             self.work(&mut batch);
+            // What has expired cannot be seen any more: it goes while nobody waits.
+            while self.is_behind && messages.is_idle() {
+                batch.push((self.now_ms, Command::Sweep(Box::new(|_| {}))));
+                self.work(&mut batch);
+            }
             patience = PATIENCE_MAX.min(begin.elapsed() / PATIENCE_PARTS);
         }
     }
@@ -182,6 +193,7 @@ impl Worker {
         let Some(now_ms) = batch.iter().map(|(now_ms, _)| *now_ms).max() else {
             return;
         };
+        self.now_ms = now_ms;
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
         let mut changes = Vec::new();
         let file = Arc::clone(&self.file);
@@ -209,11 +221,7 @@ impl Worker {
         for answer in answers {
             answer(outcome.clone());
         }
-        if outcome.is_ok() && swept == SWEPT_MAX {
-            // More may be over; they go without anybody's waiting for them.
-            batch.push((now_ms, Command::Sweep(Box::new(|_| {}))));
-            self.work(batch);
-        }
+        self.is_behind = outcome.is_ok() && swept == SWEPT_MAX;
     }
 
     fn take(

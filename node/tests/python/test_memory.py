@@ -6,6 +6,7 @@ import asyncio
 import json
 import pathlib
 import random
+import resource
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -559,6 +560,44 @@ def test_a_backup_has_what_agents_remember(start_node: Callable[..., Node], tmp_
     again = start_node(directory=node.data_dir.parent)
     found = read(with_key(again, bundle["api_key"]), "spirit", "k").json()
     assert (found["value"], found["version"]) == ("before", 1)
+
+
+def test_a_full_disk_is_told_and_what_is_there_can_be_read(start_node: Callable[..., Node]):
+    node = start_node()
+    http = operator(node)
+    written(http, "spirit", "first", "x" * 5000)
+    used = max(path.stat().st_size for path in node.data_dir.glob("*.redb"))
+    limits = (used, resource.RLIM_INFINITY)
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, limits)
+    stopped = threading.Event()
+
+    def reads() -> list[int]:
+        http = operator(node)
+        statuses = []
+        while not stopped.is_set():
+            statuses.append(read(http, "spirit", "first").status_code)
+        return statuses
+
+    number = 0
+    with ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(reads) for _ in range(4)]
+        while (answer := write(http, "spirit", f"k{number}", "x" * 50_000)).status_code == 200:
+            number += 1
+        for _ in range(5):
+            assert write(http, "spirit", "more", "x" * 50_000).status_code == 507
+        stopped.set()
+        assert {status for done in reading for status in done.result()} == {200}
+    body = assert_problem(answer, 507, "insufficient_storage")
+    assert str(node.data_dir) not in body["detail"]
+    assert read(http, "spirit", "first").json()["value"] == "x" * 5000
+    assert all(read(http, "spirit", f"k{done}").status_code == 200 for done in range(number))
+    assert read(http, "spirit", f"k{number}").status_code == 404
+    assert node.http.get("/health").status_code == 200
+    resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    assert written(http, "spirit", f"k{number}", 1) == 1
+    assert node.stop() == 0
+    checked = command(node, "check")
+    assert checked.returncode == 0 and f"{number + 2} entries good" in checked.stdout, checked
 
 
 def test_a_damaged_file_is_told(start_node: Callable[..., Node]):
