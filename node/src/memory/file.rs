@@ -62,6 +62,21 @@ impl MemoryFile {
         })
     }
 
+    /// Opens what a backend holds, which cannot be opened anew.
+    #[cfg(test)]
+    pub(super) fn over(backend: impl redb::StorageBackend) -> Result<Self, redb::Error> {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(1 << 20);
+        let database = builder.create_with_backend(backend)?;
+        let tx = database.begin_write()?;
+        Tables::open(&tx)?;
+        tx.commit()?;
+        Ok(Self {
+            path: "/proc/nowhere/memory.redb".into(),
+            slot: RwLock::new(Some(Arc::new(database))),
+        })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

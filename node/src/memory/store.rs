@@ -33,7 +33,15 @@ impl MemoryStore {
         limits: MemoryLimits,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StoreError> {
-        let file = Arc::new(MemoryFile::open(path)?);
+        Self::over(MemoryFile::open(path)?, limits, observer)
+    }
+
+    pub(super) fn over(
+        file: MemoryFile,
+        limits: MemoryLimits,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
         let writer = Writer::start(Arc::clone(&file), limits, observer)?;
         Ok(Self {
             file,

@@ -1,5 +1,7 @@
 //! The store by itself: what is written is there, and nothing else.
 
+mod power;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,5 +1,7 @@
 //! Keys, capability tokens and sub-agents of the service, on real stores.
 
+mod memory;
+
 use aither_protocol::{Capability, ErrorCode, Tier};
 use serde_json::json;
 
@@ -17,14 +19,18 @@ struct Home {
 }
 
 async fn home() -> Home {
-    let directory = tempfile::tempdir().unwrap();
+    home_in(tempfile::tempdir().unwrap(), None).await
+}
+
+async fn home_in(directory: tempfile::TempDir, memory: Option<MemoryStore>) -> Home {
     let path = directory.path().join("accounts.redb");
     let accounts = AccountService::open(&path, AccountsConfig::default(), None).unwrap();
     let made = accounts.create("ann@example.org", None, Some(Plan::Enterprise));
     let owner = made.await.unwrap().account.id;
     let identity = NodeIdentity::generate().unwrap();
     let path = directory.path().join("registry.redb");
-    let agents = AgentService::open(&path, accounts.clone(), &identity, ProbeTargets::Any, None);
+    let targets = ProbeTargets::Any;
+    let agents = AgentService::open(&path, accounts.clone(), &identity, targets, memory);
     Home {
         _directory: directory,
         accounts,
