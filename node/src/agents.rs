@@ -308,6 +308,15 @@ impl AgentCaller {
         self
     }
 
+    /// Returns the name by which others know it: a sub-agent's follows its parent's.
+    pub fn full_name(&self) -> String {
+        let token_grant = self.token_grant.as_ref();
+        match token_grant.and_then(|token_grant| token_grant.grant.agent.as_deref()) {
+            Some(sub_agent) => format!("{}/{sub_agent}", self.agent.name),
+            None => self.agent.name.to_string(),
+        }
+    }
+
     /// Returns the name under which it is billed: a sub-agent's is its parent's. Whoever holds a
     /// token may give any number of sub-agents names, and usage is summed by name for good.
     pub fn billed_name(&self) -> String {

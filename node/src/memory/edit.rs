@@ -243,13 +243,12 @@ impl<'tx> Edit<'tx> {
         for key in self.scope_keys_of(owner)? {
             self.clear(&ScopeKey::from_bytes(&key)?, "")?;
         }
-        self.finish()?;
-        self.tables.owners.remove(&owner.to_bytes()[..])?;
         self.is_dirty = true;
-        Ok(())
+        self.finish()
     }
 
-    /// Returns whether anything may be left of an owner, if only in the file's unused parts.
+    /// Returns whether anything may be left of an owner, if only in the file's unused parts: its own
+    /// row goes only with the file that has them.
     pub(super) fn has_written(&self, owner: Owner) -> Result<bool, redb::Error> {
         Ok(self.owner(owner)?.is_some())
     }

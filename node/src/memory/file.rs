@@ -281,6 +281,7 @@ fn copy_rows(
     copy(&from.open_table(tables::PURGES)?, &mut to.purges)?;
     for owner in purged {
         to.purges.remove(&owner.to_bytes()[..])?;
+        to.owners.remove(&owner.to_bytes()[..])?;
     }
     Ok(())
 }

@@ -36,6 +36,11 @@ const PATIENCE_MAX: Duration = Duration::from_micros(500);
 /// It also waits no longer than one part in so many of what writing the last batch took.
 const PATIENCE_PARTS: u32 = 4;
 
+/// Writing the file anew keeps writes waiting. Where it takes longer than this, it is done at most for
+/// one part in so many of the time, whoever asks for it how often.
+const REWRITE_SHORT: Duration = Duration::from_millis(250);
+const REWRITE_REST_PARTS: u32 = 10;
+
 /// Tells what came of a command. Called on the writer's thread: it must not wait.
 pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, MemoryError>) + Send>;
 
@@ -94,6 +99,7 @@ impl Writer {
             is_behind: false,
             now_ms: 0,
             purged,
+            rewrites_after: Instant::now(),
             waiting_bytes: Arc::clone(&waiting_bytes),
         };
         let thread = thread::Builder::new()
@@ -153,6 +159,8 @@ struct Worker {
     /// Owners who write no more. Their ids are never given to another, and requests that were under
     /// way end with the process.
     purged: HashSet<Owner>,
+    /// When the file may be written anew.
+    rewrites_after: Instant,
     waiting_bytes: Arc<AtomicUsize>,
 }
 
@@ -263,7 +271,8 @@ impl Worker {
         }
     }
 
-    /// Removes all that owners have of whom nothing is to be left, and writes the file anew.
+    /// Removes all that owners have of whom nothing is to be left, and writes the file anew, unless
+    /// that was done a short while ago: writes wait for it.
     fn purge(&mut self, now_ms: u64) -> Result<(), MemoryError> {
         let mut changes = Vec::new();
         let (owners, has_traces) = self.file.write(|tx| {
@@ -285,8 +294,14 @@ impl Worker {
             Ok(((owners, has_traces), edit.is_dirty))
         })?;
         self.observer.changed(&changes);
-        if has_traces {
+        // Where it has to wait, the notes stay, and it is done with the next purge.
+        if has_traces && self.rewrites_after <= Instant::now() {
+            let begun = Instant::now();
             self.file.rewrite(&owners)?;
+            let took = begun.elapsed();
+            if took > REWRITE_SHORT {
+                self.rewrites_after = Instant::now() + took * REWRITE_REST_PARTS;
+            }
         }
         Ok(())
     }

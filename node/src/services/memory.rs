@@ -143,7 +143,7 @@ impl MemoryAccess {
             tiers: caller.memory_tiers.intersection(caller.tier.memory_tiers()),
             tier: caller.tier,
             prefixes: prefixes.unwrap_or_default(),
-            writer: caller.billed_name(),
+            writer: caller.full_name(),
         }
     }
 

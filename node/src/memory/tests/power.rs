@@ -52,6 +52,7 @@ fn step(store: &MemoryStore, number: u64) -> Replied<()> {
                 serial: waiting.serial,
                 row: waiting.key.as_bytes().into(),
                 vectors: Some(vec![1; 384]),
+                awaits_vectors: waiting.serial.0 % 2 == 0,
             });
             store.put_index(puts.collect(), number).map(drop)
         }
