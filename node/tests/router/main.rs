@@ -22,14 +22,6 @@ use serde_json::{Value, json};
 use self::support::{BODY_BYTES_MAX, KEY, Reply, api, api_made_by, api_with, assert_shape, words};
 
 // tidy: table
-/// The routes that make vectors.
-const EMBED_PATHS: [&str; 4] = [
-    "/v1/llm/embed",
-    "/v1/embeddings",
-    "/api/embed",
-    "/api/embeddings",
-];
-
 #[tokio::test]
 async fn every_documented_route_answers_and_every_route_is_documented() {
     let api = api();
@@ -455,7 +447,12 @@ async fn an_unknown_model_is_404_in_each_dialect() {
 async fn without_an_embedding_model_each_dialect_says_how_to_get_one() {
     let api = api();
     let body = json!({"input": "a", "text": "a", "prompt": "a"});
-    for path in EMBED_PATHS {
+    for path in [
+        "/v1/llm/embed",
+        "/v1/embeddings",
+        "/api/embed",
+        "/api/embeddings",
+    ] {
         let reply = api.post(path, &body).await;
         assert_eq!(reply.status, 404, "{path}");
         assert_shape(path, &reply);
