@@ -8,14 +8,24 @@
 //! All of it is synchronous and without I/O. Sources come from strangers, so sizes, depths, times
 //! and counts are bounded, and what a broken file still shows is taken.
 
+pub mod archive;
 pub mod extract;
+pub mod indexer;
 pub mod language;
 pub mod limits;
 pub mod model;
+pub mod query;
+pub mod repository;
+mod resolve;
 mod rules;
+pub mod store;
 
 pub use self::{
     extract::{SkipReason, extract},
+    indexer::{IndexReport, SourceFile},
     language::Language,
     model::{FileGraph, Symbol, SymbolKind},
+    query::{Confidence, Direction, Query, QueryRow, Relation},
+    repository::Repository,
+    store::{GraphStore, MemoryStore},
 };
