@@ -5,11 +5,15 @@
 //! [`super::rules`]. [`Found`] collects, within a number of bytes: a graph has to fit into a
 //! memory value.
 
-use std::{collections::HashSet, ops::ControlFlow, time::Instant};
+use std::{
+    collections::HashSet,
+    ops::{self, ControlFlow},
+    time::Instant,
+};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
+use tree_sitter::{Node, ParseOptions, ParseState, Parser, Range, Tree};
 
 use super::{
     language::Language,
@@ -37,6 +41,8 @@ const ROW_BYTES: usize = 24;
 const SYMBOL_BYTES: usize = 120;
 /// Most different names that are noted before the end of the file tells which to keep.
 const MENTIONS_MAX: usize = 50_000;
+/// Most macros of a file whose braces are parsed by themselves: each may be in another.
+const MACROS_MAX: usize = 500;
 
 /// Why a file has no graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
@@ -74,14 +80,18 @@ pub enum SkipReason {
 pub fn extract(path: &str, text: &str) -> Result<FileGraph, SkipReason> {
     let language = Language::of_path(path).ok_or(SkipReason::UnknownLanguage)?;
     check(text)?;
-    let tree = parse(language, text)?;
+    let tree = parse(language, text, None)?;
     let mut found = Found::new(language);
     let lines = Lines::new(text);
-    walk(&tree, &lines, language, &mut found);
+    let mut within = vec![(tree, Vec::new())];
+    let is_broken = within.iter().any(|(tree, _)| tree.root_node().has_error());
+    while let Some((tree, scopes)) = within.pop() {
+        walk(&tree, scopes, &lines, language, &mut found, &mut within);
+    }
     let mut graph = found.finish();
     graph.hash = hash_of(text);
     graph.lines = u32::try_from(lines.starts.len()).unwrap_or(u32::MAX);
-    graph.broken = tree.root_node().has_error();
+    graph.broken = is_broken;
     graph.doc = lines.doc_of_file(language);
     Ok(graph)
 }
@@ -117,11 +127,16 @@ fn check(text: &str) -> Result<(), SkipReason> {
     Ok(())
 }
 
-fn parse(language: Language, text: &str) -> Result<Tree, SkipReason> {
+/// Parses a text, or a part of it.
+fn parse(language: Language, text: &str, part: Option<Range>) -> Result<Tree, SkipReason> {
     let mut parser = Parser::new();
     // The grammars are linked in, with versions that this parser reads.
     let set = parser.set_language(&rules::grammar(language));
     set.map_err(|_version| SkipReason::UnknownLanguage)?;
+    if let Some(part) = part {
+        let set = parser.set_included_ranges(&[part]);
+        set.map_err(|_order| SkipReason::TooComplex)?;
+    }
     let begun = Instant::now();
     let mut in_time = |_: &ParseState| match begun.elapsed() < PARSE_TIME_MAX {
         true => ControlFlow::Continue(()),
@@ -135,9 +150,10 @@ fn parse(language: Language, text: &str) -> Result<Tree, SkipReason> {
 }
 
 /// A scope that the walk is in.
+#[derive(Clone)]
 struct Scope {
-    /// The depth of the node that opened it.
-    depth: usize,
+    /// The depth of the node that opened it; nothing for one that is around the whole tree.
+    depth: Option<usize>,
     /// Its symbol; none for members of a type that is defined elsewhere.
     symbol: Option<u32>,
     name: String,
@@ -145,10 +161,18 @@ struct Scope {
     is_function: bool,
 }
 
-/// Goes over the tree in order, opening and closing scopes.
-fn walk(tree: &Tree, lines: &Lines<'_>, language: Language, found: &mut Found) {
+/// Goes over a tree in order, opening and closing scopes. What is in macros is put to the trees
+/// that wait, with the scopes that it stands in.
+fn walk(
+    tree: &Tree,
+    mut scopes: Vec<Scope>,
+    lines: &Lines<'_>,
+    language: Language,
+    found: &mut Found,
+    waiting: &mut Vec<(Tree, Vec<Scope>)>,
+) {
     let mut cursor = tree.walk();
-    let mut scopes: Vec<Scope> = Vec::new();
+    found.from = innermost(&scopes);
     let mut parents: Vec<Node<'_>> = Vec::new();
     loop {
         let node = cursor.node();
@@ -159,6 +183,14 @@ fn walk(tree: &Tree, lines: &Lines<'_>, language: Language, found: &mut Found) {
             false => Step::Skip,
         };
         let mut descends = !matches!(step, Step::Skip);
+        if let Step::Inside(range) = &step
+            && found.may_parse_again()
+            && let Ok(inside) = parse(language, lines.text, Some(*range))
+            && !inside.root_node().has_error()
+        {
+            waiting.push((inside, outer(&scopes)));
+            descends = false;
+        }
         open_scope(step, node, parents.len(), lines, &mut scopes, found);
         if parents.len() >= DEPTH_MAX && node.child_count() > 0 {
             found.leave_out();
@@ -222,7 +254,7 @@ fn open_scope(
                 return;
             };
             scopes.push(Scope {
-                depth,
+                depth: Some(depth),
                 symbol: Some(symbol),
                 name,
                 is_type: kind.is_type(),
@@ -230,19 +262,31 @@ fn open_scope(
             });
         }
         Step::Members(name) => scopes.push(Scope {
-            depth,
+            depth: Some(depth),
             symbol: None,
             name,
             is_type: true,
             is_function: false,
         }),
-        Step::Descend | Step::Skip => return,
+        Step::Descend | Step::Skip | Step::Inside(_) => return,
     }
     found.from = innermost(scopes);
 }
 
+/// Returns scopes for a tree that is walked by itself within them: it never leaves them.
+fn outer(scopes: &[Scope]) -> Vec<Scope> {
+    let outer = scopes.iter().map(|scope| Scope {
+        depth: None,
+        ..scope.clone()
+    });
+    outer.collect()
+}
+
 fn close_scopes(depth: usize, scopes: &mut Vec<Scope>, found: &mut Found) {
-    while scopes.last().is_some_and(|scope| scope.depth >= depth) {
+    while scopes
+        .last()
+        .is_some_and(|scope| scope.depth >= Some(depth))
+    {
         scopes.pop();
         found.from = innermost(scopes);
     }
@@ -403,7 +447,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Returns lines without the marks of comments.
-    fn comment(&self, rows: std::ops::Range<usize>) -> Option<String> {
+    fn comment(&self, rows: ops::Range<usize>) -> Option<String> {
         let mut doc = String::new();
         for row in rows {
             let line = self.line(row).trim_end_matches("*/");
@@ -440,6 +484,7 @@ pub(super) struct Found {
     referred: HashSet<(Option<u32>, String)>,
     variables: HashSet<(Vec<String>, String)>,
     bytes_left: usize,
+    macros_left: usize,
 }
 
 impl Found {
@@ -468,12 +513,19 @@ impl Found {
             referred: HashSet::new(),
             variables: HashSet::new(),
             bytes_left: GRAPH_BYTES_MAX - (4 << 10),
+            macros_left: MACROS_MAX,
         }
     }
 
     /// Says that something was left out.
     pub(super) fn leave_out(&mut self) {
         self.graph.truncated = true;
+    }
+
+    /// Counts a part that is parsed by itself.
+    fn may_parse_again(&mut self) -> bool {
+        self.macros_left = self.macros_left.saturating_sub(1);
+        self.macros_left > 0
     }
 
     fn is_full(&self) -> bool {

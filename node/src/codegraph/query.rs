@@ -342,8 +342,10 @@ impl Repository {
                 if told.insert(next) {
                     rows.push(self.row_of_edge(edge, walk, depth + 1));
                 }
+                // One of several that may be meant is no ground for more.
                 if let Target::Node(next) = next
                     && depth + 1 < walk.depth
+                    && edge.confidence != Confidence::Ambiguous
                     && reached.insert(next)
                 {
                     waiting.push_back((next, depth + 1));

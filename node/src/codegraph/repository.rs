@@ -8,7 +8,6 @@
 use std::{collections::HashMap, sync::OnceLock};
 
 use super::{
-    language::Language,
     model::{FileGraph, Symbol},
     query::{Confidence, Relation, WordIndex},
     resolve::Resolver,
@@ -138,16 +137,13 @@ impl Repository {
         })
     }
 
-    /// Returns every call that leads into the repository: the caller's file, the line, the name.
-    pub fn calls(&self) -> impl Iterator<Item = (&str, u32, &str)> {
+    /// Returns every call: the caller's file, the line, the name, how it was found.
+    pub fn calls(&self) -> impl Iterator<Item = (&str, u32, &str, Confidence)> {
         let calls = self.edges.iter();
         let calls = calls.filter(|edge| edge.relation == Relation::Calls);
         calls.map(|edge| {
-            (
-                self.file(edge.from).path.as_str(),
-                edge.line,
-                self.name_of(edge.to),
-            )
+            let path = self.file(edge.from).path.as_str();
+            (path, edge.line, self.name_of(edge.to), edge.confidence)
         })
     }
 
@@ -220,10 +216,6 @@ impl Repository {
             parts.push(&symbol.name);
         }
         parts
-    }
-
-    pub(super) fn language(&self, node: NodeId) -> Language {
-        self.file(node).graph.language
     }
 
     /// Returns what a node leads to.

@@ -8,6 +8,7 @@
 
 mod layout;
 mod lookup;
+mod standard;
 mod types;
 
 use std::{cell::Cell, collections::HashMap};
@@ -125,7 +126,9 @@ impl<'a> Resolver<'a> {
             if import.name.as_deref() == Some("*") {
                 self.globs.entry(at).or_default().push(import);
             }
-            if let Some(local) = &import.local {
+            // `mod name;` and `use self::name` only say what the module has anyway.
+            let says_nothing = import.module == "self" && import.name == import.local;
+            if let Some(local) = import.local.as_ref().filter(|_| !says_nothing) {
                 self.imports.entry((at, local)).or_default().push(import);
             }
         }
@@ -399,25 +402,44 @@ impl<'a> Resolver<'a> {
     /// Looks for what may be meant by a name alone: methods where something stands before it, what
     /// is no method where nothing does.
     fn called_by_name(&self, at: u32, call: &Call) -> (Vec<NodeId>, Confidence) {
-        let has_receiver = call.receiver.is_some();
-        let is_path = call.receiver.as_deref().is_some_and(|r| r.ends_with("::"));
+        let receiver = call.receiver.as_deref();
+        let says_nothing = receiver.is_some_and(|receiver| !receiver.ends_with("::"))
+            && standard::is_common(&call.name);
+        if says_nothing || receiver.is_none() && !self.sees_names_of_others(at) {
+            return (Vec::new(), Confidence::External);
+        }
+        let path = receiver.and_then(|receiver| receiver.strip_suffix("::"));
         let may_be = |node: &NodeId| match self.kind(*node) {
-            Some(SymbolKind::Method) => has_receiver,
-            Some(SymbolKind::Variant) => is_path,
+            Some(SymbolKind::Method) => receiver.is_some(),
+            Some(SymbolKind::Variant) => path.is_some(),
             Some(SymbolKind::Module | SymbolKind::Macro) | None => false,
             Some(SymbolKind::Variable | SymbolKind::Constant) => false,
-            Some(_) => !has_receiver || is_path,
+            Some(_) => receiver.is_none() || path.is_some(),
         };
         let mut targets = self.same_language(at, &call.name);
         targets.retain(may_be);
         // A path's last part is the type or the module of what is meant.
-        if let Some(path) = call.receiver.as_deref().and_then(|r| r.strip_suffix("::")) {
+        if let Some(path) = path {
             let last = last_name(path);
             targets.retain(|target| self.is_in(*target, last));
         }
         let confidence = by_count(targets.len());
-        targets.truncate(CANDIDATES_MAX);
+        // What may be anything is nothing to follow.
+        if targets.len() > CANDIDATES_MAX {
+            targets.clear();
+        }
         (targets, confidence)
+    }
+
+    /// Returns whether a plain name that nothing in a file explains may be another file's: where
+    /// something unknown is imported whole, and in scripts that share one world.
+    fn sees_names_of_others(&self, at: u32) -> bool {
+        let graph = &self.files[at as usize].graph;
+        match graph.language {
+            Language::Rust | Language::Go => false,
+            Language::Python => self.globs.contains_key(&at),
+            _ => graph.imports.is_empty(),
+        }
     }
 
     /// Returns whether a definition stands in something of that name.
@@ -490,7 +512,7 @@ impl Edges {
                 line,
             });
         };
-        if confidence == Confidence::External {
+        if targets.is_empty() {
             let name = name();
             let next = u32::try_from(self.externals.len()).unwrap_or(u32::MAX);
             let number = *self.numbers.entry(name.clone()).or_insert(next);

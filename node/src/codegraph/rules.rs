@@ -53,6 +53,8 @@ pub(super) enum Step {
     Descend,
     /// Nothing, children included.
     Skip,
+    /// What is in a macro's braces, which may be definitions; if not, its words are looked at.
+    Inside(tree_sitter::Range),
     /// A definition. What is inside stands in the first.
     Define(Vec<Definition>),
     /// The members of a type that is defined elsewhere.
@@ -345,6 +347,7 @@ pub(super) fn type_name(node: Node<'_>, text: &str) -> Option<String> {
             | "member_expression" => {
                 return plain_path(text_of(node, text));
             }
+            "tuple_type" => return several(node, text),
             "generic_type" | "generic_type_with_turbofish" | "subscript" => inside(node, text)?,
             // `"Name"`: a type that is defined further down.
             "string" => {
@@ -368,6 +371,21 @@ pub(super) fn type_name(node: Node<'_>, text: &str) -> Option<String> {
         };
     }
     None
+}
+
+/// Returns the names of several types, in parentheses; nothing stands for one without a name.
+fn several(node: Node<'_>, text: &str) -> Option<String> {
+    let parts = named_children(node).into_iter();
+    let names = parts.map(|part| match part.kind() {
+        // A tuple in a tuple would need brackets of its own.
+        "tuple_type" => String::new(),
+        _ => type_name(part, text)
+            .filter(|name| !name.contains(','))
+            .unwrap_or_default(),
+    });
+    let names: Vec<_> = names.collect();
+    let names = format!("({})", names.join(","));
+    (names.len() <= NAME_BYTES_MAX).then_some(names)
 }
 
 /// Returns the node of a generic type that counts: its base, or its first argument.

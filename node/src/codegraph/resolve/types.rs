@@ -47,6 +47,8 @@ enum Value {
     /// A value of one of these types, or the types.
     Of(Vec<NodeId>),
     Module(ModuleId),
+    /// Several, by the names of their types as they are written in a file.
+    Several(u32, Option<NodeId>, String),
     /// Something that is defined elsewhere.
     External,
     /// The text does not say.
@@ -106,7 +108,7 @@ impl Resolver<'_> {
                 Place::of(found.unwrap_or_default())
             }
             Value::External => Place::external(),
-            Value::Unknown => Place::default(),
+            Value::Several(..) | Value::Unknown => Place::default(),
         }
     }
 
@@ -136,6 +138,15 @@ impl Resolver<'_> {
                     match is_call {
                         true => self.result_of(&place),
                         false => self.value_of_place(&place),
+                    }
+                }
+                Value::Several(at, from, types) => {
+                    let number: Option<usize> = link.parse().ok();
+                    let mut types = types.trim_matches(['(', ')']).split(',');
+                    let name = number.and_then(|number| types.nth(number));
+                    match name.filter(|name| !name.is_empty()) {
+                        Some(name) => self.type_value(at, from, name),
+                        None => Value::Unknown,
                     }
                 }
                 other => return other,
@@ -188,6 +199,9 @@ impl Resolver<'_> {
         if name == "Self" {
             return self.own_value(from);
         }
+        if name.starts_with('(') {
+            return Value::Several(at, from, name.to_owned());
+        }
         let types = self.types_named(at, from, name);
         match types.is_empty() {
             // No such type is here.
@@ -202,13 +216,13 @@ impl Resolver<'_> {
         let mut scope = from;
         let mut left = 100;
         loop {
-            let here = bound.iter().rev().find(|(of, _)| *of == scope);
-            if let Some((of, value)) = here {
-                // `x = x.y()` is of what `x` was before.
-                let is_of_itself = value.split(['.', '(']).next() == Some(name);
-                if is_of_itself {
-                    return None;
-                }
+            // `x = x.y()` is of what `x` was before.
+            let is_of_itself = |value: &str| {
+                let rest = value.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let mut here = bound.iter().rev().filter(|(of, _)| *of == scope);
+            if let Some((of, value)) = here.find(|(_, value)| !is_of_itself(value)) {
                 return Some(self.value_of(at, *of, value));
             }
             left -= 1;

@@ -52,7 +52,10 @@ pub(super) fn visit(node: Node<'_>, context: &Context<'_>, found: &mut Found) ->
         "let_declaration" | "parameter" | "let_condition" => bind(node, text, found),
         "field_declaration" => bind_field(node, context, found),
         "call_expression" => call(node, text, found),
-        "macro_invocation" => macro_call(node, text, found),
+        "macro_invocation" => {
+            macro_call(node, text, found);
+            return definitions_within(node, context);
+        }
         "token_tree" => words(node, text, found),
         "type_identifier" => {
             let parent = context.parent.map_or("", |parent| parent.kind());
@@ -147,7 +150,7 @@ fn bind(node: Node<'_>, text: &str, found: &mut Found) {
         "ref_pattern" | "mut_pattern" | "reference_pattern" => pattern.named_child(0),
         _ => Some(pattern),
     };
-    let Some(pattern) = pattern.filter(|pattern| pattern.kind() == "identifier") else {
+    let Some(pattern) = pattern else {
         return;
     };
     let named = node.child_by_field_name("type");
@@ -157,7 +160,23 @@ fn bind(node: Node<'_>, text: &str, found: &mut Found) {
         (None, Some(value)) => chain_of(value, text),
         (None, None) => return,
     };
-    found.bind(text_of(pattern, text), value);
+    match pattern.kind() {
+        "identifier" => found.bind(text_of(pattern, text), value),
+        // `(a, b)`: one after the other of several.
+        "tuple_pattern" => {
+            for (at, part) in named_children(pattern).into_iter().enumerate() {
+                let name = match part.kind() {
+                    "mut_pattern" => part.named_child(1),
+                    _ => Some(part),
+                };
+                let name = name.filter(|name| name.kind() == "identifier");
+                if let Some(name) = name {
+                    found.bind(text_of(name, text), format!("{value}.{at}"));
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn bind_field(node: Node<'_>, context: &Context<'_>, found: &mut Found) {
@@ -197,6 +216,24 @@ fn macro_call(node: Node<'_>, text: &str, found: &mut Found) {
     if let Some((name, receiver)) = callee_of(called, text) {
         found.call(name + "!", receiver, line_of(node));
     }
+}
+
+/// Looks whether a macro stands where definitions do and has braces: then they are in these.
+fn definitions_within(node: Node<'_>, context: &Context<'_>) -> Step {
+    let parent = context.parent.map_or("", |parent| parent.kind());
+    let mut parts = named_children(node).into_iter();
+    let braces = parts.rfind(|part| part.kind() == "token_tree");
+    let braces = braces.filter(|braces| text_of(*braces, context.text).starts_with('{'));
+    let (true, Some(braces)) = (matches!(parent, "source_file" | "declaration_list"), braces)
+    else {
+        return Step::Descend;
+    };
+    let mut range = braces.range();
+    range.start_byte += 1;
+    range.start_point.column += 1;
+    range.end_byte -= 1;
+    range.end_point.column = range.end_point.column.saturating_sub(1);
+    Step::Inside(range)
 }
 
 /// Finds calls among the words of a macro's arguments.
