@@ -28,6 +28,7 @@ mod extract;
 mod health;
 mod idempotency;
 mod memory;
+mod memory_codegraph;
 mod memory_types;
 mod metrics;
 mod native;
@@ -71,7 +72,10 @@ use crate::{
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
-    services::{AccountService, AgentService, LlmService, MemoryService, ModelCatalog, Readiness},
+    services::{
+        AccountService, AgentService, CodegraphService, LlmService, MemoryService, ModelCatalog,
+        Readiness,
+    },
 };
 
 /// The version that `/health` and Ollama's clients are told.
@@ -128,6 +132,7 @@ pub struct Shared {
     accounts: AccountService,
     agents: AgentService,
     memory: MemoryService,
+    codegraph: CodegraphService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -166,6 +171,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
+                codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
@@ -309,6 +315,8 @@ fn memory_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(memory::delete))
         .routes(routes!(memory::list))
         .routes(routes!(memory::complete_task))
+        .routes(routes!(memory_codegraph::index))
+        .routes(routes!(memory_codegraph::query))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

@@ -22,10 +22,10 @@ pub mod store;
 
 pub use self::{
     extract::{SkipReason, extract},
-    indexer::{IndexReport, SourceFile},
+    indexer::{Changes, IndexReport, SourceFile},
     language::Language,
     model::{FileGraph, Symbol, SymbolKind},
     query::{Confidence, Direction, Query, QueryRow, Relation},
     repository::Repository,
-    store::{GraphStore, MemoryStore},
+    store::{GraphStore, TestStore},
 };

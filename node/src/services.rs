@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod agents;
 pub mod catalog;
+pub mod codegraph;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
@@ -19,6 +20,7 @@ pub use self::{
     accounts::{AccountHook, AccountService},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
+    codegraph::{CodegraphService, FoundRow},
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},

@@ -68,8 +68,8 @@ pub enum SkipReason {
     /// The path is none of a file in a repository.
     #[error("bad_path")]
     BadPath,
-    /// There is no room for it, by the caller's quota or in the request.
-    #[error("no_room")]
+    /// There is no room for it by the caller's quota.
+    #[error("quota_exceeded")]
     NoRoom,
 }
 

@@ -1,6 +1,6 @@
 //! Files that come in: what is new is read and kept, what has not changed is left alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{
     extract::{SkipReason, extract, hash_of},
     limits::PATH_BYTES_MAX,
     model::FileGraph,
-    store::GraphStore,
+    store::{GraphStore, mark_of},
 };
 
 /// Most graphs that are collected before they are written.
@@ -66,8 +66,10 @@ pub struct Changes {
     pub files: Vec<SourceFile>,
     /// Paths of files that are there no longer.
     pub remove: Vec<String>,
-    /// Whether what is not among `files` is there no longer.
+    /// Whether what is neither among `files` nor in `keep` is there no longer.
     pub replaces: bool,
+    /// Paths of files that stay as they are.
+    pub keep: Vec<String>,
 }
 
 /// Brings a repository up to date.
@@ -79,7 +81,7 @@ pub fn index<S: GraphStore>(store: &mut S, changes: Changes) -> Result<IndexRepo
     let kept = store.list()?;
     let mut kept: HashMap<_, _> = kept
         .into_iter()
-        .map(|file| (file.path, file.hash))
+        .map(|file| (file.path, file.mark))
         .collect();
     let mut batch = Batch::default();
     let mut gone: Vec<String> = changes
@@ -87,7 +89,11 @@ pub fn index<S: GraphStore>(store: &mut S, changes: Changes) -> Result<IndexRepo
         .iter()
         .filter_map(|path| normal(path))
         .collect();
-    let mut came = std::collections::HashSet::new();
+    let mut came: HashSet<_> = changes
+        .keep
+        .iter()
+        .filter_map(|path| normal(path))
+        .collect();
     for file in changes.files {
         let Some(path) = normal(&file.path) else {
             report.skip(file.path, SkipReason::BadPath);
@@ -102,10 +108,8 @@ pub fn index<S: GraphStore>(store: &mut S, changes: Changes) -> Result<IndexRepo
                 continue;
             }
         };
-        if kept
-            .get(&path)
-            .is_some_and(|hash| hash.as_deref() == Some(&hash_of(&text)))
-        {
+        let mark = kept.get(&path).and_then(Option::as_deref);
+        if mark.is_some_and(|mark| mark == mark_of(&hash_of(&text))) {
             report.unchanged += 1;
             continue;
         }

@@ -33,6 +33,8 @@ pub const ARCHIVE_BYTES_MAX: u64 = 256 << 20;
 pub const ARCHIVE_ENTRIES_MAX: usize = 50_000;
 /// Most files of a repository that a query looks at.
 pub const REPOSITORY_FILES_MAX: usize = 20_000;
+/// Most bytes of graphs, as JSON, that a repository is put together from.
+pub const REPOSITORY_BYTES_MAX: usize = 128 << 20;
 /// Most targets that an ambiguous name keeps.
 pub const CANDIDATES_MAX: usize = 8;
 /// Deepest relation that a query follows.

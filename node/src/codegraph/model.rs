@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::language::Language;
+use super::{language::Language, limits::SYMBOLS_MAX};
 
 /// The form of graphs that this build writes and reads.
 pub const FORMAT: u32 = 1;
@@ -47,6 +47,21 @@ pub struct FileGraph {
     pub bindings: Vec<Binding>,
     /// Which of its types are made of which others: `(type, base)`, as written.
     pub bases: Vec<(String, String)>,
+}
+
+impl FileGraph {
+    /// Returns whether its numbers fit together. What was kept may have been written by anybody who
+    /// may write there.
+    pub fn is_sound(&self) -> bool {
+        let count = self.symbols.len();
+        let is_there = |from: &Option<u32>| from.is_none_or(|from| (from as usize) < count);
+        self.format == FORMAT
+            && count <= SYMBOLS_MAX
+            && self.calls.iter().all(|call| is_there(&call.from))
+            && self.imports.iter().all(|import| is_there(&import.from))
+            && self.references.iter().all(|row| is_there(&row.from))
+            && self.bindings.iter().all(|binding| is_there(&binding.from))
+    }
 }
 
 /// What a definition is.

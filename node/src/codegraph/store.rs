@@ -1,19 +1,36 @@
 //! Where the graphs of files are kept, as the code graph sees it.
 //!
 //! In a node that is the memory of an agent, in which each file is an entry; the trait keeps this
-//! module free of that. [`MemoryStore`] is for tests and tools.
+//! module free of that. [`TestStore`] is for tests and tools.
 
 use std::collections::BTreeMap;
 
-use super::model::FileGraph;
+use super::model::{FORMAT, FileGraph};
 
-/// A file that is kept: its path, and the hash of the source that its graph was made from.
+/// Digits of a source's hash that its mark has.
+const MARK_DIGITS: usize = 40;
+const MARK_PREFIX: &str = "graph-";
+
+/// A file that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptFile {
     /// Its path in the repository.
     pub path: String,
-    /// SHA-256 of its source, in hex; nothing for a graph of another format.
-    pub hash: Option<String>,
+    /// The mark of its graph, where it has one.
+    pub mark: Option<String>,
+}
+
+/// Returns what stands for a source with a certain hash, read in this build's form: where it is the
+/// same, reading the source again would give the same graph.
+pub fn mark_of(hash: &str) -> String {
+    // Chance does not make two of these alike, and whoever tries fools himself only.
+    let hash = hash.get(..MARK_DIGITS).unwrap_or(hash);
+    format!("{MARK_PREFIX}{FORMAT}:{hash}")
+}
+
+/// Returns whether a text is a mark.
+pub fn is_mark(text: &str) -> bool {
+    text.starts_with(MARK_PREFIX)
 }
 
 /// The graphs of one repository's files.
@@ -26,12 +43,6 @@ pub trait GraphStore {
     /// # Errors
     /// The store fails.
     fn list(&self) -> Result<Vec<KeptFile>, Self::Error>;
-
-    /// Returns all files with their graphs.
-    ///
-    /// # Errors
-    /// The store fails.
-    fn load(&self) -> Result<Vec<(String, FileGraph)>, Self::Error>;
 
     /// Keeps graphs, in place of earlier ones. Returns the paths for which there is no room.
     ///
@@ -48,26 +59,29 @@ pub trait GraphStore {
 
 /// Graphs in this process's memory.
 #[derive(Debug, Default)]
-pub struct MemoryStore {
+pub struct TestStore {
     graphs: BTreeMap<String, FileGraph>,
 }
 
-impl GraphStore for MemoryStore {
+impl TestStore {
+    /// Returns all files with their graphs.
+    pub fn graphs(&self) -> Vec<(String, FileGraph)> {
+        let graphs = self.graphs.iter();
+        graphs
+            .map(|(path, graph)| (path.clone(), graph.clone()))
+            .collect()
+    }
+}
+
+impl GraphStore for TestStore {
     type Error = std::convert::Infallible;
 
     fn list(&self) -> Result<Vec<KeptFile>, Self::Error> {
         let kept = self.graphs.iter().map(|(path, graph)| KeptFile {
             path: path.clone(),
-            hash: Some(graph.hash.clone()),
+            mark: Some(mark_of(&graph.hash)),
         });
         Ok(kept.collect())
-    }
-
-    fn load(&self) -> Result<Vec<(String, FileGraph)>, Self::Error> {
-        let graphs = self.graphs.iter();
-        Ok(graphs
-            .map(|(path, graph)| (path.clone(), graph.clone()))
-            .collect())
     }
 
     fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Vec<String>, Self::Error> {
