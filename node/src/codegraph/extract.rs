@@ -479,6 +479,8 @@ pub(super) struct Found {
     from: Option<u32>,
     /// The node that the last call calls: a name that is not a mention as well.
     callee: Option<usize>,
+    /// The same of calls among the words of a macro, which are found all at once.
+    callee_words: HashSet<usize>,
     /// Names that were used, kept in the end if they mean something here.
     mentions: Vec<Reference>,
     referred: HashSet<(Option<u32>, String)>,
@@ -509,6 +511,7 @@ impl Found {
             graph,
             from: None,
             callee: None,
+            callee_words: HashSet::new(),
             mentions: Vec::new(),
             referred: HashSet::new(),
             variables: HashSet::new(),
@@ -576,7 +579,12 @@ impl Found {
 
     /// Returns whether a node is what the last call calls.
     pub(super) fn is_callee(&self, node: Node<'_>) -> bool {
-        self.callee == Some(node.id())
+        self.callee == Some(node.id()) || self.callee_words.contains(&node.id())
+    }
+
+    /// Says which word is called.
+    pub(super) fn callee_word(&mut self, node: Node<'_>) {
+        self.callee_words.insert(node.id());
     }
 
     /// Adds a call.

@@ -11,7 +11,10 @@ mod lookup;
 mod standard;
 mod types;
 
-use std::{cell::Cell, collections::HashMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
 
 pub(super) use self::layout::Layout;
 use self::layout::{ModuleId, PathKey};
@@ -81,6 +84,8 @@ pub(super) struct Resolver<'a> {
     variables: HashMap<(u32, &'a str), Vec<(Option<NodeId>, &'a str)>>,
     by_name: HashMap<&'a str, Vec<NodeId>>,
     steps: Cell<u32>,
+    /// The imports that are being followed, so that one that leads to itself ends.
+    following: RefCell<Vec<*const Import>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -99,6 +104,7 @@ impl<'a> Resolver<'a> {
             variables: HashMap::new(),
             by_name: HashMap::new(),
             steps: Cell::new(0),
+            following: RefCell::default(),
         };
         for (at, file) in (0..).zip(files) {
             resolver.enter_names(at, file);
@@ -363,6 +369,9 @@ impl<'a> Resolver<'a> {
             return self.called_macro(at, from, name);
         }
         let place = match &call.receiver {
+            Some(receiver) if receiver == "super" && call.name == "constructor" => {
+                self.constructor_of_base(from)
+            }
             None => self.lookup(at, from, &call.name),
             Some(receiver) => match receiver.strip_suffix("::") {
                 Some(path) => self.path_place(at, from, &format!("{path}::{}", call.name)),

@@ -294,12 +294,19 @@ impl Resolver<'_> {
         if self.step().is_none() {
             return Place::default();
         }
-        match self.language(at) {
+        let this = std::ptr::from_ref(import);
+        if self.following.borrow().contains(&this) {
+            return Place::default();
+        }
+        self.following.borrow_mut().push(this);
+        let place = match self.language(at) {
             Language::Rust => self.rust_import(at, import),
             Language::Python => self.python_import(at, import),
             Language::Go => self.go_import(import),
             _ => self.script_import(at, import),
-        }
+        };
+        self.following.borrow_mut().pop();
+        place
     }
 
     fn rust_import(&self, at: u32, import: &Import) -> Place {
@@ -439,6 +446,10 @@ impl Resolver<'_> {
                 }
                 name => folders.push(name),
             }
+        }
+        // An index has its folder's name.
+        if folders.len() > 1 && folders.last() == Some(&"index") {
+            folders.pop();
         }
         let joined = folders.join("/");
         let named = self.layout.named(&format!("s{joined}"));

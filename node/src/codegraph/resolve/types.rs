@@ -126,10 +126,16 @@ impl Resolver<'_> {
             let place = self.import_place(at, import);
             return self.value_of_place(&place);
         }
-        let mut links = chain.split('.');
-        let root = links.next().unwrap_or(chain);
-        let mut value = self.root_value(at, from, root);
-        for link in links {
+        // A type that is made may have dots in its own name.
+        let (root, links) = match chain.split_once("{}") {
+            Some((made, links)) => (self.type_value(at, from, made), links),
+            None => {
+                let (root, links) = chain.split_once('.').unwrap_or((chain, ""));
+                (self.root_value(at, from, root), links)
+            }
+        };
+        let mut value = root;
+        for link in links.split('.').filter(|link| !link.is_empty()) {
             value = match value {
                 Value::Of(types) => self.link_value(&types, link),
                 Value::Module(module) => {
@@ -156,9 +162,6 @@ impl Resolver<'_> {
     }
 
     fn root_value(&self, at: u32, from: Option<NodeId>, root: &str) -> Value {
-        if let Some(made) = root.strip_suffix("{}") {
-            return self.type_value(at, from, made);
-        }
         let (name, is_call) = split_call(root);
         let language = self.language(at);
         match (language, name) {
@@ -192,6 +195,18 @@ impl Resolver<'_> {
             Some(bases) if !bases.is_empty() => Value::Of(bases.clone()),
             _ => Value::External,
         }
+    }
+
+    /// What `super(…)` calls: the base's constructor, or the base that has none of its own.
+    pub(super) fn constructor_of_base(&self, from: Option<NodeId>) -> Place {
+        let Value::Of(bases) = self.base_value(from) else {
+            return Place::external();
+        };
+        let own = bases
+            .iter()
+            .map(|base| self.members_of(*base, "constructor"));
+        let own = own.into_iter().find(|own| !own.is_empty());
+        Place::of(own.unwrap_or_else(|| bases.into_iter().take(1).collect()))
     }
 
     /// What a type's name says of a value.

@@ -253,6 +253,7 @@ fn words(node: Node<'_>, text: &str, found: &mut Found) {
         if !is_call && !is_macro {
             continue;
         }
+        found.callee_word(*word);
         let before = text.get(node.start_byte()..word.start_byte());
         let before = before.unwrap_or_default().trim_end();
         if before.ends_with("fn") {
