@@ -38,7 +38,7 @@ const DOC_LINES_MAX: usize = 60;
 /// What a row takes in JSON beside its names: brackets, commas, numbers.
 const ROW_BYTES: usize = 24;
 /// What a definition takes beside its texts.
-const SYMBOL_BYTES: usize = 120;
+const SYMBOL_BYTES: usize = 100;
 /// Most different names that are noted before the end of the file tells which to keep.
 const MENTIONS_MAX: usize = 50_000;
 /// Most macros of a file whose braces are parsed by themselves: each may be in another.
@@ -65,6 +65,9 @@ pub enum SkipReason {
     /// Parsing took too long.
     #[error("too_complex")]
     TooComplex,
+    /// The request's time was over before it was its turn; it can be sent again.
+    #[error("out_of_time")]
+    OutOfTime,
     /// The path is none of a file in a repository.
     #[error("bad_path")]
     BadPath,
@@ -175,10 +178,14 @@ fn walk(
     found.from = innermost(&scopes);
     let mut parents: Vec<Node<'_>> = Vec::new();
     loop {
+        if found.is_full() {
+            found.leave_out();
+            return;
+        }
         let node = cursor.node();
         let context = context_of(&scopes, parents.last().copied(), cursor.field_name(), lines);
         // Words without a name, such as `(` or `fn`, say nothing.
-        let step = match node.is_named() && !found.is_full() {
+        let step = match node.is_named() {
             true => rules::visit(language, node, &context, found),
             false => Step::Skip,
         };
@@ -560,10 +567,11 @@ impl Found {
         {
             return None;
         }
-        let doc = symbol.doc.as_ref().map_or(0, String::len);
+        let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 12);
+        let texts = symbol.signature.len() + length(&symbol.doc) + length(&symbol.returns);
         let within: usize = symbol.within.iter().map(|name| name.len() + 3).sum();
         // Quotes and backslashes take a second byte; there are few of them.
-        let bytes = symbol.name.len() + within + (symbol.signature.len() + doc) * 9 / 8;
+        let bytes = symbol.name.len() + within + texts * 9 / 8;
         if self.graph.symbols.len() >= SYMBOLS_MAX || !self.take(SYMBOL_BYTES + bytes) {
             self.leave_out();
             return None;

@@ -1,12 +1,15 @@
 //! Files that come in: what is new is read and kept, what has not changed is left alone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Instant,
+};
 
 use serde::Serialize;
 
 use super::{
     extract::{SkipReason, extract, hash_of},
-    limits::PATH_BYTES_MAX,
+    limits::{PATH_BYTES_MAX, REQUEST_TIME_MAX},
     model::FileGraph,
     store::{GraphStore, mark_of},
 };
@@ -77,6 +80,7 @@ pub struct Changes {
 /// # Errors
 /// The store fails; what was written before stays.
 pub fn index<S: GraphStore>(store: &mut S, changes: Changes) -> Result<IndexReport, S::Error> {
+    let begun = Instant::now();
     let mut report = IndexReport::default();
     let kept = store.list()?;
     let mut kept: HashMap<_, _> = kept
@@ -113,7 +117,9 @@ pub fn index<S: GraphStore>(store: &mut S, changes: Changes) -> Result<IndexRepo
             report.unchanged += 1;
             continue;
         }
-        match extract(&path, &text) {
+        let is_in_time = begun.elapsed() < REQUEST_TIME_MAX;
+        let read = is_in_time.then(|| extract(&path, &text));
+        match read.unwrap_or(Err(SkipReason::OutOfTime)) {
             Ok(graph) => batch.push(path, graph),
             Err(reason) => {
                 // What was known of it is not true any more.

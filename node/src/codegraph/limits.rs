@@ -12,6 +12,8 @@ pub const DEPTH_MAX: usize = 1_000;
 /// Time for parsing a file. A megabyte of ordinary code takes a fifth of a second; what takes
 /// longer makes the parser try again and again.
 pub const PARSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Time for reading the files of one request. Five thousand ordinary ones take a third of it.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 /// Most definitions of a file.
 pub const SYMBOLS_MAX: usize = 10_000;
 /// Longest name, and longest chain of names before a call.
