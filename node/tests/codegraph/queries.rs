@@ -144,7 +144,7 @@ fn imports_are_told_of_files_and_of_what_they_bring() {
         ..about("convert")
     };
     let rows = ask("script", query);
-    assert_eq!(names(&rows), ["src", "src.app"]);
+    assert_eq!(names(&rows), ["src.app", "src"]);
 }
 
 #[test]
