@@ -1,9 +1,9 @@
 //! The structure of code: what files define, call, import and refer to, and how that fits together.
 //!
-//! A file becomes a [`FileGraph`] by itself, without a look at others ([`extract`]): that is what is
-//! kept, so a change of one file costs one file. What names mean across files is decided when all
-//! graphs of a repository are together ([`repository`]), from scratch and in memory: a file that did
-//! not change may mean something else once another did, and this way nothing has to follow.
+//! A file becomes a [`FileGraph`] by itself, without a look at others ([`extract`]): that is what
+//! is kept, so a change of one file costs one file. What names mean across files is decided when
+//! all graphs of a repository are together ([`repository`]), from scratch and in memory: a file
+//! that did not change may mean something else once another did, and so nothing has to follow.
 //!
 //! All of it is synchronous and without I/O. Sources come from strangers, so sizes, depths, times
 //! and counts are bounded, and what a broken file still shows is taken.

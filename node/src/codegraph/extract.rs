@@ -74,6 +74,9 @@ pub enum SkipReason {
     /// There is no room for it by the caller's quota.
     #[error("quota_exceeded")]
     NoRoom,
+    /// The caller may not write it.
+    #[error("forbidden")]
+    Forbidden,
 }
 
 /// Reads the structure of a file.
@@ -403,7 +406,9 @@ impl<'a> Lines<'a> {
             is_in_block |= line.ends_with("*/");
             let is_comment = is_in_block || line.starts_with("//");
             let is_attribute = line.starts_with("#[") || line.starts_with('@');
-            if !is_comment && !(is_attribute && last == first) {
+            // Attributes stand between a definition and its documentation.
+            let belongs = is_comment || (is_attribute && last == first);
+            if !belongs {
                 break;
             }
             first -= 1;

@@ -174,8 +174,9 @@ impl Batch {
             .collect();
         let refused = store.put(graphs)?;
         for counts in counted {
-            if refused.contains(&counts.path) {
-                report.skip(counts.path, SkipReason::NoRoom);
+            let refusal = refused.iter().find(|(path, _)| *path == counts.path);
+            if let Some((path, reason)) = refusal {
+                report.skip(path.clone(), *reason);
             } else {
                 kept.insert(counts.path.clone(), Some(String::new()));
                 report.add(counts);

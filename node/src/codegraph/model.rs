@@ -189,8 +189,8 @@ impl From<Call> for CallRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "ImportRow", into = "ImportRow")]
 pub struct Import {
-    /// The module: `crate::a`, `.pkg.mod`, `./file`, `example.com/x/pkg`. Nothing in a script stands
-    /// for the file itself: it exports a name under another one.
+    /// The module: `crate::a`, `.pkg.mod`, `./file`, `example.com/x/pkg`. Nothing in a script
+    /// stands for the file itself: it exports a name under another one.
     pub module: String,
     /// The name in that module; nothing for the module itself, `*` for all that it has.
     pub name: Option<String>,

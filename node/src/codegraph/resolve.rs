@@ -65,6 +65,9 @@ impl Place {
     }
 }
 
+/// The scope in which a variable stands, and what the text says that it is.
+type Bound<'a> = (Option<NodeId>, &'a str);
+
 /// The tables by which names are looked up, while edges are made.
 pub(super) struct Resolver<'a> {
     files: &'a [File],
@@ -81,7 +84,7 @@ pub(super) struct Resolver<'a> {
     bases: HashMap<NodeId, Vec<NodeId>>,
     /// What the fields of types are, and in which file that is written.
     fields: HashMap<(NodeId, &'a str), (u32, &'a str)>,
-    variables: HashMap<(u32, &'a str), Vec<(Option<NodeId>, &'a str)>>,
+    variables: HashMap<(u32, &'a str), Vec<Bound<'a>>>,
     by_name: HashMap<&'a str, Vec<NodeId>>,
     steps: Cell<u32>,
     /// The imports that are being followed, so that one that leads to itself ends.
@@ -151,7 +154,7 @@ impl<'a> Resolver<'a> {
                 self.symbol(**candidate)
                     .is_some_and(|parent| parent.line <= symbol.line && symbol.end <= parent.end)
             };
-            let containing = around.iter().filter(contains).next_back();
+            let containing = around.iter().rfind(contains);
             let of_type =
                 |candidate: &&NodeId| self.symbol(**candidate).is_some_and(|s| s.kind.is_type());
             let parent = containing.or_else(|| around.iter().find(of_type));

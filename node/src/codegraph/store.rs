@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{FORMAT, FileGraph};
+use super::{
+    extract::SkipReason,
+    model::{FORMAT, FileGraph},
+};
 
 /// Digits of a source's hash that its mark has.
 const MARK_DIGITS: usize = 40;
@@ -33,6 +36,9 @@ pub fn is_mark(text: &str) -> bool {
     text.starts_with(MARK_PREFIX)
 }
 
+/// Paths of files that a store did not take, and why.
+pub type Refused = Vec<(String, SkipReason)>;
+
 /// The graphs of one repository's files.
 pub trait GraphStore {
     /// Why nothing could be read or written.
@@ -44,11 +50,11 @@ pub trait GraphStore {
     /// The store fails.
     fn list(&self) -> Result<Vec<KeptFile>, Self::Error>;
 
-    /// Keeps graphs, in place of earlier ones. Returns the paths for which there is no room.
+    /// Keeps graphs, in place of earlier ones. Returns the paths of those that it does not take.
     ///
     /// # Errors
     /// The store fails.
-    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Vec<String>, Self::Error>;
+    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Refused, Self::Error>;
 
     /// Forgets files. Returns how many were there.
     ///
@@ -84,7 +90,7 @@ impl GraphStore for TestStore {
         Ok(kept.collect())
     }
 
-    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Vec<String>, Self::Error> {
+    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Refused, Self::Error> {
         self.graphs.extend(graphs);
         Ok(Vec::new())
     }

@@ -1,10 +1,10 @@
 //! The code graph over memory: repositories are indexed into it and asked about.
 //!
 //! Each file is an entry of the codegraph tier, under `REPO/path`, so what holds for memory holds
-//! for it: who sees it, what it counts, when it is purged, what a backup has. Repositories that were
-//! put together are kept while there is room, with the states of the entries that they were made
-//! of; a question looks first whether these are still the same. All of it is blocking work behind a
-//! gate.
+//! for it: who sees it, what it counts, when it is purged, what a backup has. Repositories that
+//! were put together are kept while there is room, with the states of the entries that they were
+//! made of; a question looks first whether these are still the same. All of it is blocking work
+//! behind a gate.
 
 use std::{
     collections::HashMap,
@@ -21,11 +21,14 @@ use super::{
 use crate::{
     accounts::unix_ms,
     codegraph::{
-        Changes, FileGraph, GraphStore, IndexReport, Query, QueryRow, Repository, indexer,
+        Changes, FileGraph, GraphStore, IndexReport, Query, QueryRow, Repository, SkipReason,
+        indexer,
         limits::{REPO_BYTES_MAX, REPOSITORY_BYTES_MAX, REPOSITORY_FILES_MAX},
-        store::{KeptFile, is_mark, mark_of},
+        store::{KeptFile, Refused, is_mark, mark_of},
     },
-    memory::{DeleteEntry, ListQuery, MemoryError, MemoryStore, ScopeKey, WriteEntry},
+    memory::{
+        DeleteEntry, ListQuery, MemoryError, MemoryStore, ScopeKey, WriteEntry, limits::check_value,
+    },
 };
 
 /// Requests that are worked on at once: each may take all of a core for seconds.
@@ -272,16 +275,18 @@ struct Graphs {
 impl Graphs {
     fn of(memory: &MemoryService, access: &MemoryAccess, repo: &str) -> Result<Self, MemoryError> {
         let scope = access.scope(MemoryTier::Codegraph, &Place::default())?;
-        let is_odd = repo.is_empty() || repo.len() > REPO_BYTES_MAX;
-        if is_odd || repo.chars().any(char::is_control) {
+        let escaped = escaped(repo);
+        let fits = (1..=REPO_BYTES_MAX).contains(&escaped.len());
+        if !fits || repo.chars().any(char::is_control) {
             return Err(MemoryError::Invalid {
                 field: "repo",
                 message: format!(
-                    "must have 1 to {REPO_BYTES_MAX} bytes, without control characters"
+                    "must have 1 to {REPO_BYTES_MAX} bytes, of which / and % take three, and no \
+                     control characters"
                 ),
             });
         }
-        let prefix = format!("{}/", escaped(repo));
+        let prefix = format!("{escaped}/");
         let Some(reach) = access.reach(&prefix) else {
             return Err(MemoryError::KeyForbidden {
                 prefix: access.reach("").unwrap_or_default(),
@@ -404,7 +409,7 @@ impl GraphStore for Graphs {
         Ok(kept)
     }
 
-    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Vec<String>, MemoryError> {
+    fn put(&mut self, graphs: Vec<(String, FileGraph)>) -> Result<Refused, MemoryError> {
         let mut batch = Batch::new();
         let mut refused = Vec::new();
         for (path, graph) in graphs {
@@ -413,7 +418,12 @@ impl GraphStore for Graphs {
                 self.refused = Some(MemoryError::KeyForbidden {
                     prefix: self.access.reach("").unwrap_or_default(),
                 });
-                refused.push(path);
+                refused.push((path, SkipReason::Forbidden));
+                continue;
+            }
+            // What a graph takes as JSON was estimated, and texts may be odd.
+            if check_value(&entry.value).is_err() {
+                refused.push((path, SkipReason::TooLarge));
                 continue;
             }
             let store = &self.store;
@@ -422,13 +432,9 @@ impl GraphStore for Graphs {
         for (path, outcome) in batch.outcomes()? {
             match outcome {
                 Ok(_) => {}
-                Err(
-                    error @ (MemoryError::QuotaExceeded { .. }
-                    | MemoryError::NodeFull
-                    | MemoryError::ValueTooLarge { .. }),
-                ) => {
+                Err(error @ (MemoryError::QuotaExceeded { .. } | MemoryError::NodeFull)) => {
                     self.refused = Some(error);
-                    refused.push(path);
+                    refused.push((path, SkipReason::NoRoom));
                 }
                 Err(error) => return Err(error),
             }
@@ -530,3 +536,6 @@ fn escaped(repo: &str) -> String {
 fn unescaped(repo: &str) -> String {
     repo.replace("%2F", "/").replace("%25", "%")
 }
+
+#[cfg(test)]
+mod tests;

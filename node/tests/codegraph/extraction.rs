@@ -40,8 +40,9 @@ fn definitions_of_rust() {
             "method Thing.heavy 41-43",
         ]
     );
-    let kinds = "mod m { pub const A: u8 = 1; }\nenum E { B(u8) }\ntrait T { type O; fn f(&self); }\n\
-                 static S: u8 = 1;\ntype Y = u8;\nmacro_rules! q { () => {} }\nunion U { a: u8 }\n\
+    let kinds = "mod m { pub const A: u8 = 1; }\nenum E { B(u8) }\n\
+                 trait T { type O; fn f(&self); }\nstatic S: u8 = 1;\ntype Y = u8;\n\
+                 macro_rules! q { () => {} }\nunion U { a: u8 }\n\
                  impl<X> m::Z<X> { const K: u8 = 1; }\n";
     assert_eq!(
         symbols("kinds.rs", kinds),

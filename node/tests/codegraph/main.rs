@@ -1,6 +1,11 @@
 //! The code graph through the crate's surface: what is read of files in each language, what names
 //! mean across files, what hostile input costs, and how a repository is brought up to date.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop there"
+)]
+
 mod extraction;
 mod hostile;
 mod indexing;
