@@ -141,9 +141,9 @@ mod tests {
         let words = |text| split(text).collect::<Vec<_>>();
         assert_eq!(
             words("readAll_lines HTTPServer"),
-            ["read", "all", "lin", "httpserver"]
+            ["read", "all", "line", "httpserver"]
         );
-        assert_eq!(words("a, the_files"), ["the", "fil"]);
+        assert_eq!(words("a, the_files"), ["the", "file"]);
         assert_eq!(words("class"), words("classes"));
     }
 }
