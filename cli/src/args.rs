@@ -3,6 +3,7 @@
 //! Each flag has its environment variable here and its default where it is used; `--help` is made
 //! from these comments. Bad usage ends in clap with exit code 2.
 
+pub(crate) mod codegraph;
 pub(crate) mod memory;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@
 mod agents;
 mod answer;
 mod billing;
+mod codegraph;
 mod key;
 mod memory;
 mod pages;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     agents::{Agent, AgentQuery, Bundle, Mode},
     answer::Answer,
     billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
+    codegraph::{CodegraphIndex, CodegraphQuery, CodegraphRow, Indexed, Skipped, SourceFile},
     key::ApiKey,
     memory::{MemoryEntry, MemoryHit, MemoryItem, MemorySearch, MemoryWrite, Place, WrittenEntry},
 };

@@ -3,6 +3,7 @@
 mod agents;
 mod billing;
 mod chat;
+mod codegraph;
 mod init;
 mod memory;
 mod models;

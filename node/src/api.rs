@@ -29,6 +29,7 @@ mod extract;
 mod health;
 mod idempotency;
 mod memory;
+mod memory_codegraph;
 mod memory_search;
 mod memory_types;
 mod metrics;
@@ -74,8 +75,8 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, EmbeddingService, LlmService, MemoryService, ModelCatalog,
-        Readiness,
+        AccountService, AgentService, CodegraphService, EmbeddingService, LlmService,
+        MemoryService, ModelCatalog, Readiness,
     },
 };
 
@@ -136,6 +137,7 @@ pub struct Shared {
     accounts: AccountService,
     agents: AgentService,
     memory: MemoryService,
+    codegraph: CodegraphService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -176,6 +178,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
+                codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
@@ -320,6 +323,8 @@ fn memory_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(memory::list))
         .routes(routes!(memory::complete_task))
         .routes(routes!(memory_search::search))
+        .routes(routes!(memory_codegraph::index))
+        .routes(routes!(memory_codegraph::query))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod agents;
 pub mod catalog;
+pub mod codegraph;
 pub mod embeddings;
 pub mod gate;
 pub mod health_probe;
@@ -23,6 +24,7 @@ pub use self::{
     accounts::{AccountHook, AccountService},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
+    codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},

@@ -18,6 +18,9 @@ pub(crate) enum MemoryCommand {
     Ls(LsArgs),
     /// Delete an entry.
     Rm(RmArgs),
+    /// Take code into memory and ask about its structure.
+    #[command(subcommand)]
+    Codegraph(super::codegraph::CodegraphCommand),
 }
 
 /// Where entries are.

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+use super::codegraph;
 use crate::{
     args::memory::{LsArgs, MemoryCommand, ReadArgs, RmArgs, SearchArgs, WriteArgs},
     client::{
@@ -46,6 +47,7 @@ pub(crate) async fn run(
         MemoryCommand::Search(args) => search(client, output, args, json).await,
         MemoryCommand::Ls(args) => list(client, output, args, json).await,
         MemoryCommand::Rm(args) => delete(client, output, args, json).await,
+        MemoryCommand::Codegraph(command) => codegraph::run(client, output, command, json).await,
     }
 }
 

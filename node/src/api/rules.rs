@@ -126,6 +126,8 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/memory/search",                  Access::Holder,    READ),
     ("GET",    "/v1/memory/list",                    Access::Holder,    READ),
     ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
+    ("POST",   "/v1/memory/codegraph/index",         Access::Holder,    WRITE),
+    ("POST",   "/v1/memory/codegraph/query",         Access::Holder,    READ),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

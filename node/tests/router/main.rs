@@ -113,6 +113,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/llm/chat",
         "post /v1/llm/embed",
         "post /v1/llm/generate",
+        "post /v1/memory/codegraph/index",
+        "post /v1/memory/codegraph/query",
         "post /v1/memory/complete-task",
         "post /v1/memory/delete",
         "post /v1/memory/read",

@@ -1,0 +1,4 @@
+"""A shop."""
+
+from .store import Store, make as make_store
+from . import units

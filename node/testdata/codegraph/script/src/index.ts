@@ -1,0 +1,2 @@
+export { convert as toGrams } from "./units";
+export * from "./store";
