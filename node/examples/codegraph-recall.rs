@@ -2,7 +2,7 @@
 //!
 //! Usage: codegraph-recall FOLDER [NAME]
 //!
-//! Every place in the sources where a name that some function or type of the folder has stands
+//! Every place in the sources where a name that some function or class of the folder has stands
 //! before a parenthesis counts as a call, unless it defines that name or lies in a comment or a
 //! string. That is what `grep` finds; it cannot tell which of several functions is meant, which is
 //! what the second figure is about. Prints one JSON line: `recall`, the share of those places that
@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-use aither_node::codegraph::{Confidence, FileGraph, Language, Repository, extract};
+use aither_node::codegraph::{Confidence, FileGraph, Language, Repository, SymbolKind, extract};
 use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -136,7 +136,14 @@ fn sources(root: &Path) -> Result<Vec<(String, String)>> {
 /// Counts the places that a search finds, and those of them that the graphs have.
 fn compare(sources: &[(String, String)], graphs: &[(String, FileGraph)]) -> (usize, usize) {
     let symbols = graphs.iter().flat_map(|(_, graph)| &graph.symbols);
-    let names: HashSet<&str> = symbols.map(|symbol| symbol.name.as_str()).collect();
+    // Structs and variants stand before parentheses in patterns, too, which call nothing.
+    let callable = symbols.filter(|symbol| {
+        matches!(
+            symbol.kind,
+            SymbolKind::Function | SymbolKind::Method | SymbolKind::Macro | SymbolKind::Class
+        )
+    });
+    let names: HashSet<&str> = callable.map(|symbol| symbol.name.as_str()).collect();
     let graphs: HashMap<&str, &FileGraph> = graphs
         .iter()
         .map(|(path, graph)| (path.as_str(), graph))

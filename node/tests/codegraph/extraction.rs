@@ -201,7 +201,8 @@ fn definitions_come_with_signature_and_documentation() {
 
 #[test]
 fn macros_are_looked_into() {
-    let text = "assert_eq!(a.b(c(1)).d, e::f::g(2));\nvec![h(3), i!(j(4))];\nfn k(l: u8) {}";
+    let text =
+        "assert_eq!(a.b(c(1)).d, e::f::g(2));\nvec![K::default(), h(3), i!(j(4))];\nfn k(l: u8) {}";
     let graph = graph("m.rs", &format!("fn all() {{ {text} }}"));
     let calls = graph.calls.iter().map(|call| {
         let receiver = call.receiver.as_deref().unwrap_or("-");
@@ -218,6 +219,7 @@ fn macros_are_looked_into() {
             "- i!",
             "- j",
             "- vec!",
+            "K:: default",
             "a b",
             "e::f:: g"
         ]

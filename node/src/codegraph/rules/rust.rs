@@ -241,6 +241,7 @@ fn words(node: Node<'_>, text: &str, found: &mut Found) {
     let children = named_children(node);
     for (at, word) in children.iter().enumerate() {
         if word.kind() != "identifier" {
+            default_call(node, at, &children, text, found);
             continue;
         }
         let name = text_of(*word, text);
@@ -262,6 +263,20 @@ fn words(node: Node<'_>, text: &str, found: &mut Found) {
         let receiver = receiver_of(before, &children[..at], text);
         let mark = if is_macro { "!" } else { "" };
         found.call(format!("{name}{mark}"), receiver, line_of(*word));
+    }
+}
+
+/// Finds `Type::default(…)` among words: there the name is a word of the language's own.
+fn default_call(node: Node<'_>, at: usize, words: &[Node<'_>], text: &str, found: &mut Found) {
+    let arguments = words[at];
+    let before = text.get(node.start_byte()..arguments.start_byte());
+    let before = before.and_then(|before| before.trim_end().strip_suffix("default"));
+    let before = before.filter(|before| before.ends_with("::") || before.ends_with('.'));
+    if let Some(before) = before
+        && text_of(arguments, text).starts_with('(')
+    {
+        let receiver = receiver_of(before, &words[..at], text);
+        found.call("default".to_owned(), receiver, line_of(arguments));
     }
 }
 
