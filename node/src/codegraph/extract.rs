@@ -86,8 +86,9 @@ pub enum SkipReason {
 pub fn extract(path: &str, text: &str) -> Result<FileGraph, SkipReason> {
     let language = Language::of_path(path).ok_or(SkipReason::UnknownLanguage)?;
     check(text)?;
-    let tree = parse(language, text, None)?;
-    let mut found = Found::new(language);
+    let until = Instant::now() + PARSE_TIME_MAX;
+    let tree = parse(language, text, None, until)?;
+    let mut found = Found::new(language, until);
     let lines = Lines::new(text);
     let mut within = vec![(tree, Vec::new())];
     let is_broken = within.iter().any(|(tree, _)| tree.root_node().has_error());
@@ -133,8 +134,13 @@ fn check(text: &str) -> Result<(), SkipReason> {
     Ok(())
 }
 
-/// Parses a text, or a part of it.
-fn parse(language: Language, text: &str, part: Option<Range>) -> Result<Tree, SkipReason> {
+/// Parses a text, or a part of it, unless that takes too long.
+fn parse(
+    language: Language,
+    text: &str,
+    part: Option<Range>,
+    until: Instant,
+) -> Result<Tree, SkipReason> {
     let mut parser = Parser::new();
     // The grammars are linked in, with versions that this parser reads.
     let set = parser.set_language(&rules::grammar(language));
@@ -143,8 +149,7 @@ fn parse(language: Language, text: &str, part: Option<Range>) -> Result<Tree, Sk
         let set = parser.set_included_ranges(&[part]);
         set.map_err(|_order| SkipReason::TooComplex)?;
     }
-    let begun = Instant::now();
-    let mut in_time = |_: &ParseState| match begun.elapsed() < PARSE_TIME_MAX {
+    let mut in_time = |_: &ParseState| match Instant::now() < until {
         true => ControlFlow::Continue(()),
         false => ControlFlow::Break(()),
     };
@@ -195,7 +200,7 @@ fn walk(
         let mut descends = !matches!(step, Step::Skip);
         if let Step::Inside(range) = &step
             && found.may_parse_again()
-            && let Ok(inside) = parse(language, lines.text, Some(*range))
+            && let Ok(inside) = parse(language, lines.text, Some(*range), found.until)
             && !inside.root_node().has_error()
         {
             waiting.push((inside, outer(&scopes)));
@@ -499,10 +504,12 @@ pub(super) struct Found {
     variables: HashSet<(Vec<String>, String)>,
     bytes_left: usize,
     macros_left: usize,
+    /// When there is no more time for parsing, that of macros included.
+    until: Instant,
 }
 
 impl Found {
-    fn new(language: Language) -> Self {
+    fn new(language: Language, until: Instant) -> Self {
         let graph = FileGraph {
             format: FORMAT,
             language,
@@ -529,6 +536,7 @@ impl Found {
             variables: HashSet::new(),
             bytes_left: GRAPH_BYTES_MAX - (4 << 10),
             macros_left: MACROS_MAX,
+            until,
         }
     }
 
@@ -540,7 +548,7 @@ impl Found {
     /// Counts a part that is parsed by itself.
     fn may_parse_again(&mut self) -> bool {
         self.macros_left = self.macros_left.saturating_sub(1);
-        self.macros_left > 0
+        self.macros_left > 0 && Instant::now() < self.until
     }
 
     fn is_full(&self) -> bool {

@@ -11,7 +11,7 @@ pub const GRAPH_BYTES_MAX: usize = 900 << 10;
 pub const DEPTH_MAX: usize = 1_000;
 /// Time for parsing a file. A megabyte of ordinary code takes a fifth of a second; what takes
 /// longer makes the parser try again and again.
-pub const PARSE_TIME_MAX: Duration = Duration::from_secs(2);
+pub const PARSE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Time for reading the files of one request. Five thousand ordinary ones take a third of it.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 /// Most definitions of a file.

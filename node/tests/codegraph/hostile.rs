@@ -117,6 +117,8 @@ fn chains_and_lists_that_never_end_are_cut() {
         format!("fn {}() {{}}", "a".repeat(5_000)),
         format!("{}\nfn a() {{}}", "/// x\n".repeat(5_000)),
         format!("x = \"{}\"", "y\n".repeat(5_000)),
+        "m! { fn a() { b() } ".repeat(400) + &"}".repeat(400),
+        format!("{}{}", "m! { ".repeat(400), "x.y().\n".repeat(20_000)),
         format!("m!({})", "a(1) .b(2)\n".repeat(2_500)),
         format!("fn a() {{ {} }}", "let (a, b) = c;\n".repeat(2_500)),
     ];
