@@ -30,7 +30,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
-pub(crate) const BODY_BYTES_MAX: usize = 4096;
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
 pub(crate) struct Api {
     pub(crate) router: Router,
