@@ -3,9 +3,9 @@
 //! Each line of the file of bodies is sent once as the body of a POST, by whichever connection is
 //! free; each connection has one request on the way. It knows no more of HTTP than a node's answers
 //! need, because a client that does more would take the cores that the node is measured on. The
-//! key is read from the environment variable `AITHEROS_API_KEY`. Prints one line of JSON: `requests`,
-//! `seconds`, `per_second`, and `p50`, `p99`, `max` in seconds. Any answer but the expected one
-//! ends it.
+//! key is read from the environment variable `AITHEROS_API_KEY`. Prints one line of JSON:
+//! `requests`, `seconds`, `per_second`, and `p50`, `p99`, `max` in seconds. Any answer but the
+//! expected one ends it.
 
 use std::{
     error::Error,

@@ -10,10 +10,11 @@
 //! its version as a floor for new entries of its scope, and a scope that ends leaves it to its
 //! owner: a version that somebody remembers never comes again with another content.
 //!
-//! What search needs is derived: `pending-1` has what it does not know yet and `awaiting-1` of what
-//! it has only words, `index-1` and `vectors-1` have what it made of the rest, in its own form
-//! ([`derived`]). Each goes with its entry, in the same transaction. The [`indexer`] makes it behind
-//! writes, of what [`index`] makes of a text; [`search`] asks the indexes in memory ([`loaded`]).
+//! What search needs is derived: `pending-1` has what it does not know yet, `awaiting-1` that of
+//! which it has only words; `index-1` and `vectors-1` have what it made of the rest, in a form of
+//! its own ([`derived`]). Each goes with its entry, in the same transaction. The [`indexer`] makes
+//! all of it behind writes, by what [`index`] does to a text; [`search`] asks the indexes that are
+//! in memory ([`loaded`]).
 //!
 //! Bounds: [`limits`]; of an account by its plan ([`Quota`]), of all by the configuration.
 

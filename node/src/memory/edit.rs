@@ -247,8 +247,8 @@ impl<'tx> Edit<'tx> {
         self.finish()
     }
 
-    /// Returns whether anything may be left of an owner, if only in the file's unused parts: its own
-    /// row goes only with the file that has them.
+    /// Returns whether anything may be left of an owner, if only in the file's unused parts: its
+    /// own row goes only with the file that has them.
     pub(super) fn has_written(&self, owner: Owner) -> Result<bool, redb::Error> {
         Ok(self.owner(owner)?.is_some())
     }

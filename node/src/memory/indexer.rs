@@ -73,8 +73,8 @@ pub enum Step {
 pub struct Indexer {
     store: MemoryStore,
     embedding: Option<Arc<dyn Embedding>>,
-    /// Where in the order of scopes the last batch of each kind ended, so that a scope in which much
-    /// is written does not keep others waiting.
+    /// Where in the order of scopes the last batch of each kind ended, so that a scope in which
+    /// much is written does not keep others waiting.
     words_end: Option<(ScopeId, Serial)>,
     meaning_end: Option<(ScopeId, Serial)>,
 }

@@ -129,8 +129,8 @@ impl MemoryStore {
     }
 
     /// Leaves nothing of all owners of whom [`begin_purge`](Self::begin_purge) noted that: no row,
-    /// and no trace in the file, which is written anew; where that took long a short while ago, with
-    /// a later purge. Blocks for as long as that takes.
+    /// and no trace in the file, which is written anew; where that took long a short while ago,
+    /// with a later purge. Blocks for as long as that takes.
     ///
     /// # Errors
     /// The store's. What was noted stays so, and the next purge does it.

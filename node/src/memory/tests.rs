@@ -474,7 +474,17 @@ fn what_search_makes_goes_with_the_state_it_was_made_of() {
     let store = bench.store();
     assert_eq!(store.index_rows_of(id, &serials[..1]).unwrap(), [None]);
     assert_eq!(store.vectors(id, &serials[..1]).unwrap(), [None]);
-    // Another model leaves the words, another version nothing.
+    bench.check();
+}
+
+#[test]
+fn another_model_leaves_the_words_and_another_version_nothing() {
+    let mut bench = Bench::new();
+    for key in ["b", "c"] {
+        bench.write(entry(&spirit(1), key, "1"), 1).unwrap();
+    }
+    let store = bench.store();
+    let id = store.pending(None, 1).unwrap()[0].scope;
     store.expect_index(1, Some(7), 1).unwrap();
     assert_eq!(store.index_counts().unwrap(), (2, 0));
     store.expect_index(1, Some(7), 1).unwrap();

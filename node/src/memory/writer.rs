@@ -36,8 +36,8 @@ const PATIENCE_MAX: Duration = Duration::from_micros(500);
 /// It also waits no longer than one part in so many of what writing the last batch took.
 const PATIENCE_PARTS: u32 = 4;
 
-/// Writing the file anew keeps writes waiting. Where it takes longer than this, it is done at most for
-/// one part in so many of the time, whoever asks for it how often.
+/// Writing the file anew keeps writes waiting. Where it takes longer than this, it is done for one
+/// part in so many of the time at most, however often it is asked for.
 const REWRITE_SHORT: Duration = Duration::from_millis(250);
 const REWRITE_REST_PARTS: u32 = 10;
 

@@ -145,7 +145,7 @@ def test_times_bound_what_is_found(home: Node, owner: Account) -> None:
     assert sorted(keys(found)) == ["first", "second"]
 
 
-def test_nobody_finds_what_is_anothers(home: Node, owner: Account) -> None:
+def test_nobody_finds_what_another_wrote(home: Node, owner: Account) -> None:
     words = ["quokka", "axolotl", "okapi", "tapir", "pangolin", "numbat", "saola", "aye-aye"]
     agents = [agent_of(home, owner, f"hider-{number}", "reasoning") for number in range(8)]
     for agent, word in zip(agents, words, strict=True):
