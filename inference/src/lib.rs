@@ -29,7 +29,10 @@ pub mod generate;
 
 pub mod engine;
 
+pub mod embedding;
+
 pub use chat_template::ChatTemplate;
+pub use embedding::{Embedder, EmbedderConfig, Embedding};
 pub use engine::{CancelFlag, Engine, EngineConfig, EngineStatus, LoadedModel, ModelInfo};
 pub use error::{Error, Result};
 pub use request::{

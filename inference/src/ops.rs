@@ -4,7 +4,7 @@
 //! and it is the oracle that faster bodies are tested against. The CPU backend overrides what
 //! is hot: its bodies live in [`cpu`], the weights that they read in [`packed`].
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use burn::{
     backend::{
@@ -19,7 +19,7 @@ pub mod packed;
 #[cfg(test)]
 mod tests;
 
-use cpu::{BlockWeights, InstructionSet, LayerKeysValues, Rows};
+use cpu::{BlockWeights, EncoderWeights, InstructionSet, LayerKeysValues, Rows};
 use packed::PackedMatrix;
 
 /// The weight of a linear layer, `[out_features, in_features]`, where its backend wants it.
@@ -70,6 +70,13 @@ pub trait FusedOps: Backend {
         rows: Rows<'_>,
         caches: &[LayerKeysValues<'_>],
     ) -> FloatTensor<Self>;
+
+    /// Applies an encoder to `[rows, features]`, the rows of sequences one after another.
+    fn encoder(
+        hidden: FloatTensor<Self>,
+        weights: &EncoderWeights,
+        sequences: &[Range<usize>],
+    ) -> FloatTensor<Self>;
 }
 
 impl FusedOps for Flex {
@@ -87,6 +94,19 @@ impl FusedOps for Flex {
         cpu::transformer_block(set, &pool, block, rows, caches, values);
         hidden
     }
+
+    fn encoder(
+        mut hidden: FloatTensor<Self>,
+        weights: &EncoderWeights,
+        sequences: &[Range<usize>],
+    ) -> FloatTensor<Self> {
+        if !hidden.is_contiguous() {
+            hidden = hidden.to_contiguous();
+        }
+        let (set, pool) = (InstructionSet::detect(), cpu::pool::current());
+        cpu::encoder(set, &pool, weights, sequences, hidden.storage_mut::<f32>());
+        hidden
+    }
 }
 
 /// Applies a transformer block on the CPU.
@@ -98,6 +118,16 @@ pub fn transformer_block(
 ) -> Tensor<2> {
     let hidden = hidden.into_dispatch();
     Tensor::from_dispatch(Dispatch::transformer_block(hidden, block, rows, caches))
+}
+
+/// Applies an encoder on the CPU.
+pub fn encoder(
+    hidden: Tensor<2>,
+    weights: &EncoderWeights,
+    sequences: &[Range<usize>],
+) -> Tensor<2> {
+    let hidden = hidden.into_dispatch();
+    Tensor::from_dispatch(Dispatch::encoder(hidden, weights, sequences))
 }
 
 /// Returns `input · weightᵀ` on any device.

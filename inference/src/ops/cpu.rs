@@ -35,12 +35,14 @@ macro_rules! unroll {
 mod attention;
 mod block;
 mod elementwise;
+mod encoder;
 mod inputs;
 mod lanes;
 pub mod pool;
 mod portable;
 mod scratch;
 mod shared;
+mod shorts;
 mod tiles;
 
 #[cfg(target_arch = "x86_64")]
@@ -51,6 +53,7 @@ mod avx512;
 pub use attention::{KeysValuesPage, KeysValuesShape, LayerKeysValues};
 pub use block::{BlockWeights, Norm, Projection, RowSpan, Rows, transformer_block};
 pub use elementwise::Activation;
+pub use encoder::{EncoderLayer, EncoderWeights, LayerNorm, ShortLinear, encoder};
 pub use inputs::{INPUT_GROUP, Inputs};
 pub(crate) use shared::SharedMatrix;
 pub(crate) use tiles::run_tiles;

@@ -21,9 +21,11 @@ use crate::{
 
 mod blocks;
 pub mod layout;
+pub mod shorts;
 mod tile;
 
 pub use layout::{CodeLayout, CodeWidth, FloatType, Layout, TILE_ROWS};
+pub use shorts::ShortMatrix;
 pub use tile::Tile;
 
 use blocks::Block;

@@ -202,7 +202,7 @@ pub(super) unsafe fn load<L: Lanes>(values: &[f32], at: usize) -> L {
 /// # Safety
 /// The CPU has the instructions.
 #[inline(always)]
-unsafe fn store<L: Lanes>(lanes: L, values: &mut [f32], at: usize) {
+pub(super) unsafe fn store<L: Lanes>(lanes: L, values: &mut [f32], at: usize) {
     let values = &mut values[at..];
     if values.len() >= LANES {
         // SAFETY: there is room, and the caller's promise.

@@ -67,6 +67,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// Rounds to the nearest; what is too large becomes infinite.
     unsafe fn store_half(self, to: *mut f16);
+    /// Rounds to the nearest integers. They are within 16 bits.
+    unsafe fn store_shorts(self, to: *mut i16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -156,6 +158,12 @@ impl Lanes for Portable {
         let halves = self.0.map(f16::from_f32);
         // SAFETY: as above.
         unsafe { to.cast::<[f16; LANES]>().write_unaligned(halves) }
+    }
+    #[inline(always)]
+    unsafe fn store_shorts(self, to: *mut i16) {
+        let shorts = self.0.map(|value| value.round_ties_even() as i16);
+        // SAFETY: as above.
+        unsafe { to.cast::<[i16; LANES]>().write_unaligned(shorts) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -302,6 +310,17 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn store_shorts(self, to: *mut i16) {
+            // SAFETY: see above.
+            unsafe {
+                let [low, high] = self.0;
+                let packed = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+                // Packing interleaves the halves' quarters; this puts them in order.
+                let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+                _mm256_storeu_si256(to.cast(), ordered);
+            }
+        }
+        #[inline(always)]
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
             // SAFETY: see above.
             unsafe {
@@ -397,6 +416,14 @@ mod x86 {
         unsafe fn store_half(self, to: *mut f16) {
             // SAFETY: see above.
             unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST_HALF>(self.0)) }
+        }
+        #[inline(always)]
+        unsafe fn store_shorts(self, to: *mut i16) {
+            // SAFETY: see above.
+            unsafe {
+                let integers = _mm512_cvtps_epi32(self.0);
+                _mm256_storeu_si256(to.cast(), _mm512_cvtsepi32_epi16(integers));
+            }
         }
         #[inline(always)]
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {

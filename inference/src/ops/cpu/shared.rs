@@ -102,6 +102,22 @@ impl<'a> SharedMatrix<'a> {
         unsafe { self.part_of_row(row, 0..self.columns) }
     }
 
+    /// Returns some rows of a whole matrix.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody else has it, or writes these rows.
+    ///
+    /// # Panics
+    /// If they are not there.
+    pub(super) unsafe fn rows(self, rows: Range<usize>) -> &'a mut [f32] {
+        assert!(rows.end <= self.rows && self.held == (0, self.columns));
+        assert!(self.stride == self.columns);
+        let at = self.values.wrapping_add(rows.start * self.stride);
+        // SAFETY: the rows lie inside the buffer, which the lifetime keeps borrowed; the caller has
+        // them to itself.
+        unsafe { std::slice::from_raw_parts_mut(at, rows.len() * self.stride) }
+    }
+
     /// Returns some columns of one row of a whole matrix.
     ///
     /// # Safety
