@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Writes the texts and vectors that inference/tests/embedding.rs compares with.
 #
-# Usage: make-embedding-references.py --model FOLDER --output inference/testdata/embedding [--seed 1]
+# Usage: make-embedding-references.py --model FOLDER --output inference/testdata/embedding
 #
 # Needs the packages numpy, safetensors, transformers and, unless --no-check, onnxruntime with onnx.
 # FOLDER is all-MiniLM-L6-v2 as sentence-transformers publishes it. Texts are tokenized by

@@ -97,9 +97,9 @@ unsafe fn upper_tail<L: Lanes>(x: L) -> L {
     /// Halves of the formula's, which is for twice the tail.
     const COEFFICIENTS: [f32; 5] = [
         0.530_702_7,
-        -0.726_576_0,
-        0.710_706_87,
-        -0.142_248_37,
+        -0.726_576,
+        0.710_706_9,
+        -0.142_248_4,
         0.127_414_8,
     ];
     const POLE: f32 = 0.327_591_1 * std::f32::consts::FRAC_1_SQRT_2;
