@@ -57,7 +57,7 @@ fn convert(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     let sentence_config = text("sentence_bert_config.json").ok();
     let pooling = text("1_Pooling/config.json").ok();
     let model = SentenceModel {
-        title: "all-MiniLM-L6-v2",
+        title: "all-minilm:l6-v2",
         weights: &std::fs::read(from.join("model.safetensors"))?,
         config: &text("config.json")?,
         vocabulary: &text("vocab.txt")?,

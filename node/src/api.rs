@@ -23,6 +23,7 @@ mod discovery;
 mod discovery_text;
 mod discovery_types;
 mod docs;
+mod embeddings;
 mod error;
 mod extract;
 mod health;
@@ -69,7 +70,9 @@ use crate::{
     config::HttpConfig,
     identity::AdminKey,
     models::ModelStore,
-    services::{AccountService, AgentService, LlmService, ModelCatalog, Readiness},
+    services::{
+        AccountService, AgentService, EmbeddingService, LlmService, ModelCatalog, Readiness,
+    },
 };
 
 /// The version that `/health` and Ollama's clients are told.
@@ -80,6 +83,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct ApiParts {
     /// Runs the models.
     pub engine: Engine,
+    /// Runs those that make vectors.
+    pub embeddings: EmbeddingService,
     /// Holds their files.
     pub models: ModelStore,
     /// Knows accounts and their keys.
@@ -120,6 +125,7 @@ pub struct ApiState {
 #[derive(Debug)]
 pub struct Shared {
     engine: Engine,
+    embeddings: EmbeddingService,
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
@@ -144,6 +150,7 @@ impl ApiState {
     pub fn new(parts: ApiParts) -> Self {
         let catalog = ModelCatalog::new(
             parts.engine.clone(),
+            parts.embeddings.clone(),
             parts.models.clone(),
             parts.billing.prices().clone(),
             parts.aliases,
@@ -158,6 +165,7 @@ impl ApiState {
         Self {
             shared: Arc::new(Shared {
                 engine: parts.engine,
+                embeddings: parts.embeddings,
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
@@ -230,17 +238,17 @@ fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(docs::ApiDocument::openapi())
         .routes(routes!(native::generate))
         .routes(routes!(native::chat))
-        .routes(routes!(native::embed))
+        .routes(routes!(embeddings::native))
         .routes(routes!(native_models::import))
         .routes(routes!(openai_models::list))
         .routes(routes!(openai_models::retrieve))
         .routes(routes!(openai_chat::chat_completions))
         .routes(routes!(openai_completions::completions))
-        .routes(routes!(openai_completions::embeddings))
+        .routes(routes!(embeddings::openai))
         .routes(routes!(ollama::chat))
         .routes(routes!(ollama::generate))
-        .routes(routes!(ollama::embed))
-        .routes(routes!(ollama::embeddings))
+        .routes(routes!(embeddings::ollama))
+        .routes(routes!(embeddings::ollama_legacy))
         .routes(routes!(ollama_models::tags))
         .routes(routes!(ollama_models::ps))
         .routes(routes!(ollama_models::show))

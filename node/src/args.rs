@@ -107,9 +107,9 @@ pub struct RunArgs {
     /// Federation to take part in (not in this build)
     #[arg(long, value_name = "NAME")]
     pub federation: Vec<String>,
-    /// Model for embeddings (not in this build)
-    #[arg(long, value_name = "FILE")]
-    pub embedding_model: Option<PathBuf>,
+    /// Model for embeddings: a GGUF file, NAME=FILE, or a stored model's name [default: a stored one]
+    #[arg(long, value_name = "FILE|NAME")]
+    pub embedding_model: Option<String>,
 }
 
 /// `key …`
@@ -203,6 +203,7 @@ impl RunArgs {
             models
         });
         overrides.set("models.serve", models);
+        overrides.set("models.embedding", self.embedding_model.clone());
     }
 
     /// Refuses flags whose feature is not in this build.
@@ -211,18 +212,11 @@ impl RunArgs {
     /// [`NodeError::NotInThisBuild`] for the first such flag.
     pub fn refuse_unavailable(&self) -> Result<(), NodeError> {
         let federation = "federation is not in this build and comes later; leave the flag out";
-        let embeddings = "embedding models are not in this build and come later; leave the flag \
-                          out";
         let rows = [
             ("--listen", !self.listen.is_empty(), federation),
             ("--bootstrap", !self.bootstrap.is_empty(), federation),
             ("--join", self.join.is_some(), federation),
             ("--federation", !self.federation.is_empty(), federation),
-            (
-                "--embedding-model",
-                self.embedding_model.is_some(),
-                embeddings,
-            ),
         ];
         for (what, given, message) in rows {
             if given {

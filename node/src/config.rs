@@ -234,6 +234,9 @@ pub struct ModelsConfig {
     /// What to serve: "NAME" of a stored model, "FILE", "NAME=FILE"; files are used where they
     /// lie. Empty serves every stored model.
     pub serve: Vec<String>,
+    /// The model that makes embeddings: "NAME", "FILE" or "NAME=FILE". Empty takes a stored one, if
+    /// there is any.
+    pub embedding: String,
     /// Whether the models named in `serve`, or else the default model, are loaded at the start.
     pub preload: bool,
     /// Largest file that is downloaded or imported.
@@ -340,6 +343,7 @@ impl Default for ModelsConfig {
     fn default() -> Self {
         Self {
             serve: Vec::new(),
+            embedding: String::new(),
             preload: true,
             file_bytes_max: 256 << 30,
         }

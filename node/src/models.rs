@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod package;
 mod packages;
 pub mod pull;
+mod sentence;
 pub mod serve;
 pub mod source;
 mod unpack;
@@ -203,6 +204,13 @@ impl ModelStore {
     /// Shows only these models from now on, and what is added later.
     pub fn choose(&self, names: impl IntoIterator<Item = String>) {
         self.write().chosen = Some(names.into_iter().collect());
+    }
+
+    /// Shows these too, where only some are shown.
+    pub fn choose_too(&self, names: impl IntoIterator<Item = String>) {
+        if let Some(chosen) = &mut self.write().chosen {
+            chosen.extend(names);
+        }
     }
 
     /// Forgets a model and deletes its file when no other name needs it. A file used in place is

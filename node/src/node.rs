@@ -32,7 +32,10 @@ use crate::{
     machine::watch_memory,
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
-    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness, ReadyState},
+    services::{
+        AccountHook, AccountService, AgentService, EmbeddingService, ProbeTargets, Readiness,
+        ReadyState,
+    },
     signals::Signals,
 };
 
@@ -53,6 +56,7 @@ pub struct Node {
     data_dir: DataDir,
     identity: NodeIdentity,
     engine: Engine,
+    embeddings: EmbeddingService,
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
@@ -91,14 +95,16 @@ impl Node {
         let accounts =
             AccountService::open(&accounts_path, config.accounts.clone(), Some(welcome))?;
         let agents = open_agents(&config, &data_dir, &accounts, &identity)?;
+        let embeddings = open_embeddings(&config, &models, &billing)?;
         let chosen = choose_models(&models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
-        register_models(&engine, &models, &chosen)?;
+        register_models(&engine, &embeddings, &models, &chosen)?;
         let readiness = Readiness::new();
         let shutdown = CancellationToken::new();
         let address = server.address();
         let router = api::router(ApiState::new(ApiParts {
             engine: engine.clone(),
+            embeddings: embeddings.clone(),
             models: models.clone(),
             accounts: accounts.clone(),
             agents: agents.clone(),
@@ -129,6 +135,7 @@ impl Node {
             data_dir,
             identity,
             engine,
+            embeddings,
             models,
             accounts,
             agents,
@@ -209,6 +216,11 @@ impl Node {
                 // The others can be served, and this one may load once there is room.
                 Err(error) => tracing::warn!(model = name, %error, "cannot load the model"),
             }
+        }
+        if self.config.models.preload
+            && let Err(error) = self.embeddings.preload().await
+        {
+            tracing::warn!(%error, "cannot load the embedding model");
         }
         if self.engine.models().is_empty() {
             tracing::warn!(
@@ -339,6 +351,37 @@ async fn expire(billing: &Billing, answers: &AnswerStore) {
     }
 }
 
+/// Makes the encoders known: the one that the operator named, else those of the store. They are
+/// served whatever `--model` names.
+fn open_embeddings(
+    config: &Config,
+    models: &ModelStore,
+    billing: &Billing,
+) -> Result<EmbeddingService, NodeError> {
+    let (aliases, threads) = (config.aliases.clone(), config.inference.threads);
+    let timeout = config.http.request_timeout;
+    let service = EmbeddingService::new(billing.clone(), aliases, threads, timeout);
+    let usage = |error: String| NodeError::Usage {
+        message: format!("--embedding-model: {error}"),
+    };
+    if !config.models.embedding.is_empty() {
+        let entry = models.find(&config.models.embedding);
+        let entry = entry.map_err(|error| usage(error.to_string()))?;
+        let registered = service.register(&entry.name, &entry.path);
+        registered.map_err(|error| usage(error.to_string()))?;
+        service.set_default(&entry.name);
+        return Ok(service);
+    }
+    for entry in models.list() {
+        if EmbeddingService::is_encoder(&entry.path)
+            && let Err(error) = service.register(&entry.name, &entry.path)
+        {
+            tracing::warn!(model = entry.name, %error, "the model cannot be served");
+        }
+    }
+    Ok(service)
+}
+
 /// Restricts the store to what the operator named; no names mean no restriction.
 fn choose_models(models: &ModelStore, serve: &[String]) -> Result<Vec<String>, NodeError> {
     if serve.is_empty() {
@@ -353,10 +396,21 @@ fn choose_models(models: &ModelStore, serve: &[String]) -> Result<Vec<String>, N
 /// one that is not, is left out with a warning.
 fn register_models(
     engine: &Engine,
+    embeddings: &EmbeddingService,
     models: &ModelStore,
     chosen: &[String],
 ) -> Result<(), NodeError> {
+    models.choose_too(embeddings.models().into_iter().map(|info| info.name));
     for entry in models.list() {
+        if EmbeddingService::is_encoder(&entry.path) {
+            if chosen.contains(&entry.name) && embeddings.served(&entry.name).is_none() {
+                let registered = embeddings.register(&entry.name, &entry.path);
+                registered.map_err(|error| NodeError::Usage {
+                    message: format!("--model {}: {error}", entry.name),
+                })?;
+            }
+            continue;
+        }
         match engine.register(&entry.name, &entry.path) {
             Ok(_) => {}
             Err(error) if chosen.contains(&entry.name) => {
@@ -379,7 +433,15 @@ fn preload_names(config: &Config, models: &ModelStore, chosen: Vec<String>) -> V
         let default = models.get(&config.default_model);
         default.into_iter().map(|entry| entry.name).collect()
     } else {
+        // Encoders are loaded by their own service.
+        let is_encoder = |name: &String| {
+            let entry = models.get(name);
+            entry.is_some_and(|entry| EmbeddingService::is_encoder(&entry.path))
+        };
         chosen
+            .into_iter()
+            .filter(|name| !is_encoder(name))
+            .collect()
     }
 }
 

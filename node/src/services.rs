@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod agents;
 pub mod catalog;
+pub mod embeddings;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
@@ -18,6 +19,7 @@ pub use self::{
     accounts::{AccountHook, AccountService},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
+    embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     health_probe::ProbeTargets,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     plan_limits::Permit,

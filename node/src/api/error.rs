@@ -354,7 +354,7 @@ impl From<LlmError> for ApiError {
         let code = error.code();
         let words = error.to_string();
         match error {
-            LlmError::Model(_) => Self {
+            LlmError::Model(_) | LlmError::EmbeddingModel(_) => Self {
                 fields: vec![FieldError {
                     field: "model".into(),
                     message: words.clone(),

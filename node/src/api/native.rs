@@ -10,7 +10,7 @@ use aither_inference::{
     engine::ModelInfo,
     request::{ChatMessage, FinishReason, GenerateRequest, Prompt, SamplingParams},
 };
-use aither_protocol::{ErrorCode, limits::CHAT_MESSAGES_MAX};
+use aither_protocol::limits::CHAT_MESSAGES_MAX;
 use axum::{
     Json,
     extract::State,
@@ -128,29 +128,6 @@ pub(super) async fn chat(
     .await
 }
 
-/// Embeds texts: not in this version.
-#[utoipa::path(
-    post, path = "/v1/llm/embed", tag = "llm",
-    request_body(content = serde_json::Value, description = "Ignored"),
-    responses((
-        status = 501,
-        description = "Not in this version",
-        body = Problem,
-        content_type = "application/problem+json",
-    )),
-)]
-pub(super) async fn embed() -> ApiError {
-    no_embeddings()
-}
-
-/// The answer of every embedding route until there are embedding models.
-pub(super) fn no_embeddings() -> ApiError {
-    ApiError::new(
-        ErrorCode::NotAvailable,
-        "this version has no embedding models",
-    )
-}
-
 /// Returns the name of the model that is asked for: an agent may have one of its own.
 fn model_of<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Option<&'a str> {
     let asked = asked.filter(|name| !name.trim().is_empty());
@@ -162,7 +139,15 @@ fn model_of<'a>(caller: &'a Caller, asked: Option<&'a str>) -> Option<&'a str> {
 
 /// Returns the model that a request means.
 pub(super) fn resolve(state: &ApiState, name: Option<&str>) -> Result<ModelInfo, ApiError> {
-    let found = state.llm.catalog().resolve(name);
+    let catalog = state.llm.catalog();
+    if let Some(name) = name
+        && catalog.is_encoder(name)
+    {
+        let message = "is an embedding model, which writes no text; use it on /v1/embeddings, \
+                       /api/embed or /v1/llm/embed";
+        return Err(ApiError::field("model", message));
+    }
+    let found = catalog.resolve(name);
     found.map_err(|error| crate::services::LlmError::from(error).into())
 }
 

@@ -23,7 +23,7 @@ use super::{
     ApiError, ApiState,
     error::Dialect,
     extract::{JsonBody, RoutingHints, bounded, completion_bound, narrow},
-    native::{check_messages, no_embeddings, prompt_of, resolve},
+    native::{check_messages, prompt_of, resolve},
     ollama_types::{
         Answer, AnswerMessage, ChatRequest, GenerateRequest, Logprob, Message, OllamaError,
         Options, Timings,
@@ -164,26 +164,6 @@ pub(super) async fn generate(
     let request = with_options(request, body.options.unwrap_or_default(), &info)?;
     let terms = (hints.urgency, payment);
     run(&state, request, terms, body.stream, reply).await
-}
-
-/// Embeds texts: not in this version.
-#[utoipa::path(
-    post, path = "/api/embed", tag = "ollama",
-    request_body(content = serde_json::Value, description = "Ignored"),
-    responses((status = 501, description = "Not in this version", body = OllamaError)),
-)]
-pub(super) async fn embed() -> ApiError {
-    no_embeddings()
-}
-
-/// Embeds a text, in the older form: not in this version.
-#[utoipa::path(
-    post, path = "/api/embeddings", tag = "ollama",
-    request_body(content = serde_json::Value, description = "Ignored"),
-    responses((status = 501, description = "Not in this version", body = OllamaError)),
-)]
-pub(super) async fn embeddings() -> ApiError {
-    no_embeddings()
 }
 
 /// Refuses a field that is given and asks for something.

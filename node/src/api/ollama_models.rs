@@ -23,14 +23,13 @@ use super::{
     ApiError, ApiState, VERSION,
     error::Dialect,
     extract::JsonBody,
-    native::resolve,
     ollama_types::{ModelRequest, OllamaError, PullRequest},
     rfc3339,
     stream::push_line,
 };
 use crate::{
     models::{ModelEntry, PullProgress},
-    services::ModelCard,
+    services::{EmbeddingService, LlmError, ModelCard},
 };
 
 /// Progress lines of a pull that wait for a slow reader; newer ones are dropped beyond that.
@@ -185,7 +184,8 @@ pub(super) async fn show(
     JsonBody(body): JsonBody<ModelRequest>,
 ) -> Result<Json<Show>, ApiError> {
     let name = required_name(body.model, body.name)?;
-    let card = state.llm.catalog().card(resolve(&state, Some(&name))?);
+    let catalog = state.llm.catalog();
+    let card = catalog.card(catalog.resolve_any(&name).map_err(LlmError::from)?);
     let info = &card.info;
     let mut model_info = Map::new();
     let architecture = &info.architecture;
@@ -205,7 +205,10 @@ pub(super) async fn show(
         template: info.chat_template.clone().unwrap_or_default(),
         details: details_of(&card),
         model_info,
-        capabilities: vec!["completion"],
+        capabilities: vec![match catalog.is_encoder(&info.name) {
+            true => "embedding",
+            false => "completion",
+        }],
         modified_at: rfc3339(card.added_at),
     }))
 }
@@ -276,7 +279,12 @@ pub(super) async fn delete(
 ) -> Result<(), ApiError> {
     let name = required_name(body.model, body.name)?;
     // An alias must not delete the model that it stands for.
-    let is_served = state.engine.model(&name).is_some();
+    let is_encoder = state
+        .embeddings
+        .models()
+        .iter()
+        .any(|info| info.name == name);
+    let is_served = is_encoder || state.engine.model(&name).is_some();
     let removal = {
         let (state, name) = (state.clone(), name.clone());
         tokio::task::spawn_blocking(move || state.models.remove(&name))
@@ -285,6 +293,7 @@ pub(super) async fn delete(
         .await
         .map_err(|error| ApiError::internal(error.to_string()))??;
     state.engine.unregister(&name);
+    state.embeddings.unregister(&name);
     if is_served || was_stored {
         return Ok(());
     }
@@ -322,11 +331,20 @@ impl Drop for PullTask {
     }
 }
 
-/// Makes a stored model known to the engine.
+/// Makes a stored model known to what runs it.
 pub(super) async fn serve(state: &ApiState, entry: ModelEntry) -> Result<(), ApiError> {
-    let engine = state.engine.clone();
-    let registered =
-        tokio::task::spawn_blocking(move || engine.register(&entry.name, &entry.path)).await;
+    let (engine, embeddings) = (state.engine.clone(), state.embeddings.clone());
+    let registered = tokio::task::spawn_blocking(move || {
+        // A name means one model, whatever it was before.
+        if EmbeddingService::is_encoder(&entry.path) {
+            engine.unregister(&entry.name);
+            embeddings.register(&entry.name, &entry.path)
+        } else {
+            embeddings.unregister(&entry.name);
+            engine.register(&entry.name, &entry.path)
+        }
+    })
+    .await;
     match registered {
         Ok(Ok(_info)) => Ok(()),
         Ok(Err(error)) => Err(crate::services::LlmError::Engine(error).into()),

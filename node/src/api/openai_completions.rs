@@ -1,5 +1,4 @@
-//! `/v1/completions`, OpenAI's older route: plain continuation of one or several prompts. And
-//! `/v1/embeddings`, which is not in this version.
+//! `/v1/completions`, OpenAI's older route: plain continuation of one or several prompts.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,7 @@ use super::{
     ApiError, ApiState,
     error::Dialect,
     extract::{JsonBody, RoutingHints, bounded, completion_bound},
-    native::{no_embeddings, resolve},
+    native::resolve,
     openai_chat::{COMMENT, END_OF_STREAM, Head, Sampling, choices_of, usage_of},
     openai_types::{
         Completion, CompletionChoice, CompletionRequest, LegacyLogprobs, OpenAiError,
@@ -108,16 +107,6 @@ pub(super) async fn completions(
     }
     let collected = stream::collect(generation, choices).await?;
     Ok(whole_answer(&head, collected, echoes, with_logprobs))
-}
-
-/// Embeds texts: not in this version.
-#[utoipa::path(
-    post, path = "/v1/embeddings", tag = "openai",
-    request_body(content = serde_json::Value, description = "Ignored"),
-    responses((status = 501, description = "Not in this version", body = OpenAiError)),
-)]
-pub(super) async fn embeddings() -> ApiError {
-    no_embeddings()
 }
 
 fn whole_answer(

@@ -8,11 +8,8 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    ApiError, ApiState, extract::RoutingHints, native::resolve, openai_types::OpenAiError,
-    unix_seconds,
-};
-use crate::services::ModelCard;
+use super::{ApiError, ApiState, extract::RoutingHints, openai_types::OpenAiError, unix_seconds};
+use crate::services::{LlmError, ModelCard};
 
 /// A list of models.
 #[derive(Debug, Serialize, ToSchema)]
@@ -103,7 +100,11 @@ pub(super) async fn retrieve(
     _hints: RoutingHints,
     Path(id): Path<String>,
 ) -> Result<Json<ModelObject>, ApiError> {
-    let info = resolve(&state, Some(&id))?;
+    let info = state
+        .llm
+        .catalog()
+        .resolve_any(&id)
+        .map_err(LlmError::from)?;
     let object = object_of(&state, state.llm.catalog().card(info));
     let is_alias = state
         .llm

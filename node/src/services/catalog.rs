@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use aither_inference::{Engine, engine::ModelInfo};
 
+use super::EmbeddingService;
 use crate::{
     billing::{ModelPrice, PriceBook},
     models::ModelStore,
@@ -47,6 +48,7 @@ pub struct ModelNotFound {
 #[derive(Debug, Clone)]
 pub struct ModelCatalog {
     engine: Engine,
+    embeddings: EmbeddingService,
     store: ModelStore,
     prices: PriceBook,
     aliases: Arc<BTreeMap<String, String>>,
@@ -54,9 +56,10 @@ pub struct ModelCatalog {
 }
 
 impl ModelCatalog {
-    /// Puts a catalog over an engine and a store.
+    /// Puts a catalog over an engine, encoders and a store.
     pub fn new(
         engine: Engine,
+        embeddings: EmbeddingService,
         store: ModelStore,
         prices: PriceBook,
         aliases: BTreeMap<String, String>,
@@ -64,6 +67,7 @@ impl ModelCatalog {
     ) -> Self {
         Self {
             engine,
+            embeddings,
             store,
             prices,
             aliases: Arc::new(aliases),
@@ -75,6 +79,7 @@ impl ModelCatalog {
     pub fn list(&self) -> Vec<ModelCard> {
         let loaded = self.engine.status().loaded;
         let mut infos = self.engine.models();
+        infos.extend(self.embeddings.models());
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
             .into_iter()
@@ -83,6 +88,20 @@ impl ModelCatalog {
                 self.card_of(info, is_loaded)
             })
             .collect()
+    }
+
+    /// Returns the model of a name, be it for texts or for vectors.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`] with the names that are served.
+    pub fn resolve_any(&self, name: &str) -> Result<ModelInfo, ModelNotFound> {
+        let found = self.resolve(Some(name));
+        found.or_else(|refusal| self.embeddings.resolve(Some(name)).map_err(|_| refusal))
+    }
+
+    /// Returns whether a name is that of an encoder, which answers nothing.
+    pub fn is_encoder(&self, name: &str) -> bool {
+        self.embeddings.served(name).is_some() && self.served(name).is_none()
     }
 
     /// Returns the aliases that lead somewhere, with the name of the model that they reach.
@@ -158,6 +177,7 @@ impl ModelCatalog {
 
     fn card_of(&self, info: ModelInfo, loaded: bool) -> ModelCard {
         let entry = self.store.get(&info.name);
+        let loaded = loaded || self.embeddings.is_loaded(&info.name);
         ModelCard {
             sha256: entry.as_ref().map(|e| e.sha256.clone()).unwrap_or_default(),
             added_at: entry.map_or(SystemTime::UNIX_EPOCH, |entry| entry.added_at),
@@ -169,7 +189,7 @@ impl ModelCatalog {
 }
 
 /// Yields the ways in which a name may be registered: as it is, and with or without the tag.
-fn spellings(name: &str) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
+pub(super) fn spellings(name: &str) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
     let last_part = name.rsplit('/').next().unwrap_or(name);
     let other = if let Some(stem) = name.strip_suffix(DEFAULT_TAG) {
         Some(stem.into())

@@ -23,7 +23,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::catalog::{ModelCatalog, ModelNotFound};
+use super::{
+    catalog::{ModelCatalog, ModelNotFound},
+    embeddings::EmbeddingModelNotFound,
+};
 use crate::billing::{Billing, BillingError, Charge, Need, Payment, estimate, usage_of};
 
 /// Most prompts in one request.
@@ -40,6 +43,9 @@ pub enum LlmError {
     /// Nobody serves a model of that name.
     #[error(transparent)]
     Model(#[from] ModelNotFound),
+    /// Nobody serves an embedding model of that name.
+    #[error(transparent)]
+    EmbeddingModel(#[from] EmbeddingModelNotFound),
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] aither_inference::Error),
@@ -72,7 +78,7 @@ impl LlmError {
     pub fn code(&self) -> ErrorCode {
         use aither_inference::Error as Engine;
         match self {
-            Self::Model(_) => ErrorCode::ModelNotFound,
+            Self::Model(_) | Self::EmbeddingModel(_) => ErrorCode::ModelNotFound,
             Self::TimedOut { .. } | Self::TooLong { .. } => ErrorCode::TimedOut,
             Self::Dropped => ErrorCode::Internal,
             Self::Billing(error) => error.code(),
