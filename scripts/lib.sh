@@ -18,7 +18,11 @@ PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 MODEL_NAME=smollm2:135m
 MODEL_FILE=SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-export MODEL_NAME MODEL_FILE MODEL_SHA256
+# The same of the embedding model, whose file the node makes of what it fetches.
+EMBEDDING_NAME=all-minilm:l6-v2
+EMBEDDING_FILE=all-minilm-l6-v2.f16.gguf
+EMBEDDING_SHA256=41ef5792f92d6239940e5c4fb9af64801576586380fc2afac7f62daada621ea0
+export MODEL_NAME MODEL_FILE MODEL_SHA256 EMBEDDING_NAME EMBEDDING_FILE EMBEDDING_SHA256
 
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
   bold=$'\e[1m' red=$'\e[31m' yellow=$'\e[33m' plain=$'\e[0m'

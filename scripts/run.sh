@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the node, fetches the default chat model, starts the node, says what to try.
+# Builds the node, fetches the default models, starts the node, says what to try.
 #
 # Usage: scripts/run.sh [--no-gpu] [--gpu FEATURE] [--help] [NODE FLAGS]
 #
@@ -10,7 +10,8 @@
 # All other flags go to `aither-node run`, for example:
 #   scripts/run.sh --http 127.0.0.1:9000 --data-dir ~/node-b
 #
-# The model (about 100 MB) is fetched once, with a checksum, unless --model names another.
+# The chat model (about 100 MB) and the embedding model (about 85 MB) are fetched once, with a
+# checksum, unless --model or --embedding-model names another.
 # Ctrl-C stops the node after it has answered what it is working on; a second one at once.
 set -euo pipefail
 # Relative paths among the flags mean the caller's folder, so the node is started from there.
@@ -23,7 +24,7 @@ DISK_NEEDED_GIB=6
 # A node loads no model before it is ready; a slow disk may still take a while.
 READY_SECONDS=120
 
-gpu=auto data_dir='' own_model=no
+gpu=auto data_dir='' own_model=no own_embedding_model=no
 pull_flags=() node_flags=()
 
 parse() {
@@ -45,6 +46,7 @@ parse() {
         ;;
       --data-dir=* | --config=*) pull_flags+=("$1") node_flags+=("$1") ;;
       --model | --model=*) own_model=yes node_flags+=("$1") ;;
+      --embedding-model | --embedding-model=*) own_embedding_model=yes node_flags+=("$1") ;;
       *) node_flags+=("$1") ;;
     esac
     shift
@@ -95,14 +97,18 @@ except ModuleNotFoundError:
 print(os.path.abspath(tomllib.loads(sys.argv[1])["data_dir"]))' "$config")
 }
 
-fetch_model() {
-  if [ $own_model = yes ]; then
-    return
-  fi
-  (cd -- "$caller" &&
-    "$node" models pull "$MODEL_NAME" ${pull_flags[@]+"${pull_flags[@]}"}) ||
+pull() {
+  (cd -- "$caller" && "$node" models pull "$1" ${pull_flags[@]+"${pull_flags[@]}"})
+}
+
+fetch_models() {
+  [ $own_model = yes ] || pull "$MODEL_NAME" ||
     die "could not fetch $MODEL_NAME (see above). Start again to resume, or give a GGUF file
 of your own: scripts/run.sh --model FILE"
+  # The node works without it, so that a failure here is no reason not to start.
+  [ $own_embedding_model = yes ] || pull "$EMBEDDING_NAME" ||
+    warn "could not fetch $EMBEDDING_NAME (see above): there will be no embeddings. Start again to
+resume, or give a GGUF file of your own: scripts/run.sh --embedding-model FILE"
 }
 
 # wait_until_ready PID: prints the node's address once it answers /ready; fails when it ends.
@@ -169,7 +175,7 @@ choose_gpu
 build
 node=$TARGET/release/aither-node
 find_data_dir
-fetch_model
+fetch_models
 
 # With job control the node is a process group of its own, so that Ctrl-C reaches this script
 # alone and the node gets one signal from it, not two: its second one means "at once".

@@ -8,8 +8,9 @@
 #   --help           this text
 #
 # Environment:
-#   AITHER_CACHE       where the test model is kept (default: ~/.cache/aither)
+#   AITHER_CACHE       where the test models are kept (default: ~/.cache/aither)
 #   AITHER_TEST_MODEL  a SmolLM2-135M-Instruct.Q4_1.gguf of your own, instead of fetching one
+#   AITHER_TEST_EMBEDDING_MODEL  likewise, all-MiniLM-L6-v2 as the node stores it
 #   CARGO_TARGET_DIR   cargo's output, as always
 #
 # Stops at the first failing stage, names it, and prints how long each stage took.
@@ -42,6 +43,7 @@ logs=$TARGET/test-logs
 export AITHER_NODE_BIN=$TARGET/debug/aither-node
 export AITHER_CLI_BIN=$TARGET/debug/aither-cli
 export AITHER_TEST_MODEL=${AITHER_TEST_MODEL:-$cache/$MODEL_FILE}
+export AITHER_TEST_EMBEDDING_MODEL=${AITHER_TEST_EMBEDDING_MODEL:-$cache/$EMBEDDING_FILE}
 
 summary='' failed=''
 
@@ -112,21 +114,27 @@ build_tests() {
   cargo build --workspace --all-targets --locked
 }
 
-# Fetches the model the way a user does, with the node just built, and checks what came.
+# fetch_model NAME FILE SHA256: fetches a model the way a user does, with the node just built, and
+# checks what came.
 fetch_model() {
-  if [ -f "$AITHER_TEST_MODEL" ] && [ "$(sha256_of "$AITHER_TEST_MODEL")" = "$MODEL_SHA256" ]; then
-    printf '%s is there\n' "$AITHER_TEST_MODEL"
+  local name=$1 file=$2 sha256=$3 found
+  if [ -f "$file" ] && [ "$(sha256_of "$file")" = "$sha256" ]; then
+    printf '%s is there\n' "$file"
     return
   fi
   mkdir -p -- "$cache"
-  "$AITHER_NODE_BIN" models pull "$MODEL_NAME" --data-dir "$cache/pulled"
-  local found
+  "$AITHER_NODE_BIN" models pull "$name" --data-dir "$cache/pulled"
   found=$(find "$cache/pulled" -type f -name '*.gguf' | head -n 1)
   [ -n "$found" ] || die "models pull left no .gguf file under $cache/pulled"
-  [ "$(sha256_of "$found")" = "$MODEL_SHA256" ] ||
+  [ "$(sha256_of "$found")" = "$sha256" ] ||
     die "$found is not the expected model; remove $cache and start again"
-  mv -- "$found" "$AITHER_TEST_MODEL"
+  mv -- "$found" "$file"
   rm -rf -- "$cache/pulled"
+}
+
+fetch_models() {
+  fetch_model "$MODEL_NAME" "$AITHER_TEST_MODEL" "$MODEL_SHA256"
+  fetch_model "$EMBEDDING_NAME" "$AITHER_TEST_EMBEDDING_MODEL" "$EMBEDDING_SHA256"
 }
 
 rust_tests() {
@@ -177,7 +185,7 @@ if [ "$quick" = yes ]; then
 fi
 stage "npm" require_npm
 stage "build" build_tests
-stage "test model" fetch_model
+stage "test models" fetch_models
 stage "doc tests" doc_tests
 stage "rust tests" rust_tests
 stage "python clients" python_tests

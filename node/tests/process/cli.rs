@@ -156,7 +156,6 @@ fn what_comes_later_is_refused_with_words() {
         ["--bootstrap", "/ip4/192.0.2.1/tcp/1"],
         ["--join", "invite"],
         ["--federation", "name"],
-        ["--embedding-model", "file"],
     ];
     for flag in flags {
         let mut args = vec!["run"];

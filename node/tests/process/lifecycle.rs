@@ -187,7 +187,7 @@ fn a_node_outlives_its_standard_error() {
         let answer = get(&node.address(), "/v1/llm/embed");
         assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
         let answer = post(&node.address(), "/v1/llm/embed", "{}");
-        assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
     }
     node.stop();
 }

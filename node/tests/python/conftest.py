@@ -1,7 +1,7 @@
 """Starts the real binary on the real model; every test talks to it over HTTP.
 
-Environment: AITHER_NODE_BIN, the binary; AITHER_TEST_MODEL, a SmolLM2-135M-Instruct GGUF file.
-`scripts/test.sh` sets both.
+Environment: AITHER_NODE_BIN, the binary; AITHER_TEST_MODEL, a SmolLM2-135M-Instruct GGUF file;
+AITHER_TEST_EMBEDDING_MODEL, all-MiniLM-L6-v2 as the node stores it. `scripts/test.sh` sets them.
 """
 
 from __future__ import annotations

@@ -166,10 +166,11 @@ def test_a_prompt_longer_than_the_context_is_refused(node: Node):
     assert "context" in caught.value.error
 
 
-def test_embeddings_are_not_available_yet(node: Node):
+def test_a_model_that_writes_text_makes_no_embeddings(node: Node):
     with pytest.raises(ollama.ResponseError) as caught:
         node.ollama.embed(model=MODEL, input="a")
-    assert caught.value.status_code == 501
+    assert caught.value.status_code == 400
+    assert "makes no embeddings" in caught.value.error
 
 
 def test_changing_the_node_needs_the_admin_key(node: Node):

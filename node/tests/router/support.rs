@@ -14,7 +14,9 @@ use aither_node::{
     data_dir::{accounts_path, answers_path, ledger_path, prices_path, registry_path},
     identity::{AdminKey, NodeIdentity},
     models::{DownloadLimits, ModelStore},
-    services::{AccountHook, AccountService, AgentService, ProbeTargets, Readiness},
+    services::{
+        AccountHook, AccountService, AgentService, EmbeddingService, ProbeTargets, Readiness,
+    },
 };
 use axum::{
     Router,
@@ -88,8 +90,11 @@ pub(crate) fn api_made_of(
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let agents = agents_at(data_dir.path(), &accounts);
+    let aliases = Config::default().aliases;
+    let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
         engine,
+        embeddings: EmbeddingService::new(billing.clone(), aliases.clone(), 1, timeout),
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         agents: agents.clone(),
@@ -99,7 +104,7 @@ pub(crate) fn api_made_of(
         tasks: tokio_util::task::TaskTracker::new(),
         http,
         admin_key: Arc::new(AdminKey::from_text(KEY.into())),
-        aliases: Config::default().aliases,
+        aliases,
         default_model: "smollm2:135m".into(),
         peer_id: "peer".into(),
         node_name: "name".into(),
