@@ -20,15 +20,22 @@ import pathlib
 import numpy as np
 from safetensors.numpy import load_file
 
-WORDS = """the of and to in a is that for it as was with be by on not he his but at are this have
-from or had an they which you were her all she there would their we him been has when who will no
-more if out so up said what its about than into them can only other time new some could these two
-may first then do any like my now over such our man me even most made after also did many off
-before must well back through years where much your way down should because long each just state
-those people too mr how little good world make very year still see own work men day get here
-memory agent ledger federation embedding vector search node quantum river mountain violin recipe
-inflation parliament photosynthesis mitochondria jurisprudence kubernetes transformer tokenization
-antidisestablishmentarianism unbelievable reconsideration hyperparameters""".split()
+WORDS = [
+    "the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be",
+    "by", "on", "not", "he", "his", "but", "at", "are", "this", "have", "from", "or", "had", "an",
+    "they", "which", "you", "were", "her", "all", "she", "there", "would", "their", "we", "him",
+    "been", "has", "when", "who", "will", "no", "more", "if", "out", "so", "up", "said", "what",
+    "its", "about", "than", "into", "them", "can", "only", "other", "time", "new", "some", "could",
+    "these", "two", "may", "first", "then", "do", "any", "like", "my", "now", "over", "such",
+    "our", "man", "me", "even", "most", "made", "after", "also", "did", "many", "off", "before",
+    "must", "well", "back", "through", "years", "where", "much", "your", "way", "down", "should",
+    "because", "long", "each", "just", "state", "those", "people", "too", "mr", "how", "little",
+    "good", "world", "make", "very", "year", "still", "see", "own", "work", "men", "day", "get",
+    "here", "memory", "agent", "ledger", "federation", "embedding", "vector", "search", "node",
+    "quantum", "river", "mountain", "violin", "recipe", "inflation", "parliament",
+    "photosynthesis", "mitochondria", "jurisprudence", "kubernetes", "transformer", "tokenization",
+    "antidisestablishmentarianism", "unbelievable", "reconsideration", "hyperparameters",
+]  # fmt: skip
 
 SENTENCES = [
     "The user asked about the opening hours of the library last Tuesday.",
@@ -39,7 +46,7 @@ SENTENCES = [
     "The committee postponed its decision until the figures could be audited.",
     "How do I reset my password if I no longer have the old phone?",
     "Prices rose by 3.7% in March, the sharpest increase since 1991.",
-    "fn main() { println!(\"{}\", 6 * 7); }",
+    'fn main() { println!("{}", 6 * 7); }',
     "SELECT name, COUNT(*) FROM visits WHERE day >= '2024-01-01' GROUP BY name;",
     "https://example.org/a/b?query=1&other=two#part",
     "He said: \"It's done -- isn't it?\" (Nobody answered.)",

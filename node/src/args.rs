@@ -107,7 +107,7 @@ pub struct RunArgs {
     /// Federation to take part in (not in this build)
     #[arg(long, value_name = "NAME")]
     pub federation: Vec<String>,
-    /// Model for embeddings: a GGUF file, NAME=FILE, or a stored model's name [default: a stored one]
+    /// Model for embeddings: NAME of a stored model, FILE, or NAME=FILE [default: a stored one]
     #[arg(long, value_name = "FILE|NAME")]
     pub embedding_model: Option<String>,
 }

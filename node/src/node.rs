@@ -82,11 +82,7 @@ impl Node {
         let (identity, admin_key) = load_keys(&data_dir)?;
         // Bound early: a taken port should not cost the user the loading of a model.
         let server = Server::bind(&config.http).await?;
-        let limits = DownloadLimits {
-            file_bytes_max: config.models.file_bytes_max,
-            ..DownloadLimits::default()
-        };
-        let models = ModelStore::open(data_dir.path(), limits)?;
+        let models = open_models(&config, &data_dir)?;
         let billing = open_billing(&config, &data_dir)?;
         let answers = open_answers(&data_dir, &billing)?;
         let tasks = TaskTracker::new();
@@ -300,6 +296,14 @@ fn load_keys(data_dir: &DataDir) -> Result<(NodeIdentity, AdminKey), NodeError> 
     files::warn_if_readable_by_others(&identity_path);
     files::warn_if_readable_by_others(&admin_key_path);
     Ok((identity, admin_key))
+}
+
+fn open_models(config: &Config, data_dir: &DataDir) -> Result<ModelStore, NodeError> {
+    let limits = DownloadLimits {
+        file_bytes_max: config.models.file_bytes_max,
+        ..DownloadLimits::default()
+    };
+    Ok(ModelStore::open(data_dir.path(), limits)?)
 }
 
 fn open_agents(

@@ -3,7 +3,7 @@
 //! All packages are found and the room on the disk is checked before the first byte is fetched.
 //! Each is a download of its own: one that broke off goes on where it stopped, one that is whole
 //! on the disk is neither asked for nor fetched again. When all are there they are unpacked into
-//! one file, whose checksum decides, and removed. A sentence model is made into one (`sentence.rs`).
+//! one file, whose checksum decides, and removed. `sentence.rs` makes one of a sentence model.
 
 use std::{
     fs,

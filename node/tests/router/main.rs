@@ -22,14 +22,6 @@ use serde_json::{Value, json};
 use self::support::{BODY_BYTES_MAX, KEY, Reply, api, api_made_by, api_with, assert_shape, words};
 
 // tidy: table
-/// The routes that make vectors.
-const EMBED_PATHS: [&str; 4] = [
-    "/v1/llm/embed",
-    "/v1/embeddings",
-    "/api/embed",
-    "/api/embeddings",
-];
-
 #[tokio::test]
 async fn every_documented_route_answers_and_every_route_is_documented() {
     let api = api();
@@ -449,12 +441,19 @@ async fn an_unknown_model_is_404_in_each_dialect() {
 async fn without_an_embedding_model_each_dialect_says_how_to_get_one() {
     let api = api();
     let body = json!({"input": "a", "text": "a", "prompt": "a"});
-    for path in EMBED_PATHS {
+    for path in [
+        "/v1/llm/embed",
+        "/v1/embeddings",
+        "/api/embed",
+        "/api/embeddings",
+    ] {
         let reply = api.post(path, &body).await;
         assert_eq!(reply.status, 404, "{path}");
         assert_shape(path, &reply);
         assert!(
-            reply.text.contains("aither-node models pull all-minilm:l6-v2"),
+            reply
+                .text
+                .contains("aither-node models pull all-minilm:l6-v2"),
             "{}",
             reply.text
         );
@@ -467,7 +466,11 @@ async fn bad_texts_are_refused_by_their_fields_name_in_each_dialect() {
     let too_many = vec!["a"; 2049];
     for (path, body, field) in [
         ("/v1/llm/embed", json!({}), "text"),
-        ("/v1/llm/embed", json!({"text": "a", "texts": ["b"]}), "texts"),
+        (
+            "/v1/llm/embed",
+            json!({"text": "a", "texts": ["b"]}),
+            "texts",
+        ),
         ("/v1/llm/embed", json!({"texts": []}), "texts"),
         ("/v1/llm/embed", json!({"texts": too_many}), "texts"),
         ("/v1/llm/embed", json!({"text": 7}), "text"),
@@ -476,13 +479,21 @@ async fn bad_texts_are_refused_by_their_fields_name_in_each_dialect() {
         ("/v1/embeddings", json!({"input": []}), "input"),
         ("/v1/embeddings", json!({"input": {"a": 1}}), "input"),
         ("/v1/embeddings", json!({"input": too_many}), "input"),
-        ("/v1/embeddings", json!({"input": "a", "encoding_format": "x"}), "encoding_format"),
+        (
+            "/v1/embeddings",
+            json!({"input": "a", "encoding_format": "x"}),
+            "encoding_format",
+        ),
         ("/api/embed", json!({"input": [1]}), "input"),
         ("/api/embed", json!({"input": too_many}), "input"),
         ("/api/embeddings", json!({"prompt": ["a"]}), "prompt"),
     ] {
         let reply = api.post(path, &body).await;
-        let expected = if path.starts_with("/v1/llm") { 422 } else { 400 };
+        let expected = if path.starts_with("/v1/llm") {
+            422
+        } else {
+            400
+        };
         assert_eq!(reply.status, expected, "{path} {}", reply.text);
         assert_shape(path, &reply);
         assert!(reply.text.contains(field), "{}", reply.text);
