@@ -1,6 +1,7 @@
 //! The operations' bodies against each other; kernels by themselves below.
 
 mod block;
+mod encoder;
 mod kernels;
 mod packing;
 mod stored;
