@@ -22,12 +22,12 @@ BATCH = 32
 LENGTHS = (16, 256)
 # All have one model token.
 WORDS = (
-    "the of and to a is that for it as was with be by on not he his but at are this have from or had "
-    "an they which you were her all she there would their we him been has when who will no more if "
-    "out so up said what its about than into them can only other time new some could these two may "
-    "first then do any like my now over such our man me even most made after also did many before "
-    "must well back through years where much your way down should because long each just state people "
-    "too how little good world make very year still see own work men day get here river mountain"
+    "the of and to a is that for it as was with be by on not he his but at are this have from or "
+    "had an they which you were her all she there would their we him been has when who will no more "
+    "if out so up said what its about than into them can only other time new some could these two "
+    "may first then do any like my now over such our man me even most made after also did many before "
+    "must well back through years where much your way down should because long each just state "
+    "people too how little good world make very year still see own work men day get here river mountain"
 )
 
 
@@ -159,7 +159,8 @@ def main():
     total, stolen = (after - first for after, first in zip(steal(), before, strict=True))
     print(
         f"{len(texts)} texts of {min(map(len, ids))} to {max(map(len, ids))} model tokens, "
-        f"{read} in all; {arguments.threads} threads; medians of {arguments.rounds} alternating rounds"
+        f"{read} in all; {arguments.threads} threads; "
+        f"medians of {arguments.rounds} alternating rounds"
     )
     print(f"{'':18} {'texts/s':>9} {'tokens/s':>10} {'from':>7} {'to':>7}   cosine to f32, lowest")
     for name, times in seconds.items():
