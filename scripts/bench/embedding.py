@@ -22,12 +22,13 @@ BATCH = 32
 LENGTHS = (16, 256)
 # All have one model token.
 WORDS = (
-    "the of and to a is that for it as was with be by on not he his but at are this have from or "
-    "had an they which you were her all she there would their we him been has when who will no more "
-    "if out so up said what its about than into them can only other time new some could these two "
-    "may first then do any like my now over such our man me even most made after also did many before "
-    "must well back through years where much your way down should because long each just state "
-    "people too how little good world make very year still see own work men day get here river mountain"
+    "the of and to a is that for it as was with be by on not he his but at are this have from "
+    "or had an they which you were her all she there would their we him been has when who "
+    "will no more if out so up said what its about than into them can only other time new "
+    "some could these two may first then do any like my now over such our man me even most "
+    "made after also did many before must well back through years where much your way down "
+    "should because long each just state people too how little good world make very year "
+    "still see own work men day get here river mountain"
 )
 
 
