@@ -463,7 +463,6 @@ async fn without_an_embedding_model_each_dialect_says_how_to_get_one() {
 #[tokio::test]
 async fn bad_texts_are_refused_by_their_fields_name_in_each_dialect() {
     let api = api();
-    let too_many = vec!["a"; 2049];
     for (path, body, field) in [
         ("/v1/llm/embed", json!({}), "text"),
         (
@@ -472,20 +471,17 @@ async fn bad_texts_are_refused_by_their_fields_name_in_each_dialect() {
             "texts",
         ),
         ("/v1/llm/embed", json!({"texts": []}), "texts"),
-        ("/v1/llm/embed", json!({"texts": too_many}), "texts"),
         ("/v1/llm/embed", json!({"text": 7}), "text"),
         ("/v1/embeddings", json!({"input": [1, 2]}), "input"),
         ("/v1/embeddings", json!({"input": [[1, 2]]}), "input"),
         ("/v1/embeddings", json!({"input": []}), "input"),
         ("/v1/embeddings", json!({"input": {"a": 1}}), "input"),
-        ("/v1/embeddings", json!({"input": too_many}), "input"),
         (
             "/v1/embeddings",
             json!({"input": "a", "encoding_format": "x"}),
             "encoding_format",
         ),
         ("/api/embed", json!({"input": [1]}), "input"),
-        ("/api/embed", json!({"input": too_many}), "input"),
         ("/api/embeddings", json!({"prompt": ["a"]}), "prompt"),
     ] {
         let reply = api.post(path, &body).await;

@@ -214,18 +214,22 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub(super) unsafe fn avx512(pass: Pass<'_>) {
         let mut sums = [[_mm512_setzero_si512(); GROUP_TILES]; GROUP_ROWS];
-        let weights = pass.weights.map(<[i16]>::as_ptr);
-        let inputs = pass.inputs.as_ptr();
-        // SAFETY: each tile has `columns` codes of each row, and each row of inputs as many.
+        let mut weights = pass.weights.map(<[i16]>::as_ptr);
+        let mut inputs = pass.inputs.as_ptr();
+        // SAFETY: each tile has `columns` codes of each row, and each row of inputs as many. What
+        // is added wraps where it may leave them: past the last column.
         unsafe {
-            for pair in 0..pass.columns / 2 {
-                let tiles = weights.map(|tile| _mm512_loadu_si512(tile.add(pair * PAIR).cast()));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let two = inputs.add(row * pass.input_stride + 2 * pair);
-                    let two = _mm512_set1_epi32(two.cast::<i32>().read_unaligned());
-                    sums[0] = _mm512_dpwssd_epi32(sums[0], two, tiles[0]);
-                    sums[1] = _mm512_dpwssd_epi32(sums[1], two, tiles[1]);
+            for _ in 0..pass.columns / 2 {
+                let tiles = weights.map(|tile| _mm512_loadu_si512(tile.cast()));
+                let mut at = inputs;
+                for sums in &mut sums {
+                    let two = _mm512_set1_epi32(at.cast::<i32>().read_unaligned());
+                    sums[0] = add_products(sums[0], two, tiles[0]);
+                    sums[1] = add_products(sums[1], two, tiles[1]);
+                    at = at.wrapping_add(pass.input_stride);
                 }
+                weights = weights.map(|tile| tile.wrapping_add(PAIR));
+                inputs = inputs.wrapping_add(2);
             }
             let results = pass.results.as_mut_ptr();
             for tile in 0..GROUP_TILES {
@@ -244,6 +248,25 @@ mod x86 {
         }
     }
 
+    /// Adds the products of pairs of 16-bit integers to 32-bit sums: one instruction, which the
+    /// compiler would make two of, for processors where that is quicker.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    fn add_products(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the instruction reads and writes these registers only, and is one of those that
+        // are enabled.
+        unsafe {
+            std::arch::asm!(
+                "vpdpwssd {sums}, {a}, {b}",
+                sums = inout(zmm_reg) sums,
+                a = in(zmm_reg) a,
+                b = in(zmm_reg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        sums
+    }
+
     /// # Safety
     /// As for [`avx512`].
     #[target_feature(enable = "avx2,fma")]
@@ -254,17 +277,20 @@ mod x86 {
                 let mut sums = [[_mm256_setzero_si256(); 2]; AVX2_ROWS];
                 // SAFETY: as above.
                 unsafe {
-                    let inputs = pass.inputs.as_ptr().add(first * pass.input_stride);
-                    for pair in 0..pass.columns / 2 {
-                        let at = weights.as_ptr().add(pair * PAIR);
-                        let low = _mm256_loadu_si256(at.cast());
-                        let high = _mm256_loadu_si256(at.add(TILE_ROWS).cast());
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let two = inputs.add(row * pass.input_stride + 2 * pair);
-                            let two = _mm256_set1_epi32(two.cast::<i32>().read_unaligned());
+                    let mut inputs = pass.inputs.as_ptr().add(first * pass.input_stride);
+                    let mut weights = weights.as_ptr();
+                    for _ in 0..pass.columns / 2 {
+                        let low = _mm256_loadu_si256(weights.cast());
+                        let high = _mm256_loadu_si256(weights.add(TILE_ROWS).cast());
+                        let mut at = inputs;
+                        for sums in &mut sums {
+                            let two = _mm256_set1_epi32(at.cast::<i32>().read_unaligned());
                             sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(two, low));
                             sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(two, high));
+                            at = at.wrapping_add(pass.input_stride);
                         }
+                        weights = weights.wrapping_add(PAIR);
+                        inputs = inputs.wrapping_add(2);
                     }
                     for (row, sums) in sums.iter().enumerate() {
                         let row = first + row;

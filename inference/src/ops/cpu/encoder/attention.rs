@@ -173,20 +173,31 @@ impl Attention<'_> {
         sums: [f32; GROUP],
     ) {
         let length = columns.len();
+        assert!(length.is_multiple_of(WIDE * LANES));
+        assert!(scratch.values.len() >= self.sequence.len() * length);
+        assert!(scratch.scores.len() >= GROUP * keys && keys >= self.sequence.len());
         for start in (0..length).step_by(WIDE * LANES) {
             // SAFETY: the caller's promise; there are `length` values of each key.
             unsafe {
                 let mut results = [[L::splat(0.0); WIDE]; GROUP];
-                for key in 0..self.sequence.len() {
-                    let at = key * length + start;
-                    let values: [L; WIDE] =
-                        std::array::from_fn(|wide| load(&scratch.values, at + wide * LANES));
-                    for (query, results) in results.iter_mut().enumerate() {
-                        let weight = L::splat(scratch.scores[query * keys + key]);
-                        for (result, value) in results.iter_mut().zip(values) {
-                            *result = value.mul_add(weight, *result);
-                        }
+                let mut values = scratch.values.as_ptr().add(start);
+                let mut weights = scratch.scores.as_ptr();
+                for _ in 0..self.sequence.len() {
+                    let mut columns = [L::splat(0.0); WIDE];
+                    for (wide, column) in columns.iter_mut().enumerate() {
+                        *column = L::load(values.add(wide * LANES));
                     }
+                    let mut weight = weights;
+                    for results in &mut results {
+                        let weight_of_all = L::splat(*weight);
+                        for wide in 0..WIDE {
+                            results[wide] = columns[wide].mul_add(weight_of_all, results[wide]);
+                        }
+                        weight = weight.wrapping_add(keys);
+                    }
+                    // Past the last key these point to nothing, and are not read.
+                    values = values.wrapping_add(length);
+                    weights = weights.wrapping_add(1);
                 }
                 let rows = first..self.queries.end.min(first + GROUP);
                 for (index, row) in rows.enumerate() {
@@ -224,15 +235,23 @@ unsafe fn score<L: Lanes, const GROUP: usize>(
         // SAFETY: the sizes were checked, the instructions are the caller's promise.
         unsafe {
             let mut sums = [L::splat(0.0); GROUP];
-            for column in 0..head_length {
-                let key = L::load(columns.as_ptr().add(column * keys + start));
-                for (query, sum) in sums.iter_mut().enumerate() {
-                    let element = *queries.get_unchecked(query * head_length + column);
-                    *sum = key.mul_add(L::splat(element), *sum);
+            let mut column = columns.as_ptr().add(start);
+            let mut elements = queries.as_ptr();
+            for _ in 0..head_length {
+                let key = L::load(column);
+                let mut element = elements;
+                for sum in &mut sums {
+                    *sum = key.mul_add(L::splat(*element), *sum);
+                    element = element.wrapping_add(head_length);
                 }
+                // Past the last column these point to nothing, and are not read.
+                column = column.wrapping_add(keys);
+                elements = elements.wrapping_add(1);
             }
-            for (query, sum) in sums.iter().enumerate() {
-                sum.store(scores.as_mut_ptr().add(query * keys + start));
+            let mut target = scores.as_mut_ptr().add(start);
+            for sum in sums {
+                sum.store(target);
+                target = target.wrapping_add(keys);
             }
         }
     }
