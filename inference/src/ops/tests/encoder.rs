@@ -233,7 +233,13 @@ fn a_sequence_does_not_feel_its_company_or_the_number_of_threads() {
             let rows = sequence.start * WIDTH..sequence.end * WIDTH;
             let mut one = input[rows.clone()].to_vec();
             let pool = Pool::new(1).unwrap();
-            encoder(set, &pool, &weights, &[0..sequence.len()], &mut one);
+            encoder(
+                set,
+                &pool,
+                &weights,
+                &sequences(&[sequence.len()]),
+                &mut one,
+            );
             assert_eq!(one, all[rows], "{}", set.name());
         }
     }
