@@ -58,8 +58,13 @@ pub(super) struct SearchAnswer {
     results: Vec<ResultBody>,
     /// By what was searched: `keyword` where a node without an embedding model is asked for both.
     mode: &'static str,
-    /// How many entries there are that cannot be found that way yet; counted up to 10 000.
-    unindexed: usize,
+    /// Whether there was more than fits into an answer: their values come to 2 MiB at most.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+    /// How many entries there are that cannot be found that way yet; counted up to 1000, and not
+    /// told where keys are bounded by a prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unindexed: Option<usize>,
 }
 
 /// A result.
@@ -105,6 +110,7 @@ pub(super) async fn search(
             .map(|(tier, found)| ResultBody::of(tier, found))
             .collect::<Result<_, _>>()?,
         mode: word_of(found.mode),
+        truncated: found.is_cut,
         unindexed: found.unindexed,
     }))
 }

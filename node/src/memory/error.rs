@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aither_protocol::{ErrorCode, MemoryTier, Tier};
 
-use super::limits::VALUE_BYTES_MAX;
+use super::{indexer::EmbeddingFailure, limits::VALUE_BYTES_MAX};
 use crate::accounts::StoreError;
 
 /// When to ask again where too many others are being served.
@@ -90,8 +90,8 @@ pub enum MemoryError {
     )]
     NoEmbeddingModel,
     /// The embedding model failed.
-    #[error("the embedding model failed: {0}")]
-    Embedding(String),
+    #[error(transparent)]
+    Embedding(#[from] EmbeddingFailure),
     /// What was written is not found yet, and waiting for it took too long.
     #[error("what was written is still being indexed; ask again, or without \"consistent\"")]
     NotIndexedYet,
@@ -126,7 +126,7 @@ impl MemoryError {
             Self::Invalid { .. } => ErrorCode::ValidationFailed,
             Self::ValueTooLarge { .. } => ErrorCode::ValueTooLarge,
             Self::NoEmbeddingModel => ErrorCode::NotConfigured,
-            Self::Embedding(_) => ErrorCode::Internal,
+            Self::Embedding(EmbeddingFailure::Failed(_)) => ErrorCode::Internal,
             Self::NotIndexedYet => ErrorCode::TimedOut,
             Self::UnknownKey => ErrorCode::UnknownKey,
             Self::VersionConflict { .. } => ErrorCode::VersionConflict,
@@ -134,7 +134,7 @@ impl MemoryError {
             Self::TierForbidden { .. } => ErrorCode::TierForbidden,
             Self::KeyForbidden { .. } => ErrorCode::CapabilityMissing,
             Self::Purged => ErrorCode::Unauthorized,
-            Self::Busy => ErrorCode::Overloaded,
+            Self::Busy | Self::Embedding(EmbeddingFailure::Busy) => ErrorCode::Overloaded,
             Self::Stopped => ErrorCode::NotReady,
             Self::NodeFull | Self::Store(StoreError::Full { .. }) => ErrorCode::InsufficientStorage,
             Self::Store(_) | Self::Internal(_) => ErrorCode::Internal,

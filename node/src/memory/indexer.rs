@@ -20,6 +20,8 @@ const WORDS_BATCH: usize = 1024;
 /// Entries whose meaning is indexed in one batch: a second's work at most, and enough for a model
 /// to have texts of like length together.
 const MEANING_BATCH: usize = 64;
+/// After so many batches meaning comes before words once.
+const WORDS_TURNS: usize = 8;
 /// Bytes of values that are held for a batch.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
@@ -43,8 +45,14 @@ pub trait Embedding: fmt::Debug + Send + Sync {
 
 /// Why there are no vectors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct EmbeddingFailure(pub String);
+pub enum EmbeddingFailure {
+    /// Too much waits for the model.
+    #[error("too much waits for the embedding model; try again in a moment")]
+    Busy,
+    /// The model failed, in words.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Why a batch was not indexed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +85,7 @@ pub struct Indexer {
     /// much is written does not keep others waiting.
     words_end: Option<(ScopeId, Serial)>,
     meaning_end: Option<(ScopeId, Serial)>,
+    turn: usize,
 }
 
 impl Indexer {
@@ -97,6 +106,7 @@ impl Indexer {
             embedding,
             words_end: None,
             meaning_end: None,
+            turn: 0,
         })
     }
 
@@ -105,27 +115,73 @@ impl Indexer {
     /// # Errors
     /// Nothing of the batch was indexed, and it is still to do.
     pub fn step(&mut self, urgent: &[ScopeId], now_ms: u64) -> Result<Step, IndexerError> {
-        let words = self.words(now_ms)?;
-        if words > 0 {
-            return Ok(Step::Words(words));
+        self.turn = self.turn.wrapping_add(1);
+        // Now and then meaning goes first, so that it comes at all while much is written.
+        let orders = match self.turn % WORDS_TURNS {
+            0 => [Self::meaning_step, Self::words_step],
+            _ => [Self::words_step, Self::meaning_step],
+        };
+        for step in orders {
+            if let Some(step) = step(self, urgent, now_ms)? {
+                return Ok(step);
+            }
         }
+        Ok(Step::Idle)
+    }
+
+    fn words_step(
+        &mut self,
+        urgent: &[ScopeId],
+        now_ms: u64,
+    ) -> Result<Option<Step>, IndexerError> {
+        let words = self.words(urgent, now_ms)?;
+        Ok((words > 0).then_some(Step::Words(words)))
+    }
+
+    fn meaning_step(
+        &mut self,
+        urgent: &[ScopeId],
+        now_ms: u64,
+    ) -> Result<Option<Step>, IndexerError> {
         let Some(embedding) = self.embedding.clone() else {
-            return Ok(Step::Idle);
+            return Ok(None);
         };
         let batch = self.awaiting(urgent)?;
         if batch.is_empty() {
-            return Ok(Step::Idle);
+            return Ok(None);
         }
         self.meaning(&*embedding, &batch, now_ms)?;
-        Ok(Step::Meaning(batch.len()))
+        Ok(Some(Step::Meaning(batch.len())))
     }
 
-    fn words(&mut self, now_ms: u64) -> Result<usize, IndexerError> {
+    /// Returns the scopes that somebody waits for, beginning with another one each time.
+    fn in_turn<'a>(&self, urgent: &'a [ScopeId]) -> impl Iterator<Item = ScopeId> + use<'a> {
+        let first = self.turn % urgent.len().max(1);
+        let (before, after) = urgent.split_at(first);
+        after.iter().chain(before).copied()
+    }
+
+    /// Returns what is to be indexed by its words next: of urgent scopes, else of scopes in turn.
+    fn pending(&mut self, urgent: &[ScopeId]) -> Result<Vec<Pending>, MemoryError> {
+        for scope in self.in_turn(urgent) {
+            let first = Some((scope, Serial(0)));
+            let mut pending = self.store.pending(first, WORDS_BATCH)?;
+            pending.retain(|pending| pending.scope == scope);
+            if !pending.is_empty() {
+                return Ok(pending);
+            }
+        }
         let mut pending = self.store.pending(self.words_end, WORDS_BATCH)?;
         if pending.is_empty() && self.words_end.is_some() {
             pending = self.store.pending(None, WORDS_BATCH)?;
         }
-        self.words_end = None;
+        let ends = |pending: &Pending| (pending.scope, pending.serial);
+        self.words_end = next_end(pending.first().map(ends), pending.last().map(ends));
+        Ok(pending)
+    }
+
+    fn words(&mut self, urgent: &[ScopeId], now_ms: u64) -> Result<usize, IndexerError> {
+        let pending = self.pending(urgent)?;
         let mut puts = Vec::with_capacity(pending.len());
         let mut bytes = 0;
         for Pending { scope, serial, key } in pending {
@@ -134,7 +190,6 @@ impl Indexer {
             let Some(entry) = entry.filter(|entry| entry.info.serial == serial) else {
                 continue;
             };
-            self.words_end = Some((scope, serial));
             bytes += entry.value.len();
             let row = IndexRow {
                 terms: Terms::of(&text_of(&key, &entry.value)),
@@ -165,7 +220,7 @@ impl Indexer {
 
     /// Returns what is to be embedded next: of urgent scopes, else of the scopes in turn.
     fn awaiting(&mut self, urgent: &[ScopeId]) -> Result<Vec<(ScopeId, Serial)>, MemoryError> {
-        for &scope in urgent {
+        for scope in self.in_turn(urgent) {
             let first = Some((scope, Serial(0)));
             let batch = self.store.awaiting(first, Some(scope), MEANING_BATCH)?;
             if !batch.is_empty() {
@@ -176,11 +231,7 @@ impl Indexer {
         if batch.is_empty() && self.meaning_end.is_some() {
             batch = self.store.awaiting(None, None, MEANING_BATCH)?;
         }
-        self.meaning_end = match (batch.first(), batch.last()) {
-            // It may have many more: the others come first.
-            (Some((first, _)), Some((last, _))) if first == last => Some((*last, Serial(u64::MAX))),
-            (_, last) => last.copied(),
-        };
+        self.meaning_end = next_end(batch.first().copied(), batch.last().copied());
         Ok(batch)
     }
 
@@ -230,6 +281,18 @@ impl Indexer {
         let rows = self.store.index_rows_of(scope, &[serial])?;
         let row = rows.into_iter().flatten().next();
         Ok(row.and_then(|row| IndexRow::from_bytes(&row).ok()))
+    }
+}
+
+/// Returns behind what the next batch begins: a scope that filled all of this one may have many
+/// more, and the others come first.
+fn next_end(
+    first: Option<(ScopeId, Serial)>,
+    last: Option<(ScopeId, Serial)>,
+) -> Option<(ScopeId, Serial)> {
+    match (first, last) {
+        (Some((first, _)), Some((last, _))) if first == last => Some((last, Serial(u64::MAX))),
+        (_, last) => last,
     }
 }
 

@@ -5,12 +5,12 @@ mod tests;
 
 use super::{
     Entry, MemoryError, MemoryStore, ScopeId, Serial,
-    index::{
-        CodedVectors, EmbeddingModel, Hit, IndexRow, LIMIT_MAX, Query, ScopeIndex, SearchMode, join,
-    },
-    loaded::LoadedIndexes,
+    index::{CodedVectors, EmbeddingModel, Hit, IndexRow, Query, ScopeIndex, SearchMode, join},
+    loaded::{IndexName, LoadedIndexes},
 };
 
+/// Bytes of all values of an answer, where that is not a single one.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
 /// Rows that are read at once while an index is made.
 const ROWS_READ: usize = 4096;
 
@@ -46,6 +46,15 @@ pub struct Found {
     pub hit: Hit,
 }
 
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Results {
+    /// The best first.
+    pub found: Vec<Found>,
+    /// Whether there was more than fits into an answer.
+    pub is_cut: bool,
+}
+
 impl Search {
     /// Finds entries of some scopes, the best first. Blocks: an index may have to be made.
     ///
@@ -57,12 +66,7 @@ impl Search {
         loaded: &LoadedIndexes,
         model: Option<EmbeddingModel>,
         scopes: &[ScopeId],
-    ) -> Result<Vec<Found>, MemoryError> {
-        // Which keys match is known only once they are read, so as many as there may be are found.
-        let limit = match self.prefix.is_empty() {
-            true => self.limit,
-            false => LIMIT_MAX,
-        };
+    ) -> Result<Results, MemoryError> {
         let query = Query {
             text: &self.text,
             vector: self.vector.as_deref(),
@@ -70,7 +74,7 @@ impl Search {
             tags: &self.tags,
             updated_after_ms: self.updated_after_ms,
             updated_before_ms: self.updated_before_ms,
-            limit,
+            limit: self.limit,
             now_ms: self.now_ms,
         };
         let mut hits = Vec::new();
@@ -83,8 +87,13 @@ impl Search {
                     vec![None; serials.len()]
                 }
             };
-            let make = || make_index(store, model, scope);
-            let found = loaded.ask(scope, make, |index| index.search(&query, &mut fetch))?;
+            let name = IndexName {
+                scope,
+                prefix: self.prefix.as_str().into(),
+            };
+            let make = || make_index(store, model, &name);
+            let search = |index: &ScopeIndex| index.search(&query, &mut fetch);
+            let found = loaded.ask(&name, model, make, search)?;
             if let Some(error) = failure {
                 return Err(error);
             }
@@ -92,37 +101,39 @@ impl Search {
         }
         let hits = match scopes.len() {
             0 | 1 => hits,
-            _ => join(hits, self.mode, limit),
+            _ => join(hits, self.mode, self.limit),
         };
         self.entries(store, hits)
     }
 
-    /// Reads the entries, as far as they are still what was found.
+    /// Reads the entries, as far as they are still what was found, and as many as fit into an
+    /// answer.
     fn entries(
         &self,
         store: &MemoryStore,
         hits: Vec<(ScopeId, Hit)>,
-    ) -> Result<Vec<Found>, MemoryError> {
-        let mut found = Vec::new();
+    ) -> Result<Results, MemoryError> {
+        let mut results = Results::default();
+        let mut bytes = 0;
         for (scope, hit) in hits {
-            if found.len() == self.limit {
-                break;
-            }
             let rows = store.index_rows_of(scope, &[hit.serial])?;
             let row = rows.into_iter().flatten().next();
             let Some(row) = row.and_then(|row| IndexRow::from_bytes(&row).ok()) else {
                 continue;
             };
-            if !row.key.starts_with(&self.prefix) {
-                continue;
-            }
             let entry = store.entry_by_key(scope, &row.key, self.now_ms)?;
             // Written again since: as it is now it may not be what was looked for.
-            if let Some(entry) = entry.filter(|entry| entry.info.serial == hit.serial) {
-                found.push(Found { entry, hit });
+            let Some(entry) = entry.filter(|entry| entry.info.serial == hit.serial) else {
+                continue;
+            };
+            bytes += entry.value.len();
+            if bytes > ANSWER_BYTES_MAX && !results.found.is_empty() {
+                results.is_cut = true;
+                break;
             }
+            results.found.push(Found { entry, hit });
         }
-        Ok(found)
+        Ok(results)
     }
 }
 
@@ -130,19 +141,20 @@ impl Search {
 fn make_index(
     store: &MemoryStore,
     model: Option<EmbeddingModel>,
-    scope: ScopeId,
+    IndexName { scope, prefix }: &IndexName,
 ) -> Result<ScopeIndex, MemoryError> {
     let mut index = model.map_or_else(ScopeIndex::new, ScopeIndex::for_model);
     let mut after = None;
     loop {
-        let rows = store.index_rows(scope, after, ROWS_READ)?;
+        let rows = store.index_rows(*scope, after, ROWS_READ)?;
         let Some((last, _)) = rows.last() else {
             return Ok(index);
         };
         after = Some(*last);
         for (serial, row) in &rows {
             match IndexRow::from_bytes(row) {
-                Ok(row) => index.insert(*serial, &row),
+                Ok(row) if row.key.starts_with(&**prefix) => index.insert(*serial, &row),
+                Ok(_) => {}
                 Err(error) => tracing::warn!(?scope, ?serial, %error, "an entry is not found"),
             }
         }

@@ -6,7 +6,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -32,6 +32,8 @@ use crate::{
     },
 };
 
+/// Questions that wait for their vectors at once. They take no core: the model's threads do.
+const QUESTIONS_MAX: usize = 64;
 /// Searches that wait for others; further ones are refused.
 const SEARCHES_WAITING_MAX: usize = 256;
 
@@ -89,16 +91,14 @@ pub struct Place {
 pub struct MemoryService {
     pub(super) store: MemoryStore,
     pub(super) board: Arc<IndexBoard>,
-    indexing: Arc<Mutex<Indexing>>,
+    /// What turns texts into vectors. Held for a moment only.
+    embedding: Arc<RwLock<Option<Arc<dyn Embedding>>>>,
+    /// Held while one thread ends and the next begins.
+    indexing: Arc<Mutex<Option<IndexThread>>>,
+    /// Questions that are embedded at once, and that may wait for it.
+    pub(super) asking: Gate,
     /// Searches that run at once, and that may wait for it.
     pub(super) searching: Gate,
-}
-
-/// How what is written comes to be found.
-#[derive(Debug, Default)]
-struct Indexing {
-    embedding: Option<Arc<dyn Embedding>>,
-    thread: Option<IndexThread>,
 }
 
 impl MemoryAccess {
@@ -199,7 +199,9 @@ impl MemoryService {
         Ok(Self {
             store: MemoryStore::open(path, limits, observer)?,
             board,
+            embedding: Arc::default(),
             indexing: Arc::default(),
+            asking: Gate::new(QUESTIONS_MAX, SEARCHES_WAITING_MAX),
             searching: Gate::new(cores, SEARCHES_WAITING_MAX),
         })
     }
@@ -229,18 +231,20 @@ impl MemoryService {
     /// # Errors
     /// The store's, or the system gives no thread.
     pub fn start_index(&self, embedding: Option<Arc<dyn Embedding>>) -> Result<(), MemoryError> {
-        let mut indexing = self.indexing();
-        let model = |embedding: &Option<Arc<dyn Embedding>>| {
-            let embedding = embedding.as_ref();
-            embedding.map(|embedding| embedding.model())
-        };
-        if indexing.thread.is_some() && model(&indexing.embedding) == model(&embedding) {
+        let mut thread = self.indexing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.embedding();
+        let has_changed =
+            held.map(|held| held.model()) != embedding.as_ref().map(|new| new.model());
+        if thread.is_some() && !has_changed {
             return Ok(());
         }
         // Ends with its batch.
-        indexing.thread = None;
-        indexing.embedding = embedding.clone();
-        indexing.thread = Some(IndexThread::start(
+        *thread = None;
+        *self
+            .embedding
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = embedding.clone();
+        *thread = Some(IndexThread::start(
             &self.board,
             self.store.clone(),
             embedding,
@@ -250,16 +254,16 @@ impl MemoryService {
 
     /// Ends the thread; what it did not come to is done after the next start. Blocks.
     pub fn stop_index(&self) {
-        self.indexing().thread = None;
+        *self.indexing.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Returns what turns texts into vectors, if anything does.
     pub(super) fn embedding(&self) -> Option<Arc<dyn Embedding>> {
-        self.indexing().embedding.clone()
-    }
-
-    fn indexing(&self) -> MutexGuard<'_, Indexing> {
-        self.indexing.lock().unwrap_or_else(PoisonError::into_inner)
+        let held = self
+            .embedding
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        held.clone()
     }
 
     /// Returns the store.
@@ -408,6 +412,13 @@ pub(super) fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        memory::{
+            index::{EmbeddingModel, SearchMode},
+            indexer::EmbeddingFailure,
+        },
+        services::MemorySearch,
+    };
 
     fn access(prefixes: &[&str]) -> MemoryAccess {
         MemoryAccess {
@@ -444,5 +455,67 @@ mod tests {
         access.tiers = Tier::Agent.memory_tiers();
         let refused = access.scope(MemoryTier::Knowledge, &place).unwrap_err();
         assert_eq!(refused.code(), aither_protocol::ErrorCode::TierForbidden);
+    }
+
+    /// A model that knows one meaning.
+    #[derive(Debug)]
+    struct Same(u64);
+
+    impl Embedding for Same {
+        fn model(&self) -> EmbeddingModel {
+            EmbeddingModel {
+                fingerprint: self.0,
+                dimensions: 2,
+            }
+        }
+
+        fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbeddingFailure> {
+            Ok(texts.iter().map(|_| vec![1.0, 0.0]).collect())
+        }
+
+        fn embed_query(&self, _text: String) -> Result<Vec<f32>, EmbeddingFailure> {
+            Ok(vec![1.0, 0.0])
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_found_whatever_model_comes_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memory.redb");
+        let memory = MemoryService::open(&path, MemoryLimits::default(), 1 << 20).unwrap();
+        let access = MemoryAccess::of_operator();
+        for (number, model) in [None, Some(1), None, Some(1), Some(2), None]
+            .into_iter()
+            .enumerate()
+        {
+            let embedding = model.map(|model| Arc::new(Same(model)) as Arc<dyn Embedding>);
+            memory.start_index(embedding).unwrap();
+            let write = MemoryWrite {
+                tier: MemoryTier::Spirit,
+                place: Place::default(),
+                key: format!("k{number}"),
+                value: "\"harbour\"".into(),
+                tags: Vec::new(),
+                expires: None,
+                if_version: None,
+                signature: None,
+            };
+            memory.write(&access, write).await.unwrap();
+            let search = MemorySearch {
+                text: "harbour".into(),
+                tiers: None,
+                place: Place::default(),
+                prefix: String::new(),
+                tags: Vec::new(),
+                mode: model.map(|_| SearchMode::Semantic),
+                updated_after: None,
+                updated_before: None,
+                limit: 100,
+                is_consistent: true,
+            };
+            let found = memory.search(&access, search).await.unwrap();
+            assert_eq!(found.results.len(), number + 1, "{model:?}");
+        }
+        memory.stop_index();
     }
 }

@@ -1,6 +1,9 @@
 //! The embedding model as memory asks it.
 
-use aither_inference::embedding::{Embedder, Urgency};
+use aither_inference::{
+    Error,
+    embedding::{Embedder, Urgency},
+};
 
 use crate::memory::{
     index::EmbeddingModel,
@@ -18,7 +21,10 @@ impl MemoryEmbedding {
         urgency: Urgency,
     ) -> Result<Vec<Vec<f32>>, EmbeddingFailure> {
         let embedded = self.0.embed(texts, urgency);
-        let embedded = embedded.map_err(|error| EmbeddingFailure(error.to_string()))?;
+        let embedded = embedded.map_err(|error| match error {
+            Error::QueueFull { .. } => EmbeddingFailure::Busy,
+            error => EmbeddingFailure::Failed(error.to_string()),
+        })?;
         Ok(embedded.into_iter().map(|one| one.vector).collect())
     }
 }
@@ -37,7 +43,7 @@ impl Embedding for MemoryEmbedding {
 
     fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure> {
         let vectors = self.vectors(&[text], Urgency::Query)?;
-        let none = || EmbeddingFailure("it made no vector".into());
+        let none = || EmbeddingFailure::Failed("it made no vector".into());
         vectors.into_iter().next().ok_or_else(none)
     }
 }

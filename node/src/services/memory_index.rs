@@ -48,7 +48,8 @@ pub struct IndexBoard {
 struct BoardState {
     /// Something was written since the thread last looked.
     is_written: bool,
-    is_stopping: bool,
+    /// Which thread is to work; any other ends.
+    worker: u64,
     urgent: Vec<ScopeId>,
 }
 
@@ -109,10 +110,15 @@ impl IndexBoard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `is_reason` says so, or the time is over.
-    fn rest(&self, at_most: Option<Duration>, is_reason: impl Fn(&BoardState) -> bool) {
+    /// Has the thread `worker` wait until `is_reason` says so, or the time is over.
+    fn rest(
+        &self,
+        worker: u64,
+        at_most: Option<Duration>,
+        is_reason: impl Fn(&BoardState) -> bool,
+    ) {
         let state = self.lock();
-        let rests = |state: &mut BoardState| !state.is_stopping && !is_reason(state);
+        let rests = |state: &mut BoardState| state.worker == worker && !is_reason(state);
         // A poisoned lock: whoever held it had a defect; the thread goes on.
         match at_most {
             Some(time) => drop(self.woken.wait_timeout_while(state, time, rests)),
@@ -145,10 +151,15 @@ impl IndexThread {
         let indexer = Indexer::new(store, embedding, unix_ms(SystemTime::now()))?;
         // Whatever is in memory was made for another model.
         board.loaded.clear();
+        let worker = {
+            let mut state = board.lock();
+            state.worker += 1;
+            state.worker
+        };
         let for_thread = Arc::clone(board);
         let thread = thread::Builder::new()
             .name("memory-index".into())
-            .spawn(move || run(&for_thread, indexer));
+            .spawn(move || run(&for_thread, worker, indexer));
         Ok(Self {
             board: Arc::clone(board),
             thread: Some(thread.map_err(|error| {
@@ -162,7 +173,7 @@ impl IndexThread {
 
 impl Drop for IndexThread {
     fn drop(&mut self) {
-        self.board.lock().is_stopping = true;
+        self.board.lock().worker += 1;
         self.board.woken.notify_all();
         if let Some(thread) = self.thread.take() {
             // It has nothing to say; a panic was printed by itself.
@@ -171,12 +182,12 @@ impl Drop for IndexThread {
     }
 }
 
-fn run(board: &IndexBoard, mut indexer: Indexer) {
+fn run(board: &IndexBoard, worker: u64, mut indexer: Indexer) {
     let (mut retry, mut progress) = (RETRY_FIRST, Progress::default());
     loop {
         let urgent = {
             let mut state = board.lock();
-            if state.is_stopping {
+            if state.worker != worker {
                 return;
             }
             state.is_written = false;
@@ -188,7 +199,9 @@ fn run(board: &IndexBoard, mut indexer: Indexer) {
         match step {
             Ok(Step::Idle) => {
                 progress.end();
-                board.rest(None, |state| state.is_written || !state.urgent.is_empty());
+                board.rest(worker, None, |state| {
+                    state.is_written || !state.urgent.is_empty()
+                });
             }
             Ok(Step::Words(_)) => {}
             Ok(Step::Meaning(count)) => {
@@ -196,12 +209,12 @@ fn run(board: &IndexBoard, mut indexer: Indexer) {
                 let is_written = board.lock().is_written;
                 if is_written {
                     let rest = begun.elapsed() * REST_PARTS;
-                    board.rest(Some(rest), |state| !state.urgent.is_empty());
+                    board.rest(worker, Some(rest), |state| !state.urgent.is_empty());
                 }
             }
             Err(error) => {
                 log_failure(&error, retry);
-                board.rest(Some(retry), |_| false);
+                board.rest(worker, Some(retry), |_| false);
                 retry = (retry * 2).min(RETRY_MAX);
                 continue;
             }

@@ -16,14 +16,14 @@ use crate::{
     memory::{
         MemoryError, ScopeId, Serial,
         index::SearchMode,
-        search::{Found, Search},
+        search::{Found, Results, Search},
     },
 };
 
 /// How long a search waits at most for what was written to be indexed.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Entries that are not found by meaning yet are counted up to here.
-const UNINDEXED_COUNTED_MAX: usize = 10_000;
+const UNINDEXED_COUNTED_MAX: usize = 1000;
 
 /// What somebody looks for.
 #[derive(Debug, Clone)]
@@ -57,8 +57,11 @@ pub struct MemoryFound {
     pub results: Vec<(MemoryTier, Found)>,
     /// By what was searched.
     pub mode: SearchMode,
-    /// How many entries of these scopes cannot be found that way yet; counted up to 10 000.
-    pub unindexed: usize,
+    /// Whether there was more than fits into an answer.
+    pub is_cut: bool,
+    /// How many entries of these scopes cannot be found that way yet; counted up to 1000. Not told
+    /// where only some keys are searched: it would tell of the others.
+    pub unindexed: Option<usize>,
 }
 
 impl MemoryService {
@@ -76,7 +79,8 @@ impl MemoryService {
         let mut found = MemoryFound {
             results: Vec::new(),
             mode,
-            unindexed: 0,
+            is_cut: false,
+            unindexed: None,
         };
         let scopes = self.scopes_of(access, &search)?;
         let Some(prefix) = access.reach(&search.prefix) else {
@@ -103,17 +107,9 @@ impl MemoryService {
             limit: search.limit,
             now_ms: now_ms(),
         };
-        found.unindexed = self.unindexed(&ids, by_meaning)?;
-        let service = self.clone();
-        let run = move || service.run(inner, by_meaning, &ids);
-        let results = self
-            .searching
-            .run(run)
-            .await
-            .map_err(|error| match error {
-                GateError::Full { .. } => MemoryError::Busy,
-                GateError::Panicked => MemoryError::Internal("a search panicked".into()),
-            })??;
+        let (results, unindexed) = self.find(inner, ids, by_meaning).await?;
+        found.unindexed = unindexed;
+        found.is_cut = results.is_cut;
         let tier_of = |found: Found| {
             let mut scopes = scopes.iter();
             let tier = scopes
@@ -121,27 +117,38 @@ impl MemoryService {
                 .0;
             Some((tier, found))
         };
-        found.results = results.into_iter().filter_map(tier_of).collect();
+        found.results = results.found.into_iter().filter_map(tier_of).collect();
         Ok(found)
     }
 
-    /// Blocks.
-    fn run(
+    /// Has the question embedded, and then the search done, each in its turn: while a model is busy
+    /// others are still searched by words.
+    async fn find(
         &self,
         mut search: Search,
+        scopes: Vec<ScopeId>,
         by_meaning: bool,
-        scopes: &[ScopeId],
-    ) -> Result<Vec<Found>, MemoryError> {
+    ) -> Result<(Results, Option<usize>), MemoryError> {
         let embedding = self.embedding();
         if let Some(embedding) = embedding
-            .as_ref()
+            .clone()
             .filter(|_| by_meaning && !scopes.is_empty())
         {
-            let vector = embedding.embed_query(search.text.clone());
-            search.vector = Some(vector.map_err(|error| MemoryError::Embedding(error.0))?);
+            let text = search.text.clone();
+            let asked = self.asking.run(move || embedding.embed_query(text)).await;
+            search.vector = Some(asked.map_err(of_gate)??);
         }
-        let model = embedding.map(|embedding| embedding.model());
-        search.run(&self.store, &self.board.loaded, model, scopes)
+        let service = self.clone();
+        let run = move || {
+            let unindexed = match search.prefix.is_empty() {
+                true => Some(service.unindexed(&scopes, by_meaning)?),
+                false => None,
+            };
+            let model = embedding.map(|embedding| embedding.model());
+            let results = search.run(&service.store, &service.board.loaded, model, &scopes)?;
+            Ok((results, unindexed))
+        };
+        self.searching.run(run).await.map_err(of_gate)?
     }
 
     fn mode_of(&self, wanted: Option<SearchMode>) -> Result<SearchMode, MemoryError> {
@@ -184,5 +191,12 @@ impl MemoryService {
             count += if by_meaning { left.meaning } else { left.words };
         }
         Ok(count.min(UNINDEXED_COUNTED_MAX))
+    }
+}
+
+fn of_gate(error: GateError) -> MemoryError {
+    match error {
+        GateError::Full { .. } => MemoryError::Busy,
+        GateError::Panicked => MemoryError::Internal("a search panicked".into()),
     }
 }

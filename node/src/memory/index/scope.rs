@@ -105,6 +105,11 @@ impl ScopeIndex {
         }
     }
 
+    /// Returns the model whose vectors it has.
+    pub fn model(&self) -> Option<EmbeddingModel> {
+        self.model
+    }
+
     /// Returns how many entries there are.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -135,7 +135,11 @@ impl Bench {
             .map(|agent| self.store.scope_id(&scope(*agent)));
         let ids: Vec<_> = ids.filter_map(|id| id.unwrap()).collect();
         let found = search.run(&self.store, &self.watch.0, Some(self.model), &ids);
-        let keys = found.unwrap().into_iter().map(|found| found.entry.info.key);
+        let keys = found
+            .unwrap()
+            .found
+            .into_iter()
+            .map(|found| found.entry.info.key);
         keys.collect()
     }
 }
@@ -281,4 +285,105 @@ fn several_scopes_are_one_order_and_a_prefix_bounds_it() {
     let mut found = bench.search(&[1, 2], &prefix);
     found.sort();
     assert_eq!(found, ["a/one", "a/three"]);
+}
+
+/// Whoever reaches only keys that begin alike is told nothing of the others, not even by a score.
+#[test]
+fn a_prefix_has_statistics_of_its_own_and_is_not_hidden_behind_others() {
+    let mut bench = Bench::new(usize::MAX);
+    for number in 0..1100 {
+        bench.write(1, &format!("b/{number}"), "secret secret secret");
+    }
+    bench.write(1, "a/x", "secret known");
+    bench.write(2, "a/x", "secret known");
+    bench.index();
+    let within = Search {
+        prefix: "a/".into(),
+        ..by(SearchMode::Keyword, "secret known")
+    };
+    let scores = |bench: &Bench, agent: u128| {
+        let id = bench.store.scope_id(&scope(agent)).unwrap().unwrap();
+        let found = within.run(&bench.store, &bench.watch.0, Some(bench.model), &[id]);
+        let found = found.unwrap().found.into_iter();
+        let scores = found.map(|found| (found.entry.info.key, found.hit.score.to_bits()));
+        scores.collect::<Vec<_>>()
+    };
+    assert_eq!(scores(&bench, 1).len(), 1);
+    assert_eq!(scores(&bench, 1), scores(&bench, 2));
+    // What comes and goes elsewhere changes nothing, what does here is seen.
+    bench.write(1, "b/more", "known");
+    bench.write(1, "a/y", "known");
+    bench.write(2, "a/y", "known");
+    bench.index();
+    assert_eq!(scores(&bench, 1).len(), 2);
+    assert_eq!(scores(&bench, 1), scores(&bench, 2));
+}
+
+#[test]
+fn an_answer_has_as_many_values_as_fit_into_it() {
+    let mut bench = Bench::new(usize::MAX);
+    for number in 0..6 {
+        let value = format!("harbour {}", "x".repeat(900_000));
+        bench.write(1, &format!("k{number}"), &value);
+    }
+    bench.index();
+    let id = bench.store.scope_id(&scope(1)).unwrap().unwrap();
+    let search = by(SearchMode::Keyword, "harbour");
+    let found = search.run(&bench.store, &bench.watch.0, Some(bench.model), &[id]);
+    let found = found.unwrap();
+    assert_eq!((found.found.len(), found.is_cut), (2, true));
+}
+
+#[test]
+fn changes_that_nobody_looks_at_are_bounded_in_memory() {
+    let loaded = LoadedIndexes::new(64 << 20);
+    let name = |scope| IndexName {
+        scope: ScopeId(scope),
+        prefix: "".into(),
+    };
+    let ask = |scope| {
+        let make = || Ok::<_, ()>(ScopeIndex::new());
+        loaded
+            .ask(&name(scope), None, make, ScopeIndex::len)
+            .unwrap()
+    };
+    let empty = loaded.bytes();
+    for scope in 0..200 {
+        ask(scope);
+    }
+    let row = crate::memory::index::IndexRow {
+        key: "x".repeat(60_000),
+        ..Default::default()
+    };
+    let row: Arc<[u8]> = row.to_bytes().into();
+    for number in 0..10_000 {
+        loaded.changed(&[Change::Indexed {
+            scope: ScopeId(number % 200),
+            serial: Serial(number),
+            row: Arc::clone(&row),
+        }]);
+        assert!(loaded.bytes() <= 64 << 20);
+    }
+    for scope in 0..200 {
+        loaded.changed(&[Change::ScopeGone {
+            scope: ScopeId(scope),
+        }]);
+    }
+    assert_eq!(loaded.bytes(), empty);
+}
+
+#[test]
+fn an_index_of_another_model_is_made_again() {
+    let mut bench = Bench::new(usize::MAX);
+    bench.write(1, "k", "seven letters");
+    bench.index();
+    let id = bench.store.scope_id(&scope(1)).unwrap().unwrap();
+    let search = by(SearchMode::Semantic, "eight");
+    let found = |model| {
+        let found = search.run(&bench.store, &bench.watch.0, model, &[id]);
+        found.unwrap().found.len()
+    };
+    assert_eq!(found(Some(Lengths(9).model())), 0);
+    assert_eq!(found(None), 0);
+    assert_eq!(found(Some(bench.model)), 1);
 }
