@@ -62,16 +62,10 @@ struct Work {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let work = Arc::new(Work::read(&arguments)?);
-    let mut connections = Vec::new();
-    for _ in 0..arguments.connections.clamp(1, work.requests.len()) {
-        let stream = TcpStream::connect(&arguments.address).await?;
-        stream.set_nodelay(true)?;
-        connections.push(BufReader::new(stream));
-    }
     let begun = Instant::now();
     let mut asking = JoinSet::new();
-    for connection in connections {
-        asking.spawn(ask(connection, Arc::clone(&work)));
+    for _ in 0..arguments.connections.clamp(1, work.requests.len()) {
+        asking.spawn(ask(arguments.address.clone(), Arc::clone(&work)));
     }
     let mut took = Vec::with_capacity(work.requests.len());
     while let Some(finished) = asking.join_next().await {
@@ -108,7 +102,10 @@ impl Work {
 }
 
 /// Sends what is left over one connection; returns the seconds of each answer.
-async fn ask(mut connection: BufReader<TcpStream>, work: Arc<Work>) -> Result<Vec<f64>> {
+async fn ask(address: String, work: Arc<Work>) -> Result<Vec<f64>> {
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    let mut connection = BufReader::new(stream);
     let mut took = Vec::new();
     loop {
         let turn = work.next.fetch_add(1, Ordering::Relaxed);

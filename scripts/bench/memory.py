@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import statistics
 import subprocess
@@ -367,6 +368,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
+    # The node and the client have a socket each for everything in flight.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         outcome = measure(options)
     except (Failure, OSError, subprocess.SubprocessError) as error:
