@@ -253,13 +253,15 @@ def measure(options) -> dict:
             outcome["bytes"] = (node.data / "memory.redb").stat().st_size
             if options.chroma:
                 outcome["chroma"] = beside_chroma(options, folder, load, questions)
-            if options.large:
-                say(f"adding entries up to {options.large}")
-                fill(options, node, options.large - options.entries, folder / "vectors")
+            outcome["large"], entries = [], options.entries
+            for large in options.large:
+                say(f"adding entries up to {large}")
+                fill(options, node, large - entries, folder / "vectors")
+                entries = large
                 exact = exactly(options, node, asked, folder / "vectors")
                 node.start()
-                outcome["large"] = measure_size(node, key, load, questions, exact)
-                outcome["large"]["entries"] = options.large
+                found = measure_size(node, key, load, questions, exact)
+                outcome["large"].append(found | {"entries": large})
                 node.stop()
         finally:
             node.stop(signal.SIGKILL)
@@ -307,8 +309,8 @@ def rows(outcome: dict) -> list:
         ("until all was found by meaning", outcome["indexed"], "{:.0f} s".format, "", None),
     ]
     found += search_rows(outcome["search"], outcome["entries"], 0.010)
-    if large := outcome.get("large"):
-        found += search_rows(large, large["entries"], 0.025)
+    for large in outcome["large"]:
+        found += search_rows(large, large["entries"], 0.010 if large["entries"] <= 1e5 else 0.025)
     if chroma := outcome.get("chroma"):
         ours = write["one of 64"]
         found += [
@@ -346,11 +348,15 @@ def markdown(outcome: dict) -> str:
     return f"{conditions}\n\n" + table([["", "measured", "wanted", ""], *body])
 
 
+def sizes(text: str) -> "list[int]":
+    return sorted(count(size) for size in text.split(","))
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench-memory.sh", description=__doc__.split("\n\n")[0])
     add, path = parser.add_argument, pathlib.Path
     add("--entries", type=count, default=100_000, help="entries (default 100 000)")
-    add("--large", type=int, default=0, metavar="N", help="fill up to N and search again")
+    add("--large", type=sizes, default=[], metavar="N,M", help="fill up to N and search, then M")
     add("--requests", type=count, default=20_000, help="of each measurement (default 20 000)")
     add("--searches", type=count, default=1000, help="searches of each kind (default 1000)")
     add("--recall-queries", type=count, default=200, help="searched exactly too (default 200)")
