@@ -21,6 +21,7 @@ use axum::{
 };
 
 use super::{ApiState, Problem, VERSION};
+use crate::services::MemoryService;
 
 /// Upper bounds of the latency histogram, in seconds: from a health check to a long generation.
 const LATENCY_BUCKETS_SECONDS: [f64; 12] = [
@@ -156,6 +157,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
         uptime,
     );
     write_engine(&state.engine.status(), &mut out);
+    write_memory(&state.memory, &mut out);
     state.metrics.write(&mut out);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], out).into_response()
 }
@@ -265,6 +267,34 @@ fn write_engine_counters(status: &EngineStatus, out: &mut String) {
         "Time in passes",
         status.pass_time_total.as_secs_f64(),
     );
+}
+
+fn write_memory(memory: &MemoryService, out: &mut String) {
+    let store = memory.store();
+    // Where the file cannot be read, whoever reads memory is told so; a page of counts goes without.
+    let (Ok(counts), Ok((unindexed, _))) = (store.counts(), store.index_counts()) else {
+        return;
+    };
+    for (name, help, value) in [
+        ("entries", "Entries of memory.", counts.entries),
+        (
+            "bytes",
+            "Bytes of their keys, values and tags.",
+            counts.bytes,
+        ),
+        (
+            "unindexed_entries",
+            "Entries that search does not find yet, or by their words alone.",
+            unindexed,
+        ),
+        (
+            "index_bytes",
+            "What search indexes in memory take.",
+            memory.index_bytes() as u64,
+        ),
+    ] {
+        single(out, &format!("aither_memory_{name}"), "gauge", help, value);
+    }
 }
 
 fn write_cache(status: &EngineStatus, out: &mut String) {

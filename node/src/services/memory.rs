@@ -266,6 +266,11 @@ impl MemoryService {
         held.clone()
     }
 
+    /// Returns what the search indexes in memory take.
+    pub fn index_bytes(&self) -> usize {
+        self.board.loaded.bytes()
+    }
+
     /// Returns the store.
     pub fn store(&self) -> &MemoryStore {
         &self.store

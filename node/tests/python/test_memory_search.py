@@ -93,6 +93,8 @@ def test_what_the_user_asked_last_time_is_found_among_a_thousand_other_things(
         consistent=True,
     )
     assert found["unindexed"] == 0
+    assert home.metric("aither_memory_entries") == 1004
+    assert home.metric("aither_memory_index_bytes") > 0
     assert "last_conversation" in keys(found), found
     best = next(hit for hit in found["results"] if hit["key"] == "last_conversation")
     assert best["value"] == asked and best["tier"] == "active"
