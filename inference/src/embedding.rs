@@ -18,7 +18,11 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -44,6 +48,10 @@ const ROWS_PER_SECOND_GUESS: f64 = 2000.0;
 /// How much the newest batch counts in the measured rate.
 const RATE_SHARE: f64 = 0.2;
 
+/// Queries have one part in so many of the room that bulk work has, for themselves: however much
+/// waits in bulk, no search is refused for it.
+const QUERY_PARTS: usize = 8;
+
 /// The longest time that a refused caller is told to wait.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -52,7 +60,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub struct EmbedderConfig {
     /// Threads that compute; 0 takes one per core.
     pub threads: usize,
-    /// Model tokens that may wait. A job that would exceed it is refused, unless nothing waits.
+    /// Model tokens of bulk work that may wait, and for queries a part of it on top. A job that
+    /// would exceed it is refused, unless nothing of its urgency waits.
     pub waiting_tokens_max: usize,
 }
 
@@ -242,11 +251,14 @@ impl Embedder {
         if state.is_stopping {
             return Err(Error::ShuttingDown);
         }
-        let waiting = state.queue.rows();
-        let is_full = waiting > 0
-            && waiting.saturating_add(prepared.prompt_tokens())
-                > self.handle.config.waiting_tokens_max;
-        if is_full || state.queue.jobs() >= queue::JOBS_MAX {
+        let tokens_max = self.handle.config.waiting_tokens_max;
+        let tokens_max = match urgency {
+            Urgency::Query => tokens_max / QUERY_PARTS,
+            Urgency::Bulk => tokens_max,
+        };
+        let waiting = state.queue.rows(urgency);
+        let is_full = waiting > 0 && waiting.saturating_add(prepared.prompt_tokens()) > tokens_max;
+        if is_full || state.queue.jobs(urgency) >= queue::JOBS_MAX {
             let seconds = waiting as f64 / state.rows_per_second;
             let retry_after = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_MAX);
             return Err(Error::QueueFull {
@@ -264,25 +276,70 @@ impl Embedder {
     /// # Errors
     /// As [`prepare`](Self::prepare) and [`submit`](Self::submit), and what fails on the way.
     pub fn embed<T: AsRef<str>>(&self, texts: &[T], urgency: Urgency) -> Result<Vec<Embedding>> {
-        struct Waiting(mpsc::SyncSender<Result<Vec<Embedding>>>);
-        impl EmbeddingSink for Waiting {
-            fn is_wanted(&self) -> bool {
-                true
-            }
-
-            fn finish(self: Box<Self>, result: Result<Vec<Embedding>>) {
-                // Nobody waits only if the caller's thread has panicked.
-                let _ = self.0.send(result);
-            }
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        self.submit(self.prepare(texts)?, urgency, Box::new(Waiting(sender)))?;
+        let (receiver, _is_wanted) = self.begin(texts, urgency)?;
         receiver.recv().unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    /// Embeds texts as [`embed`](Self::embed) does, and waits no longer than `patience`. What does
+    /// not come in that time is not wanted any more, and not begun if it has not been.
+    ///
+    /// # Errors
+    /// As there, and [`Error::DeadlineExceeded`].
+    pub fn embed_within<T: AsRef<str>>(
+        &self,
+        texts: &[T],
+        urgency: Urgency,
+        patience: Duration,
+    ) -> Result<Vec<Embedding>> {
+        let begun = Instant::now();
+        let (receiver, is_wanted) = self.begin(texts, urgency)?;
+        let left = patience.saturating_sub(begun.elapsed());
+        receiver.recv_timeout(left).unwrap_or_else(|error| {
+            is_wanted.store(false, Ordering::Relaxed);
+            Err(match error {
+                RecvTimeoutError::Timeout => Error::DeadlineExceeded,
+                RecvTimeoutError::Disconnected => Error::ShuttingDown,
+            })
+        })
+    }
+
+    /// Queues texts; returns where their vectors come, and whether they are wanted.
+    fn begin<T: AsRef<str>>(&self, texts: &[T], urgency: Urgency) -> Result<(Coming, Wanted)> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let waiting = Waiting {
+            sender,
+            is_wanted: Arc::clone(&is_wanted),
+        };
+        self.submit(self.prepare(texts)?, urgency, Box::new(waiting))?;
+        Ok((receiver, is_wanted))
     }
 
     /// Takes no more texts and ends those that wait with [`Error::ShuttingDown`].
     pub fn shut_down(&self) {
         self.handle.shared.stop();
+    }
+}
+
+/// Where vectors come.
+type Coming = mpsc::Receiver<Result<Vec<Embedding>>>;
+/// Whether anybody still waits for them.
+type Wanted = Arc<AtomicBool>;
+
+/// Somebody who waits on a thread of its own.
+struct Waiting {
+    sender: mpsc::SyncSender<Result<Vec<Embedding>>>,
+    is_wanted: Wanted,
+}
+
+impl EmbeddingSink for Waiting {
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    fn finish(self: Box<Self>, result: Result<Vec<Embedding>>) {
+        // Nobody waits if it took too long, or the caller's thread has panicked.
+        let _ = self.sender.send(result);
     }
 }
 

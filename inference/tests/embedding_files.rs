@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::mpsc, time::Duration};
 
 use aither_inference::{
-    Embedder, EmbedderConfig, Error,
+    Embedder, EmbedderConfig, Embedding, Error,
     embedding::{
-        Urgency,
+        EmbeddingSink, Urgency,
         convert::{SentenceModel, write_gguf},
     },
     gguf::Gguf,
@@ -121,12 +121,16 @@ impl Files {
 }
 
 fn open(bytes: &[u8]) -> (TempDir, Result<Embedder, Error>) {
+    open_with(bytes, EmbedderConfig::default().waiting_tokens_max)
+}
+
+fn open_with(bytes: &[u8], waiting_tokens_max: usize) -> (TempDir, Result<Embedder, Error>) {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("m.gguf");
     std::fs::write(&path, bytes).unwrap();
     let config = EmbedderConfig {
         threads: 1,
-        ..EmbedderConfig::default()
+        waiting_tokens_max,
     };
     let opened = Embedder::open(&path, config);
     (directory, opened)
@@ -162,6 +166,103 @@ fn a_converted_model_makes_vectors() {
         assert!((length - 1.0).abs() < 1e-5);
     }
     assert_ne!(found[0].vector, found[1].vector);
+}
+
+#[test]
+fn however_long_a_text_is_what_counts_of_it_is_read() {
+    let (_directory, embedder) = open(&Files::new().convert().unwrap());
+    let embedder = embedder.unwrap();
+    let full = embedder.embed(&["!".repeat(10)], Urgency::Bulk).unwrap();
+    assert!(!full[0].is_truncated);
+    let many = 1 << 20;
+    for text in [
+        "!".repeat(many),
+        "! ".repeat(many),
+        "! ".repeat(9) + "!" + &"x".repeat(many),
+        " ".repeat(many) + &"!".repeat(11),
+        "\u{1}".repeat(200) + &"!".repeat(many),
+        // Words that are unknown and as long as one may be, or longer.
+        ("x".repeat(400) + " ").repeat(9) + "hello world",
+    ] {
+        let found = embedder.embed(&[&*text], Urgency::Bulk).unwrap();
+        let (one, beginning) = (&found[0], &text[..20]);
+        assert!(one.is_truncated, "{beginning:?}");
+        assert_eq!(one.prompt_tokens, 12, "{beginning:?}");
+        let is_same = one.vector == full[0].vector;
+        assert_eq!(is_same, text.contains('!'), "{beginning:?}");
+    }
+    // One word, of which nothing is known.
+    let unknown = embedder.embed(&["xyz".into(), "a".repeat(many)], Urgency::Bulk);
+    let unknown = unknown.unwrap();
+    assert_eq!(unknown[0].vector, unknown[1].vector);
+    // Blanks that follow are nothing that was left out.
+    let blank = "!".to_owned() + &" ".repeat(many);
+    assert!(!embedder.embed(&[blank], Urgency::Bulk).unwrap()[0].is_truncated);
+}
+
+/// Holds the embedder's thread until the other end is dropped.
+struct Hold(mpsc::SyncSender<()>, mpsc::Receiver<()>);
+
+impl EmbeddingSink for Hold {
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
+    fn finish(self: Box<Self>, _result: Result<Vec<Embedding>, Error>) {
+        self.0.send(()).unwrap();
+        let _ = self.1.recv();
+    }
+}
+
+/// Somebody who waits for nothing in particular.
+struct Ignored;
+
+impl EmbeddingSink for Ignored {
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
+    fn finish(self: Box<Self>, _result: Result<Vec<Embedding>, Error>) {}
+}
+
+#[test]
+fn regression_bulk_work_leaves_room_for_queries_and_nobody_waits_longer_than_they_want() {
+    let waiting_max = 2400;
+    let (_directory, embedder) = open_with(&Files::new().convert().unwrap(), waiting_max);
+    let embedder = embedder.unwrap();
+    let (started, has_started) = mpsc::sync_channel(1);
+    let (let_go, held) = mpsc::sync_channel(1);
+    let one = embedder.prepare(&["hello"]).unwrap();
+    let hold = Box::new(Hold(started, held));
+    embedder.submit(one.clone(), Urgency::Bulk, hold).unwrap();
+    has_started.recv().unwrap();
+    // The embedder's thread is held: all of this waits.
+    let fill = |texts: usize, urgency| {
+        let many = embedder.prepare(&vec!["hello"; texts]).unwrap();
+        embedder.submit(many, urgency, Box::new(Ignored))
+    };
+    let is_full = |outcome| matches!(outcome, Err(Error::QueueFull { .. }));
+    // Three model tokens each.
+    fill(waiting_max / 3, Urgency::Bulk).unwrap();
+    assert!(is_full(fill(1, Urgency::Bulk)));
+    let late = embedder.embed_within(&["hello"], Urgency::Query, Duration::ZERO);
+    assert!(matches!(late, Err(Error::DeadlineExceeded)), "{late:?}");
+    fill(waiting_max / 8 / 3 - 1, Urgency::Query).unwrap();
+    assert!(is_full(fill(1, Urgency::Query)));
+    embedder.shut_down();
+    drop(let_go);
+    let ended = embedder.embed_within(&["hello"], Urgency::Query, Duration::ZERO);
+    assert!(matches!(ended, Err(Error::ShuttingDown)), "{ended:?}");
+}
+
+#[test]
+fn vectors_that_come_in_time_are_those_that_come_anyway() {
+    let (_directory, embedder) = open(&Files::new().convert().unwrap());
+    let embedder = embedder.unwrap();
+    let patience = Duration::from_secs(240);
+    let within = embedder.embed_within(&["hello world"], Urgency::Query, patience);
+    let found = embedder.embed(&["hello world"], Urgency::Bulk);
+    assert_eq!(within.unwrap(), found.unwrap());
 }
 
 #[test]

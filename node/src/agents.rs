@@ -25,7 +25,7 @@ use ulid::Ulid;
 pub use self::{
     directory::{AgentFilter, Directory},
     error::{AgentError, TokenRefusal},
-    store::{AgentStore, CardChange, NewAgent, Onboarded},
+    store::{AgentStore, CardChange, NewAgent, Onboarded, TORN_DOWN_MAX},
 };
 use crate::accounts::SecretText;
 

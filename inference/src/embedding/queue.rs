@@ -2,14 +2,15 @@
 //!
 //! A batch is rows of any texts, so it may hold parts of several jobs, or a part of one. Queries go
 //! first, and what waits in bulk fills such a batch up only as far as it does not delay them
-//! much; so bulk work goes on however many queries come.
+//! much; so bulk work goes on however many queries come. What waits is counted for each by itself,
+//! so that neither takes the other's room.
 
 use std::collections::VecDeque;
 
 use super::{Embedding, EmbeddingSink, Prepared, Urgency};
 use crate::error::Result;
 
-/// Jobs that wait, at most.
+/// Jobs of an urgency that wait, at most.
 pub(super) const JOBS_MAX: usize = 4096;
 
 /// Rows of bulk work in a batch with queries, at least.
@@ -52,8 +53,14 @@ pub(super) struct Part {
 /// What waits.
 #[derive(Default)]
 pub(super) struct Queue {
-    queries: VecDeque<Job>,
-    bulk: VecDeque<Job>,
+    queries: Lane,
+    bulk: Lane,
+}
+
+/// What waits of one urgency.
+#[derive(Default)]
+struct Lane {
+    jobs: VecDeque<Job>,
     /// Rows that are in no batch yet.
     rows: usize,
 }
@@ -65,35 +72,36 @@ pub(super) struct Ended {
 }
 
 impl Queue {
-    /// Rows that wait.
-    pub(super) fn rows(&self) -> usize {
-        self.rows
+    /// Rows of an urgency that wait.
+    pub(super) fn rows(&self, urgency: Urgency) -> usize {
+        self.of(urgency).rows
     }
 
-    /// Jobs that wait or are at work.
-    pub(super) fn jobs(&self) -> usize {
-        self.queries.len() + self.bulk.len()
+    /// Jobs of an urgency that wait or are at work.
+    pub(super) fn jobs(&self, urgency: Urgency) -> usize {
+        self.of(urgency).jobs.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.jobs() == 0
+        self.queries.jobs.is_empty() && self.bulk.jobs.is_empty()
     }
 
     pub(super) fn push(&mut self, job: Job, urgency: Urgency) {
-        self.rows += job.rows_left();
-        self.of_mut(urgency).push_back(job);
+        let lane = self.of_mut(urgency);
+        lane.rows += job.rows_left();
+        lane.jobs.push_back(job);
     }
 
     /// Lets go of jobs whose results nobody wants any more. Not while a batch is at work.
     pub(super) fn drop_unwanted(&mut self) -> Vec<Job> {
         let mut dropped = Vec::new();
         for urgency in [Urgency::Query, Urgency::Bulk] {
-            let jobs = std::mem::take(self.of_mut(urgency));
-            for job in jobs {
+            let lane = self.of_mut(urgency);
+            for job in std::mem::take(&mut lane.jobs) {
                 if job.sink.is_wanted() {
-                    self.of_mut(urgency).push_back(job);
+                    lane.jobs.push_back(job);
                 } else {
-                    self.rows -= job.rows_left();
+                    lane.rows -= job.rows_left();
                     dropped.push(job);
                 }
             }
@@ -116,7 +124,8 @@ impl Queue {
     /// Takes texts of one queue, and returns how many rows those are.
     fn take(&mut self, urgency: Urgency, rows_max: usize, parts: &mut Vec<Part>) -> usize {
         let mut rows = 0;
-        for (index, job) in self.of_mut(urgency).iter_mut().enumerate() {
+        let lane = self.of_mut(urgency);
+        for (index, job) in lane.jobs.iter_mut().enumerate() {
             let start = job.taken;
             while let Some(text) = job.prepared.texts.get(job.taken) {
                 if rows > 0 && rows + text.ids.len() > rows_max {
@@ -137,14 +146,14 @@ impl Queue {
                 break;
             }
         }
-        self.rows -= rows;
+        lane.rows -= rows;
         rows
     }
 
     /// The ids of a batch's texts.
     pub(super) fn ids(&self, parts: &[Part]) -> Vec<Vec<u32>> {
         let texts = parts.iter().flat_map(|part| {
-            let job = &self.of(part.urgency)[part.job];
+            let job = &self.of(part.urgency).jobs[part.job];
             &job.prepared.texts[part.texts.clone()]
         });
         texts.map(|text| text.ids.clone()).collect()
@@ -157,7 +166,7 @@ impl Queue {
             Ok(vectors) => {
                 let mut vectors = vectors.into_iter();
                 for part in parts {
-                    let job = &mut self.of_mut(part.urgency)[part.job];
+                    let job = &mut self.of_mut(part.urgency).jobs[part.job];
                     let texts = &job.prepared.texts[part.texts.clone()];
                     for (text, vector) in texts.iter().zip(&mut vectors) {
                         job.done.push(Embedding {
@@ -173,13 +182,14 @@ impl Queue {
         let mut ended = Vec::new();
         // From the back, so that the places of those before stay theirs.
         for part in parts.iter().rev() {
-            let job = &self.of(part.urgency)[part.job];
+            let job = &self.of(part.urgency).jobs[part.job];
             if failure.is_none() && job.done.len() < job.prepared.len() {
                 continue;
             }
             let rows_left = job.rows_left();
-            if let Some(job) = self.of_mut(part.urgency).remove(part.job) {
-                self.rows -= rows_left;
+            let lane = self.of_mut(part.urgency);
+            if let Some(job) = lane.jobs.remove(part.job) {
+                lane.rows -= rows_left;
                 let result = match &failure {
                     Some(error) => Err(error.clone()),
                     None => Ok(job.done),
@@ -194,18 +204,18 @@ impl Queue {
 
     /// Empties the queue.
     pub(super) fn drain(&mut self) -> Vec<Job> {
-        self.rows = 0;
-        self.queries.drain(..).chain(self.bulk.drain(..)).collect()
+        let Self { queries, bulk } = std::mem::take(self);
+        queries.jobs.into_iter().chain(bulk.jobs).collect()
     }
 
-    fn of(&self, urgency: Urgency) -> &VecDeque<Job> {
+    fn of(&self, urgency: Urgency) -> &Lane {
         match urgency {
             Urgency::Query => &self.queries,
             Urgency::Bulk => &self.bulk,
         }
     }
 
-    fn of_mut(&mut self, urgency: Urgency) -> &mut VecDeque<Job> {
+    fn of_mut(&mut self, urgency: Urgency) -> &mut Lane {
         match urgency {
             Urgency::Query => &mut self.queries,
             Urgency::Bulk => &mut self.bulk,
@@ -297,7 +307,7 @@ mod tests {
         assert_eq!(batches, [20, 20, 10]);
         let expected = (0..10).map(|index| index as f32).collect();
         assert_eq!(*bench.log.lock().unwrap(), [("bulk", Some(expected))]);
-        assert_eq!(bench.queue.rows(), 0);
+        assert_eq!(bench.queue.rows(Urgency::Bulk), 0);
     }
 
     #[test]
@@ -337,7 +347,7 @@ mod tests {
             bench.push(name, &[4, 4], Urgency::Bulk);
         }
         assert_eq!(bench.step(20), 20);
-        assert_eq!(bench.queue.jobs(), 1);
+        assert_eq!(bench.queue.jobs(Urgency::Bulk), 1);
         assert_eq!(bench.step(20), 4);
         let log = bench.log.lock().unwrap();
         assert!(
@@ -359,7 +369,7 @@ mod tests {
         for ended in bench.queue.finish(&parts, Err(Error::ShuttingDown)) {
             ended.sink.finish(ended.result);
         }
-        assert_eq!(bench.queue.rows(), 4);
+        assert_eq!(bench.queue.rows(Urgency::Bulk), 4);
         bench.step(4);
         let log = bench.log.lock().unwrap();
         assert_eq!(*log, [("a", None), ("b", Some(vec![0.0]))]);
@@ -373,6 +383,7 @@ mod tests {
         bench.step(4);
         wanted.store(false, Ordering::Relaxed);
         assert_eq!(bench.queue.drop_unwanted().len(), 1);
-        assert!(bench.queue.is_empty() && bench.queue.rows() == 0);
+        assert!(bench.queue.is_empty());
+        assert_eq!(bench.queue.rows(Urgency::Bulk), 0);
     }
 }

@@ -6,7 +6,9 @@
 //! (`[SEP]`) in a text mean these pieces, as in the reference; nothing depends on them.
 //!
 //! A text ends where the model's context does. How much of it has to be read for that cannot be
-//! known before, so longer and longer beginnings are read, which end at a space.
+//! known before, so longer and longer beginnings are read. They end at a space if there is one
+//! near, and there is a longest: a text is tokenized before anybody has paid for it, and each of
+//! its characters may be a word.
 
 use std::collections::HashMap;
 
@@ -31,6 +33,14 @@ const WORD_CHARS_MAX: usize = 100;
 /// Bytes of a text that are read first, for each id that there is room for: eight times those of
 /// an English piece.
 const BYTES_PER_ID: usize = 32;
+/// Bytes of a text that are read at most, for each id that there is room for: more than a word of
+/// [`WORD_CHARS_MAX`] characters has, which is one id if it is unknown. What fills a context with
+/// more than that is blank, or words of which nothing is known but that they are there.
+const BYTES_PER_ID_MAX: usize = 512;
+/// How much longer a beginning is than the last one.
+const GROWTH: usize = 4;
+/// Bytes within which a space is looked for where a beginning ends.
+const SPACE_WITHIN: usize = 512;
 /// What a piece that begins a word begins with in the file.
 const WORD_START: char = '▁';
 /// What one that continues a word begins with in the tokenizer.
@@ -104,36 +114,59 @@ impl WordPieces {
     /// # Errors
     /// A defect of the tokenizer.
     pub(super) fn encode(&self, text: &str) -> Result<Ids> {
+        // Blanks in front are no part of any word.
+        let text = text.trim_start();
         let room = self.ids_max - 2;
         let mut bytes = room * BYTES_PER_ID;
         loop {
-            let beginning = beginning(text, bytes);
+            let (beginning, end) = beginning(text, bytes);
             let encoded = self.tokenizer.encode_fast(beginning, false);
             let encoding = encoded.map_err(|error| Error::Internal {
                 message: format!("a text could not be tokenized: {error}"),
             })?;
             let found = encoding.get_ids();
-            if found.len() <= room && beginning.len() < text.len() {
-                bytes = bytes.saturating_mul(4);
+            // What a cut word becomes says nothing, so none of it may be among those that count.
+            let is_enough = match end {
+                End::Text => true,
+                End::Space => found.len() > room,
+                End::Anywhere => found.len() > room + WORD_CHARS_MAX,
+            };
+            if !is_enough && bytes < room * BYTES_PER_ID_MAX {
+                bytes = bytes.saturating_mul(GROWTH);
                 continue;
             }
             let mut ids = Vec::with_capacity(found.len().min(room) + 2);
             ids.push(self.begin_id);
             ids.extend(found.iter().take(room));
             ids.push(self.end_id);
-            let is_truncated = found.len() > room;
+            let rest = &text[beginning.len()..];
+            let is_truncated = found.len() > room || !rest.trim_start().is_empty();
             return Ok(Ids { ids, is_truncated });
         }
     }
 }
 
-/// The beginning of a text up to the first space after so many bytes: words end there, so that its
-/// pieces are the text's.
-fn beginning(text: &str, bytes: usize) -> &str {
-    let rest = text.as_bytes().get(bytes..).unwrap_or_default();
-    match rest.iter().position(u8::is_ascii_whitespace) {
-        Some(at) => &text[..bytes + at],
-        None => text,
+/// Where a beginning of a text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With the text.
+    Text,
+    /// At a space: its pieces are the text's.
+    Space,
+    /// Within a word, perhaps.
+    Anywhere,
+}
+
+/// The beginning of a text of about so many bytes, and where it ends.
+fn beginning(text: &str, bytes: usize) -> (&str, End) {
+    let Some(rest) = text.as_bytes().get(bytes..).filter(|rest| !rest.is_empty()) else {
+        return (text, End::Text);
+    };
+    // Other blank characters are removed as control characters, or have several bytes.
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    match rest.iter().take(SPACE_WITHIN).position(is_space) {
+        Some(at) => (&text[..bytes + at], End::Space),
+        None => (&text[..text.floor_char_boundary(bytes)], End::Anywhere),
     }
 }
 
@@ -249,5 +282,31 @@ impl std::fmt::Debug for WordPieces {
 fn invalid(message: impl Into<String>) -> Error {
     Error::InvalidGguf {
         message: message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_ends_at_a_space_if_one_is_near() {
+        assert_eq!(beginning("one two", 7), ("one two", End::Text));
+        assert_eq!(beginning("one two", 9), ("one two", End::Text));
+        assert_eq!(beginning("one two", 2), ("one", End::Space));
+        assert_eq!(beginning("one two", 4), ("one ", End::Anywhere));
+    }
+
+    #[test]
+    fn regression_a_text_without_spaces_is_not_read_to_its_end() {
+        for character in ["!", "\u{4e00}", "\u{1f600}", "\u{1}"] {
+            let text = character.repeat(100_000);
+            let (beginning, end) = beginning(&text, 1001);
+            assert_eq!(end, End::Anywhere);
+            assert!((998..=1001).contains(&beginning.len()));
+        }
+        let text = "a".repeat(1000) + " b";
+        let (beginning, end) = beginning(&text, 100);
+        assert_eq!((beginning.len(), end), (100, End::Anywhere));
     }
 }

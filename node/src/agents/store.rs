@@ -39,7 +39,7 @@ const REVOKED_MAX: usize = 4096;
 const AUDIT_MAX: u64 = 256;
 /// Most agents of an account that were torn down and keep their names for it; those that left first
 /// are purged. What the operator has suspended stays, and is not among them.
-const TORN_DOWN_MAX: usize = 1000;
+pub const TORN_DOWN_MAX: usize = 1000;
 
 /// The agents on disk, and what is kept of them in memory.
 #[derive(Debug)]

@@ -47,7 +47,9 @@ pub(super) async fn write(
     let write = body.checked(SystemTime::now())?;
     let (tier, key) = (write.tier.as_str(), write.key.clone());
     let written = state.memory.write(&access_of(&caller)?, write).await;
-    let version = written.map_err(refused_writing)?.version;
+    let version = written
+        .map_err(|error| refused_room(error, &caller))?
+        .version;
     Ok(Json(WrittenBody { tier, key, version }))
 }
 
@@ -189,6 +191,22 @@ pub(super) fn refused_reading(error: MemoryError) -> ApiError {
 /// Makes a refusal an answer to somebody who wanted to write.
 pub(super) fn refused_writing(error: MemoryError) -> ApiError {
     refused(error, Capability::MemoryWrite)
+}
+
+/// Makes a refusal an answer to somebody who wanted to add something. How much an account has is
+/// for its own keys to see, not for each of its agents.
+pub(super) fn refused_room(error: MemoryError, caller: &Caller) -> ApiError {
+    match (&error, caller) {
+        (MemoryError::QuotaExceeded { measure, .. }, Caller::Agent(_)) => {
+            let measure = measure.as_str();
+            let message = format!(
+                "the account's plan has no room for more {measure}; delete some, or ask the \
+                 account's holder to change the plan"
+            );
+            ApiError::new(error.code(), message).with_member("measure", measure)
+        }
+        _ => refused_writing(error),
+    }
 }
 
 fn refused(error: MemoryError, capability: Capability) -> ApiError {

@@ -11,7 +11,7 @@ use super::{
     ApiError, ApiState, Problem,
     auth::Caller,
     extract::JsonBody,
-    memory::{access_of, refused_reading, refused_writing},
+    memory::{access_of, refused_reading, refused_room},
 };
 use crate::{
     codegraph::{
@@ -153,7 +153,7 @@ pub(super) async fn index(
     let report = state.codegraph.index(&access, &repo, changes).await;
     Ok(Json(IndexedBody::of(
         repo,
-        report.map_err(refused_writing)?,
+        report.map_err(|error| refused_room(error, &caller))?,
     )))
 }
 

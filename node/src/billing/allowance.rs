@@ -70,7 +70,7 @@ impl Spendable {
     }
 
     /// Returns why something that needs more is refused.
-    pub(super) fn exceeded_by(self, required: Amount) -> BillingError {
+    pub(crate) fn exceeded_by(self, required: Amount) -> BillingError {
         match self {
             Self::Balance(balance) => BillingError::Insufficient { balance, required },
             Self::Allowance(left) => BillingError::AllowanceSpent { left, required },

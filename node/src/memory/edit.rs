@@ -228,7 +228,7 @@ impl<'tx> Edit<'tx> {
             if id != found.id || !key.starts_with(prefix) {
                 break;
             }
-            heads.push((key.to_owned(), HeadV1::read(row.value())?.0));
+            heads.push((key.to_owned(), HeadV1::read_head(row.value())?.0));
         }
         let mut seen = 0;
         for (key, head) in heads {
@@ -305,7 +305,7 @@ impl<'tx> Edit<'tx> {
 
     fn head(&self, scope: u64, key: &str) -> Result<Option<HeadV1>, redb::Error> {
         let row = self.tables.entries.get((scope, key))?;
-        let head = row.map(|row| Ok::<_, redb::Error>(HeadV1::read(row.value())?.0));
+        let head = row.map(|row| Ok::<_, redb::Error>(HeadV1::read_head(row.value())?.0));
         head.transpose()
     }
 

@@ -110,12 +110,12 @@ impl MemoryFile {
                 return Ok(Vec::new());
             };
             let mut listed = Vec::new();
-            each_from(tx, scope.id, query, |key, head, value| {
+            each_from(tx, scope.id, query, |key, head, value_bytes| {
                 if listed.len() >= query.limit || !key.starts_with(&query.prefix) {
                     return ControlFlow::Break(());
                 }
                 if !head.is_expired(now_ms) {
-                    listed.push(head.info(ScopeId(scope.id), key, value.len()));
+                    listed.push(head.info(ScopeId(scope.id), key, value_bytes));
                 }
                 ControlFlow::Continue(())
             })?;
@@ -194,7 +194,7 @@ fn each_from(
     tx: &ReadTransaction,
     scope: u64,
     query: &ListQuery,
-    mut take: impl FnMut(&str, HeadV1, &str) -> ControlFlow<()>,
+    mut take: impl FnMut(&str, HeadV1, usize) -> ControlFlow<()>,
 ) -> Result<(), redb::Error> {
     let after = query.after.as_deref().unwrap_or_default();
     let from = after.max(query.prefix.as_str());
@@ -207,8 +207,8 @@ fn each_from(
         if query.after.as_deref() == Some(key) {
             continue;
         }
-        let (head, value) = HeadV1::read(row.value())?;
-        if take(key, head, value).is_break() {
+        let (head, value_bytes) = HeadV1::read_head(row.value())?;
+        if take(key, head, value_bytes).is_break() {
             break;
         }
     }
@@ -263,7 +263,7 @@ fn check_scopes(tx: &ReadTransaction) -> Result<Counts, redb::Error> {
 fn check_usage(tx: &ReadTransaction) -> Result<(), redb::Error> {
     let mut counted = std::collections::HashMap::<u128, Counts>::new();
     for row in tx.open_table(ENTRIES)?.iter()? {
-        let (head, _) = HeadV1::read(row?.1.value())?;
+        let (head, _) = HeadV1::read_head(row?.1.value())?;
         let counts = counted.entry(head.account).or_default();
         counts.entries += 1;
         counts.bytes += head.bytes;
@@ -289,7 +289,7 @@ fn check_expiry(tx: &ReadTransaction) -> Result<(), redb::Error> {
     for row in entries.iter()? {
         let (key, row) = row?;
         let (scope, key) = key.value();
-        if let Some(at_ms) = HeadV1::read(row.value())?.0.expires_ms {
+        if let Some(at_ms) = HeadV1::read_head(row.value())?.0.expires_ms {
             expiring += 1;
             if expiry.get((at_ms, scope, key))?.is_none() {
                 return Err(corrupt("an entry would not expire"));

@@ -82,14 +82,23 @@ impl HeadV1 {
 
     /// Reads a row: the head and the value.
     pub(super) fn read(row: &[u8]) -> Result<(Self, &str), redb::Error> {
-        let wrong = || corrupt("an entry is none");
+        let (head, value) = Self::split(row)?;
+        let value = std::str::from_utf8(value).map_err(|_| wrong())?;
+        Ok((head, value))
+    }
+
+    /// Reads a row's head, and how many bytes its value has, at which it does not look: it may be
+    /// large, and lists do not show it.
+    pub(super) fn read_head(row: &[u8]) -> Result<(Self, usize), redb::Error> {
+        Self::split(row).map(|(head, value)| (head, value.len()))
+    }
+
+    fn split(row: &[u8]) -> Result<(Self, &[u8]), redb::Error> {
         let (version, rest) = row.split_first().ok_or_else(wrong)?;
         if *version != Self::VERSION {
             return Err(wrong());
         }
-        let (head, value) = postcard::take_from_bytes(rest).map_err(|_| wrong())?;
-        let value = std::str::from_utf8(value).map_err(|_| wrong())?;
-        Ok((head, value))
+        postcard::take_from_bytes(rest).map_err(|_| wrong())
     }
 
     pub(super) fn is_expired(&self, now_ms: u64) -> bool {
@@ -125,6 +134,10 @@ impl HeadV1 {
     }
 }
 
+fn wrong() -> redb::Error {
+    corrupt("an entry is none")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +160,7 @@ mod tests {
             }),
         };
         let row = head.row("{\"a\": 1}");
+        assert_eq!(HeadV1::read_head(&row).unwrap(), (head.clone(), 8));
         assert_eq!(HeadV1::read(&row).unwrap(), (head, "{\"a\": 1}"));
         assert!(HeadV1::read(&[]).is_err());
         assert!(HeadV1::read(&row[..10]).is_err());
@@ -156,5 +170,7 @@ mod tests {
         let mut not_text = row;
         not_text.push(0xff);
         assert!(HeadV1::read(&not_text).is_err());
+        // A list does not look at it.
+        assert_eq!(HeadV1::read_head(&not_text).unwrap().1, 9);
     }
 }

@@ -68,8 +68,23 @@ impl MemoryStore {
         now_ms: u64,
         reply: impl FnOnce(Result<WrittenEntry, MemoryError>) + Send + 'static,
     ) -> Result<(), MemoryError> {
+        self.write_by(write.scope.owner, write, now_ms, reply)
+    }
+
+    /// Writes an entry as [`write`](Self::write) does, for an owner whose scope it need not be in:
+    /// one who is purged leaves nothing in those that all share, either.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_by(
+        &self,
+        by: Owner,
+        write: WriteEntry,
+        now_ms: u64,
+        reply: impl FnOnce(Result<WrittenEntry, MemoryError>) + Send + 'static,
+    ) -> Result<(), MemoryError> {
         let bytes = write.value.len() + COMMAND_BYTES;
-        let command = Command::Write(Box::new(write), Box::new(reply));
+        let command = Command::Write(by, Box::new(write), Box::new(reply));
         self.send(command, bytes, now_ms)
     }
 

@@ -597,6 +597,22 @@ fn a_purge_that_was_cut_off_is_known_after_the_restart() {
 }
 
 #[test]
+fn regression_who_is_purged_writes_no_more_to_what_all_share() {
+    let bench = Bench::new();
+    let knowledge = ScopeKey::new(Owner::Node, MemoryTier::Knowledge, None);
+    let write = |by| {
+        let write = entry(&knowledge, "k", "1");
+        answer(|reply| bench.store().write_by(by, write, 1, reply)).map(drop)
+    };
+    let (gone, other) = (Owner::Agent(1), Owner::Agent(2));
+    bench.store().begin_purge(gone, 1).unwrap();
+    assert!(matches!(write(gone), Err(MemoryError::Purged)));
+    write(other).unwrap();
+    bench.store().cancel_purge(gone, 1).unwrap();
+    write(gone).unwrap();
+}
+
+#[test]
 fn a_purge_that_is_taken_back_changes_nothing() {
     let mut bench = Bench::new();
     bench.write(entry(&spirit(7), "k", "1"), 1).unwrap();

@@ -54,7 +54,8 @@ pub(super) struct Message {
 
 /// What the thread is asked.
 pub(super) enum Command {
-    Write(Box<WriteEntry>, Reply<WrittenEntry>),
+    /// Write an entry, asked for by this owner, whose scope it need not be in.
+    Write(Owner, Box<WriteEntry>, Reply<WrittenEntry>),
     Delete(Box<DeleteEntry>, Reply<()>),
     /// Remove all of a scope whose keys begin with this.
     Clear(ScopeKey, String, Reply<u64>),
@@ -164,6 +165,18 @@ struct Worker {
     waiting_bytes: Arc<AtomicUsize>,
 }
 
+/// What a transaction notes of who is to be purged, in its order. It counts for what comes later in
+/// the transaction, and once that is durable for all that follows.
+#[derive(Default)]
+struct Noted(Vec<(Owner, bool)>);
+
+impl Noted {
+    fn is_purged(&self, before: &HashSet<Owner>, owner: &Owner) -> bool {
+        let last = self.0.iter().rev().find(|(noted, _)| noted == owner);
+        last.map_or_else(|| before.contains(owner), |(_, wanted)| *wanted)
+    }
+}
+
 /// Answers a command, once it is known whether the transaction is durable.
 type Answer = Box<dyn FnOnce(Result<(), MemoryError>)>;
 
@@ -204,6 +217,7 @@ impl Worker {
         };
         self.now_ms = now_ms;
         let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
+        let mut noted = Noted::default();
         let mut changes = Vec::new();
         let file = Arc::clone(&self.file);
         let mut swept = 0;
@@ -211,7 +225,7 @@ impl Worker {
             let mut edit = Edit::begin(tx, now_ms)?;
             swept = edit.sweep(SWEPT_MAX)?;
             for (_, command) in batch.drain(..) {
-                self.take(&mut edit, command, &mut answers)?;
+                self.take(&mut edit, command, (&mut answers, &mut noted))?;
             }
             if edit.is_dirty {
                 edit.finish()?;
@@ -227,6 +241,14 @@ impl Worker {
             Ok(()) => {}
             Err(error) => tracing::error!(%error, "memory cannot be written"),
         }
+        if outcome.is_ok() {
+            for (owner, wanted) in noted.0 {
+                match wanted {
+                    true => self.purged.insert(owner),
+                    false => self.purged.remove(&owner),
+                };
+            }
+        }
         for answer in answers {
             answer(outcome.clone());
         }
@@ -234,15 +256,19 @@ impl Worker {
     }
 
     fn take(
-        &mut self,
+        &self,
         edit: &mut Edit<'_>,
         command: Command,
-        answers: &mut Vec<Answer>,
+        (answers, noted): (&mut Vec<Answer>, &mut Noted),
     ) -> Result<(), redb::Error> {
         // A command whose turn fails is answered too: its reply waits before its value is known.
         match command {
-            Command::Write(write, reply) => {
-                let done = match self.purged.contains(&write.scope.owner) {
+            Command::Write(by, write, reply) => {
+                // Also what it would leave in a scope that all share.
+                let is_purged = [by, write.scope.owner]
+                    .iter()
+                    .any(|owner| noted.is_purged(&self.purged, owner));
+                let done = match is_purged {
                     true => Ok(Err(MemoryError::Purged)),
                     false => edit.write(&write, self.limits.total),
                 };
@@ -260,10 +286,7 @@ impl Worker {
             }
             Command::Sweep(reply) => answer_with(answers, reply, Ok(Ok(()))),
             Command::NotePurge(owner, wanted, reply) => {
-                match wanted {
-                    true => self.purged.insert(owner),
-                    false => self.purged.remove(&owner),
-                };
+                noted.0.push((owner, wanted));
                 answer_with(answers, reply, edit.note_purge(owner, wanted).map(Ok))
             }
             // Never in a batch.

@@ -26,8 +26,8 @@ use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
     agents::{
         Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
-        AuditEntry, CardChange, Mode, NewAgent, Onboarded, Rank, SkillSummary, TokenGrant,
-        TokenRefusal, granted,
+        AuditEntry, CardChange, Mode, NewAgent, Onboarded, Rank, SkillSummary, TORN_DOWN_MAX,
+        TokenGrant, TokenRefusal, granted,
     },
     billing::OPERATOR,
     identity::NodeIdentity,
@@ -488,21 +488,10 @@ impl AgentService {
 
     /// Ends an agent that is kept, with its memory, for when it comes back.
     async fn end(&self, memory: MemoryStore, id: AgentId, by: Rank) -> Result<(), AgentError> {
+        // Else another's purge could execute what is only noted here, and is taken back.
+        let _purging = self.shared.purging.lock().await;
         let noted = memory.clone();
-        let is_forgotten = self.store(move |store| {
-            let now = SystemTime::now();
-            let directory = store.directory();
-            let owner = directory.agent(id).map(|agent| agent.owner);
-            let first = owner.and_then(|owner| directory.left_of(owner).1);
-            store.tear_down(id, by, false, now)?;
-            // Of those who have left only so many are kept, and nothing of the others.
-            let forgotten = first.filter(|first| directory.agent(first.id).is_none());
-            if let Some(forgotten) = &forgotten {
-                let owner = Owner::Agent(forgotten.id.as_u128());
-                noted.begin_purge(owner, unix_ms(now))?;
-            }
-            Ok::<_, AgentError>(forgotten.is_some())
-        });
+        let is_forgotten = self.store(move |store| end_kept(store, &noted, id, by));
         match is_forgotten.await?? {
             true => forget(memory).await,
             false => Ok(()),
@@ -628,6 +617,37 @@ fn gate_error(error: GateError) -> AgentError {
         GateError::Full { retry_after } => AgentError::Overloaded { retry_after },
         GateError::Panicked => AgentError::Internal("work on an agent panicked".into()),
     }
+}
+
+/// Ends an agent that is kept, and returns whether another is forgotten for it: of those who have
+/// left only so many are kept, and nothing of the others.
+fn end_kept(
+    store: &AgentStore,
+    noted: &MemoryStore,
+    id: AgentId,
+    by: Rank,
+) -> Result<bool, AgentError> {
+    let now = SystemTime::now();
+    let directory = store.directory();
+    let (left, first) = match directory.agent(id) {
+        Some(agent) => directory.left_of(agent.owner),
+        None => (0, None),
+    };
+    let Some(first) = first.filter(|_| left >= TORN_DOWN_MAX) else {
+        store.tear_down(id, by, false, now)?;
+        return Ok(false);
+    };
+    // First, so that a crash from here on leaves nothing of its memory: it counts against its
+    // owner's quota, and nobody could reach it any more.
+    let owner = Owner::Agent(first.id.as_u128());
+    noted.begin_purge(owner, unix_ms(now))?;
+    let ended = store.tear_down(id, by, false, now);
+    let is_forgotten = directory.agent(first.id).is_none();
+    if !is_forgotten {
+        // It came back meanwhile, or this one had left before.
+        noted.cancel_purge(owner, unix_ms(now))?;
+    }
+    ended.map(|()| is_forgotten)
 }
 
 /// Ends an agent whose purge was cut off. Who had asked for it is not known any more, so one that

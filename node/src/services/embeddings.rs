@@ -5,8 +5,9 @@
 //! is posted when the vectors are there. A call that fails, or whose client hangs up before, costs
 //! nothing.
 //!
-//! Limits: [`TEXTS_MAX`] texts in a request; their size is bounded by the request's body. How many
-//! may wait is the embedder's.
+//! Limits: [`TEXTS_MAX`] texts in a request; their size is bounded by the request's body. Texts are
+//! tokenized before it is known what they cost, so that is done for a few requests at once, and for
+//! none whose payer has nothing. How many may wait for their vectors is the embedder's.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{catalog::spellings, llm::LlmError};
+use super::{
+    catalog::spellings,
+    gate::{Gate, GateError},
+    llm::LlmError,
+};
 use crate::{
     billing::{Billing, BillingError, Charge, Estimate, Payment, usage_of},
     models::catalogue::EMBEDDING_MODEL,
@@ -36,6 +41,16 @@ use crate::{
 
 /// Most texts in one request: what OpenAI takes.
 pub const TEXTS_MAX: usize = 2048;
+
+/// Requests whose texts are tokenized at once: a fraction of a second each, of a core.
+const PREPARING_MAX: usize = 2;
+/// Requests that wait for that, each with its body in memory.
+const PREPARING_WAITING_MAX: usize = 64;
+/// Model tokens of an empty text: those at both ends.
+const EMPTY_TEXT_TOKENS: usize = 2;
+/// A single text of at most so many model tokens may pass before bulk work: it may well be what
+/// somebody looks for.
+const QUERY_TOKENS_MAX: usize = 64;
 
 /// Names that tools ask for by themselves, which stand for the default encoder where nobody serves
 /// a model of that name.
@@ -98,6 +113,7 @@ struct Shared {
     models: RwLock<Models>,
     /// Held by whoever loads one.
     loading: Mutex<()>,
+    preparing: Gate,
     billing: Billing,
     aliases: BTreeMap<String, String>,
     config: EmbedderConfig,
@@ -128,6 +144,7 @@ impl EmbeddingService {
             shared: Arc::new(Shared {
                 models: RwLock::default(),
                 loading: Mutex::default(),
+                preparing: Gate::new(PREPARING_MAX, PREPARING_WAITING_MAX),
                 billing,
                 aliases,
                 config,
@@ -299,14 +316,19 @@ impl EmbeddingService {
         payment: &Payment,
     ) -> Result<Embedded, LlmError> {
         let info = self.resolve(name)?;
+        self.check_funds(&info, texts.len(), payment)?;
         let begun = Instant::now();
         let embedder = self.open(&info).await?;
         let load_time = begun.elapsed();
         let preparing = {
             let embedder = embedder.clone();
-            tokio::task::spawn_blocking(move || embedder.prepare(&texts))
+            let prepare = move || embedder.prepare(&texts);
+            self.shared.preparing.run(prepare)
         };
-        let prepared = preparing.await.map_err(|_panicked| LlmError::Dropped)??;
+        let prepared = preparing.await.map_err(|error| match error {
+            GateError::Full { retry_after } => LlmError::Engine(Error::QueueFull { retry_after }),
+            GateError::Panicked => LlmError::Dropped,
+        })??;
         if let (LongTexts::Refuse, Some(index)) = (long, prepared.first_truncated()) {
             return Err(Error::InvalidRequest {
                 field: "input",
@@ -344,9 +366,10 @@ impl EmbeddingService {
         prepared: Prepared,
         payment: &Payment,
     ) -> Result<(Vec<Embedding>, Amount), LlmError> {
-        let urgency = match prepared.len() {
-            1 => Urgency::Query,
-            _ => Urgency::Bulk,
+        let is_small = prepared.len() == 1 && prepared.prompt_tokens() <= QUERY_TOKENS_MAX;
+        let urgency = match is_small {
+            true => Urgency::Query,
+            false => Urgency::Bulk,
         };
         let tokens = u64::try_from(prepared.prompt_tokens()).unwrap_or(u64::MAX);
         let (sender, charged) = oneshot::channel();
@@ -361,6 +384,33 @@ impl EmbeddingService {
         let embeddings = done.await.map_err(|_gone| LlmError::Dropped)??;
         let cost = charged.await.map_err(|_gone| LlmError::Dropped)??;
         Ok((embeddings, cost))
+    }
+
+    /// Refuses a payer who could not even pay for so many empty texts.
+    fn check_funds(
+        &self,
+        info: &ModelInfo,
+        texts: usize,
+        payment: &Payment,
+    ) -> Result<(), LlmError> {
+        // What is charged already is not to be paid again.
+        if payment.operation.is_some_and(|done| done.charged.is_some()) {
+            return Ok(());
+        }
+        let billing = &self.shared.billing;
+        let (price, _) = billing.prices().price(&info.name, info.parameters);
+        let tokens = texts.saturating_mul(EMPTY_TEXT_TOKENS);
+        let least = price.cost(u64::try_from(tokens).unwrap_or(u64::MAX), 0);
+        if least.is_zero() {
+            return Ok(());
+        }
+        let spendable = billing.spendable_if_bounded(payment.payer, &payment.allowances)?;
+        match spendable {
+            Some(spendable) if spendable.amount() < least => {
+                Err(spendable.exceeded_by(least).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Holds what so many model tokens cost.

@@ -305,7 +305,7 @@ impl MemoryService {
             writer: access.writer.clone(),
             signature: write.signature,
         };
-        answer(|reply| self.store.write(write, now_ms(), reply)).await
+        answer(|reply| self.store.write_by(access.owner, write, now_ms(), reply)).await
     }
 
     /// Reads an entry.

@@ -5,9 +5,6 @@ use aither_protocol::MemoryTier;
 use super::*;
 use crate::memory::{MemoryError, MemoryLimits, Quota, ScopeKey, Unobserved, WriteEntry};
 
-/// As many agents of an account are kept that were torn down.
-const TORN_DOWN_MAX: usize = 1000;
-
 async fn home_with_memory() -> (Home, MemoryStore) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("memory.redb");
@@ -109,10 +106,23 @@ async fn whoever_is_forgotten_for_others_is_not_remembered_either() {
         .tear_down(first, Rank::Owner, false)
         .await
         .unwrap();
+    let mut next = None;
     for number in 0..TORN_DOWN_MAX {
         assert!(home.is_known(first), "forgotten after {number}");
         let id = home.agent(&format!("bot-{number}")).await;
+        next = next.or(Some(id));
         home.agents.tear_down(id, Rank::Owner, false).await.unwrap();
     }
     assert!(!home.is_known(first) && !remembers(&memory, first));
+    // Who is set aside does not count among them, so nobody has to go for it.
+    let aside = home.agent("aside").await;
+    home.agents.suspend(aside, Rank::Operator).await.unwrap();
+    home.agents
+        .tear_down(aside, Rank::Owner, false)
+        .await
+        .unwrap();
+    assert!(memory.unfinished_purges().unwrap().is_empty());
+    let next = next.unwrap();
+    assert!(home.is_known(next));
+    write(&memory, next).await.unwrap();
 }
