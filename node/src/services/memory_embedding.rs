@@ -1,5 +1,7 @@
 //! The embedding model as memory asks it.
 
+use std::time::Duration;
+
 use aither_inference::{
     Error,
     embedding::{Embedder, Urgency},
@@ -14,20 +16,8 @@ use crate::memory::{
 #[derive(Debug, Clone)]
 pub struct MemoryEmbedding(pub Embedder);
 
-impl MemoryEmbedding {
-    fn vectors(
-        &self,
-        texts: &[String],
-        urgency: Urgency,
-    ) -> Result<Vec<Vec<f32>>, EmbeddingFailure> {
-        let embedded = self.0.embed(texts, urgency);
-        let embedded = embedded.map_err(|error| match error {
-            Error::QueueFull { .. } => EmbeddingFailure::Busy,
-            error => EmbeddingFailure::Failed(error.to_string()),
-        })?;
-        Ok(embedded.into_iter().map(|one| one.vector).collect())
-    }
-}
+/// How long a search waits for its question's vector: it takes milliseconds, but for what is before.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Embedding for MemoryEmbedding {
     fn model(&self) -> EmbeddingModel {
@@ -38,12 +28,21 @@ impl Embedding for MemoryEmbedding {
     }
 
     fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbeddingFailure> {
-        self.vectors(&texts, Urgency::Bulk)
+        let embedded = self.0.embed(&texts, Urgency::Bulk).map_err(failure)?;
+        Ok(embedded.into_iter().map(|one| one.vector).collect())
     }
 
     fn embed_query(&self, text: String) -> Result<Vec<f32>, EmbeddingFailure> {
-        let vectors = self.vectors(&[text], Urgency::Query)?;
+        let embedded = self.0.embed_within(&[text], Urgency::Query, PATIENCE);
+        let embedded = embedded.map_err(failure)?.into_iter().next();
         let none = || EmbeddingFailure::Failed("it made no vector".into());
-        vectors.into_iter().next().ok_or_else(none)
+        Ok(embedded.ok_or_else(none)?.vector)
+    }
+}
+
+fn failure(error: Error) -> EmbeddingFailure {
+    match error {
+        Error::QueueFull { .. } | Error::DeadlineExceeded => EmbeddingFailure::Busy,
+        error => EmbeddingFailure::Failed(error.to_string()),
     }
 }
