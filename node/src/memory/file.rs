@@ -65,6 +65,15 @@ impl MemoryFile {
     /// Opens what a backend holds, which cannot be opened anew.
     #[cfg(test)]
     pub(super) fn over(backend: impl redb::StorageBackend) -> Result<Self, redb::Error> {
+        Self::over_until_opened_anew(backend, "/proc/nowhere/memory.redb".into())
+    }
+
+    /// Opens what a backend holds; it is opened anew at a path.
+    #[cfg(test)]
+    pub(super) fn over_until_opened_anew(
+        backend: impl redb::StorageBackend,
+        path: PathBuf,
+    ) -> Result<Self, redb::Error> {
         let mut builder = redb::Builder::new();
         builder.set_cache_size(1 << 20);
         let database = builder.create_with_backend(backend)?;
@@ -72,7 +81,7 @@ impl MemoryFile {
         Tables::open(&tx)?;
         tx.commit()?;
         Ok(Self {
-            path: "/proc/nowhere/memory.redb".into(),
+            path,
             slot: RwLock::new(Some(Arc::new(database))),
         })
     }

@@ -77,6 +77,19 @@ fn dump(store: &MemoryStore, now_ms: u64) -> Dump {
 }
 
 #[test]
+fn regression_who_could_not_be_noted_to_be_purged_writes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory.redb");
+    let disk = Disk::default();
+    let file = MemoryFile::over_until_opened_anew(disk.clone(), path).unwrap();
+    let store = MemoryStore::over(file, MemoryLimits::default(), Arc::new(Unobserved)).unwrap();
+    disk.fail_at(disk.steps());
+    let refused = store.begin_purge(Owner::Agent(1), 1);
+    assert!(matches!(refused, Err(MemoryError::Store(_))), "{refused:?}");
+    answer(|reply| store.write(entry(&spirit(1), "k", "1"), 2, reply)).unwrap();
+}
+
+#[test]
 fn the_power_fails_at_every_write() {
     const STEPS: u64 = 32;
     let whole = Disk::default();
