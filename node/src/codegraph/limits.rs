@@ -37,6 +37,14 @@ pub const ARCHIVE_ENTRIES_MAX: usize = 50_000;
 pub const REPOSITORY_FILES_MAX: usize = 20_000;
 /// Most bytes of graphs, as JSON, that a repository is put together from.
 pub const REPOSITORY_BYTES_MAX: usize = 128 << 20;
+/// Most work on what the names of a repository mean, counted as in the resolver. Ordinary graphs
+/// take about one for each byte of their JSON; all of it takes some seconds.
+pub const REPOSITORY_WORK_MAX: usize = 1 << 28;
+/// Most work on the words of a repository: bytes that are read, and [`WORD_WORK`] for each word of
+/// each definition.
+pub const WORDS_WORK_MAX: usize = 1 << 29;
+/// What a word of a definition counts, by the memory that it takes.
+pub const WORD_WORK: usize = 32;
 /// Most targets that an ambiguous name keeps.
 pub const CANDIDATES_MAX: usize = 8;
 /// Deepest relation that a query follows.
