@@ -93,6 +93,8 @@ pub(super) struct Resolver<'a> {
     /// What the text says of variables, by file, name and the scope in which they stand.
     variables: HashMap<(u32, &'a str, Option<NodeId>), &'a str>,
     by_name: HashMap<&'a str, Vec<NodeId>>,
+    /// The same by what they stand in, and their own names.
+    by_owner: HashMap<(&'a str, &'a str), Vec<NodeId>>,
     steps: Cell<u32>,
     /// The work that is left for all questions.
     work: Cell<usize>,
@@ -120,6 +122,7 @@ impl<'a> Resolver<'a> {
             fields: HashMap::new(),
             variables: HashMap::new(),
             by_name: HashMap::new(),
+            by_owner: HashMap::new(),
             steps: Cell::new(0),
             work: Cell::new(work),
             following: RefCell::default(),
@@ -145,6 +148,11 @@ impl<'a> Resolver<'a> {
             let key = PathKey::new(at, &symbol.within, &symbol.name);
             self.paths.entry(key).or_default().push(node);
             self.by_name.entry(&symbol.name).or_default().push(node);
+            let within = symbol.within.last().map(|within| last_name(within));
+            if let Some(owner) = within.or(file.module.last().map(String::as_str)) {
+                let key = (owner, symbol.name.as_str());
+                self.by_owner.entry(key).or_default().push(node);
+            }
         }
         for import in &file.graph.imports {
             if import.name.as_deref() == Some("*") {
@@ -394,11 +402,7 @@ impl<'a> Resolver<'a> {
         let (mut targets, mut confidence) = (place.nodes, Confidence::Resolved);
         if targets.is_empty() && !place.is_external && place.module.is_none() {
             let last = last_name(&reference.name);
-            let types = self.same_language(at, last);
-            targets = types
-                .into_iter()
-                .filter(|node| self.is_type(*node))
-                .collect();
+            targets = self.same_language(at, last, TARGETS_MAX, |node| self.is_type(node));
             confidence = by_count(targets.len());
         }
         // A type that refers to itself, and names of nothing here, are no news.
@@ -416,16 +420,34 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Returns definitions of a name in files that may see each other.
-    fn same_language(&self, at: u32, name: &str) -> Vec<NodeId> {
-        let language = self.language(at);
+    /// Returns definitions of a name in files that may see each other: those that `may_be` meant,
+    /// and no more than so many.
+    fn same_language(
+        &self,
+        at: u32,
+        name: &str,
+        count_max: usize,
+        may_be: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
         let named = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
-        self.spend(named.len());
-        let seen = |node: &&NodeId| {
-            let other = self.file(**node).graph.language;
-            language.shares_names_with(other)
+        self.among(at, named, count_max, may_be)
+    }
+
+    fn among(
+        &self,
+        at: u32,
+        named: &[NodeId],
+        count_max: usize,
+        may_be: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let language = self.language(at);
+        let seen = |node: &NodeId| {
+            self.spend(1);
+            let other = self.file(*node).graph.language;
+            language.shares_names_with(other) && may_be(*node)
         };
-        named.iter().filter(seen).copied().collect()
+        let found = named.iter().copied().filter(seen);
+        found.take(count_max).collect()
     }
 
     /// Returns what a call calls.
@@ -462,14 +484,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn called_macro(&self, at: u32, from: Option<NodeId>, name: &str) -> (Vec<NodeId>, Confidence) {
-        let is_macro = |node: &NodeId| self.kind(*node) == Some(SymbolKind::Macro);
+        let is_macro = |node: NodeId| self.kind(node) == Some(SymbolKind::Macro);
         let mut targets = self.lookup(at, from, name).nodes;
-        targets.retain(is_macro);
+        targets.retain(|node| is_macro(*node));
         if !targets.is_empty() {
             return (targets, Confidence::Resolved);
         }
-        let mut targets = self.same_language(at, name);
-        targets.retain(is_macro);
+        let targets = self.same_language(at, name, TARGETS_MAX, is_macro);
         let confidence = by_count(targets.len());
         (targets, confidence)
     }
@@ -484,20 +505,24 @@ impl<'a> Resolver<'a> {
             return (Vec::new(), Confidence::External);
         }
         let path = receiver.and_then(|receiver| receiver.strip_suffix("::"));
-        let may_be = |node: &NodeId| match self.kind(*node) {
+        let may_be = |node: NodeId| match self.kind(node) {
             Some(SymbolKind::Method) => receiver.is_some(),
             Some(SymbolKind::Variant) => path.is_some(),
             Some(SymbolKind::Module | SymbolKind::Macro) | None => false,
             Some(SymbolKind::Variable | SymbolKind::Constant) => false,
             Some(_) => receiver.is_none() || path.is_some(),
         };
-        let mut targets = self.same_language(at, &call.name);
-        targets.retain(may_be);
-        // A path's last part is the type or the module of what is meant.
-        if let Some(path) = path {
-            let last = last_name(path);
-            targets.retain(|target| self.is_in(*target, last));
-        }
+        // One more than are kept, so that it shows. A path's last part is the type or the module of
+        // what is meant.
+        let count_max = CANDIDATES_MAX + 1;
+        let mut targets = match path {
+            Some(path) => {
+                let key = (last_name(path), call.name.as_str());
+                let named = self.by_owner.get(&key).map_or(&[][..], Vec::as_slice);
+                self.among(at, named, count_max, may_be)
+            }
+            None => self.same_language(at, &call.name, count_max, may_be),
+        };
         let confidence = by_count(targets.len());
         // What may be anything is nothing to follow.
         if targets.len() > CANDIDATES_MAX {
@@ -514,19 +539,6 @@ impl<'a> Resolver<'a> {
             Language::Rust | Language::Go => false,
             Language::Python => self.globs.contains_key(&at),
             _ => graph.imports.is_empty(),
-        }
-    }
-
-    /// Returns whether a definition stands in something of that name.
-    fn is_in(&self, node: NodeId, name: &str) -> bool {
-        let within = self.symbol(node).and_then(|symbol| symbol.within.last());
-        match within {
-            Some(within) => last_name(within) == name,
-            None => self
-                .file(node)
-                .module
-                .last()
-                .is_some_and(|last| last == name),
         }
     }
 }

@@ -64,19 +64,21 @@ pub(in crate::codegraph) struct Layout {
     /// The module that each file is.
     of_file: Vec<ModuleId>,
     of_symbol: HashMap<NodeId, ModuleId>,
-    /// Roots of crates, and what each is probably called.
-    crates: Vec<(String, String)>,
+    /// Roots of crates by what each is probably called; of several the first one in order.
+    crates: HashMap<String, (usize, String)>,
     display: Vec<Vec<String>>,
 }
 
 impl Layout {
     pub(in crate::codegraph) fn of(repository: &str, files: &[File]) -> Self {
         let roots = crate_roots(files);
-        let named = roots
-            .iter()
-            .map(|root| (root.clone(), crate_name(root, repository)));
+        let mut crates = HashMap::new();
+        for (at, root) in roots.iter().enumerate() {
+            let name = crate_name(root, repository);
+            crates.entry(name).or_insert((at, root.clone()));
+        }
         let mut layout = Self {
-            crates: named.collect(),
+            crates,
             modules: Vec::new(),
             by_key: HashMap::new(),
             by_last: HashMap::new(),
@@ -215,21 +217,13 @@ impl Layout {
         self.named(root)
     }
 
-    pub(super) fn crate_count(&self) -> usize {
-        self.crates.len()
-    }
-
     /// Returns the root of a crate, by the name that others import it under.
     pub(super) fn crate_named(&self, name: &str) -> Option<ModuleId> {
         // Packages often have their project's name before the folder's.
-        let is_it = |known: &str| {
-            name == known
-                || name
-                    .strip_suffix(known)
-                    .is_some_and(|project| project.ends_with('_'))
-        };
-        let found = self.crates.iter().find(|(_, known)| is_it(known))?;
-        self.named(&rust_key(&found.0, &[]))
+        let behind = name.match_indices('_').map(|(at, _)| &name[at + 1..]);
+        let names = std::iter::once(name).chain(behind);
+        let found = names.filter_map(|name| self.crates.get(name)).min()?;
+        self.named(&rust_key(&found.1, &[]))
     }
 
     /// Returns the modules of Python with a last name.

@@ -362,7 +362,7 @@ impl Resolver<'_> {
         if self.is_spent() {
             return None;
         }
-        self.spend(self.layout.crate_count());
+        self.spend(name.len());
         self.layout.crate_named(name)
     }
 
