@@ -32,6 +32,7 @@ use crate::{
     accounts::SecretText,
     agents::{Agent, AgentError, AgentFilter, Mode, Rank},
     billing::OPERATOR,
+    memory::Owner,
     services::Authority,
 };
 
@@ -181,6 +182,9 @@ pub(super) async fn tear_down(
     let agent = managed(&state, &caller, &name)?;
     let by = rank(&caller);
     state.agents.tear_down(agent.id, by, params.purge).await?;
+    if params.purge {
+        state.codegraph.forget(Owner::Agent(agent.id.as_u128()));
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

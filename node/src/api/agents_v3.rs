@@ -30,6 +30,7 @@ use super::{
 use crate::{
     accounts::SecretText,
     agents::{Agent, Mode},
+    memory::Owner,
 };
 
 /// The version of a card that names none.
@@ -266,6 +267,9 @@ pub(super) async fn tear_down(
     let agent = managed(&state, &caller, &id)?;
     let by = rank(&caller);
     state.agents.tear_down(agent.id, by, params.purge).await?;
+    if params.purge {
+        state.codegraph.forget(Owner::Agent(agent.id.as_u128()));
+    }
     Ok(Json(StatusBody {
         status: "removed",
         ..StatusBody::of(&agent)

@@ -585,7 +585,8 @@ impl Found {
         let within: usize = symbol.within.iter().map(|name| name.len() + 3).sum();
         // Quotes and backslashes take a second byte; there are few of them.
         let bytes = symbol.name.len() + within + texts * 9 / 8;
-        if self.graph.symbols.len() >= SYMBOLS_MAX || !self.take(SYMBOL_BYTES + bytes) {
+        let fits = self.graph.symbols.len() < SYMBOLS_MAX && symbol.has_short_texts();
+        if !fits || !self.take(SYMBOL_BYTES + bytes) {
             self.leave_out();
             return None;
         }
@@ -611,14 +612,17 @@ impl Found {
     /// Adds a call.
     pub(super) fn call(&mut self, name: String, receiver: Option<String>, line: u32) {
         let bytes = name.len() + receiver.as_ref().map_or(0, String::len);
-        if self.take(ROW_BYTES + bytes) {
-            let from = self.from;
-            self.graph.calls.push(Call {
-                name,
-                receiver,
-                from,
-                line,
-            });
+        let from = self.from;
+        let call = Call {
+            name,
+            receiver,
+            from,
+            line,
+        };
+        if !call.has_short_texts() {
+            self.leave_out();
+        } else if self.take(ROW_BYTES + bytes) {
+            self.graph.calls.push(call);
         }
     }
 
@@ -679,20 +683,24 @@ impl Found {
             return;
         }
         let bytes = name.len() + value.len() + owner.as_ref().map_or(0, String::len);
-        if self.take(ROW_BYTES + bytes) {
-            let from = self.from;
-            self.graph.bindings.push(Binding {
-                name,
-                from,
-                owner,
-                value,
-            });
+        let from = self.from;
+        let binding = Binding {
+            name,
+            from,
+            owner,
+            value,
+        };
+        if !binding.has_short_texts() {
+            self.leave_out();
+        } else if self.take(ROW_BYTES + bytes) {
+            self.graph.bindings.push(binding);
         }
     }
 
     /// Says that a type has what another has.
     pub(super) fn base(&mut self, name: &str, base: &str) {
-        if name.len() <= NAME_BYTES_MAX && self.take(ROW_BYTES + name.len() + base.len()) {
+        let fits = name.len() <= NAME_BYTES_MAX && base.len() <= NAME_BYTES_MAX;
+        if fits && self.take(ROW_BYTES + name.len() + base.len()) {
             self.graph.bases.push((name.to_owned(), base.to_owned()));
         }
     }

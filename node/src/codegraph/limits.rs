@@ -18,6 +18,12 @@ pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 pub const SYMBOLS_MAX: usize = 10_000;
 /// Longest name, and longest chain of names before a call.
 pub const NAME_BYTES_MAX: usize = 200;
+/// Longest text of a row of a graph: an import may have three names.
+pub const TEXT_BYTES_MAX: usize = 3 * NAME_BYTES_MAX;
+/// Most definitions in which one stands. Code that people write has five.
+pub const WITHIN_MAX: usize = 100;
+/// Most bytes of their names.
+pub const WITHIN_BYTES_MAX: usize = 2_000;
 /// Longest signature and documentation that is kept of a definition.
 pub const SIGNATURE_BYTES_MAX: usize = 240;
 /// The same for the first lines of its documentation.
@@ -37,6 +43,14 @@ pub const ARCHIVE_ENTRIES_MAX: usize = 50_000;
 pub const REPOSITORY_FILES_MAX: usize = 20_000;
 /// Most bytes of graphs, as JSON, that a repository is put together from.
 pub const REPOSITORY_BYTES_MAX: usize = 128 << 20;
+/// Most work on what the names of a repository mean, counted as in the resolver. Ordinary graphs
+/// take about four for each byte of their JSON; all of it takes some seconds.
+pub const REPOSITORY_WORK_MAX: usize = 1 << 28;
+/// Most work on the words of a repository: bytes that are read, and [`WORD_WORK`] for each word of
+/// each definition.
+pub const WORDS_WORK_MAX: usize = 1 << 29;
+/// What a word of a definition counts, by the memory that it takes.
+pub const WORD_WORK: usize = 32;
 /// Most targets that an ambiguous name keeps.
 pub const CANDIDATES_MAX: usize = 8;
 /// Deepest relation that a query follows.

@@ -7,10 +7,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{language::Language, limits::SYMBOLS_MAX};
+use super::{
+    language::Language,
+    limits::{
+        DOC_BYTES_MAX, SIGNATURE_BYTES_MAX, SYMBOLS_MAX, TEXT_BYTES_MAX, WITHIN_BYTES_MAX,
+        WITHIN_MAX,
+    },
+};
 
 /// The form of graphs that this build writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// Bytes of a hash in hex.
+const HASH_BYTES: usize = 64;
 
 /// The structure of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,8 +59,9 @@ pub struct FileGraph {
 }
 
 impl FileGraph {
-    /// Returns whether its numbers fit together. What was kept may have been written by anybody who
-    /// may write there.
+    /// Returns whether its numbers fit together and its texts are no longer than those of files
+    /// that were read: each may be in many rows of an answer. What was kept may have been written
+    /// by anybody who may write there.
     pub fn is_sound(&self) -> bool {
         let count = self.symbols.len();
         let is_there = |from: &Option<u32>| from.is_none_or(|from| (from as usize) < count);
@@ -61,7 +71,27 @@ impl FileGraph {
             && self.imports.iter().all(|import| is_there(&import.from))
             && self.references.iter().all(|row| is_there(&row.from))
             && self.bindings.iter().all(|binding| is_there(&binding.from))
+            && self.has_short_texts()
     }
+
+    fn has_short_texts(&self) -> bool {
+        self.hash.len() <= HASH_BYTES
+            && is_short(&self.package, TEXT_BYTES_MAX)
+            && is_short(&self.doc, DOC_BYTES_MAX)
+            && self.symbols.iter().all(Symbol::has_short_texts)
+            && self.calls.iter().all(Call::has_short_texts)
+            && self.imports.iter().all(Import::has_short_texts)
+            && self.references.iter().all(Reference::has_short_texts)
+            && self.bindings.iter().all(Binding::has_short_texts)
+            && self
+                .bases
+                .iter()
+                .all(|(name, base)| name.len() <= TEXT_BYTES_MAX && base.len() <= TEXT_BYTES_MAX)
+    }
+}
+
+fn is_short(text: &Option<String>, bytes_max: usize) -> bool {
+    text.as_ref().is_none_or(|text| text.len() <= bytes_max)
 }
 
 /// What a definition is.
@@ -149,6 +179,19 @@ pub struct Symbol {
     pub returns: Option<String>,
 }
 
+impl Symbol {
+    /// Returns whether its texts are within their bounds.
+    pub(super) fn has_short_texts(&self) -> bool {
+        let within: usize = self.within.iter().map(String::len).sum();
+        self.name.len() <= TEXT_BYTES_MAX
+            && self.within.len() <= WITHIN_MAX
+            && within <= WITHIN_BYTES_MAX
+            && self.signature.len() <= SIGNATURE_BYTES_MAX
+            && is_short(&self.doc, DOC_BYTES_MAX)
+            && is_short(&self.returns, TEXT_BYTES_MAX)
+    }
+}
+
 /// A call: `name` as written, what stands before it, the symbol in which it stands, the line.
 ///
 /// What stands before is a chain of names as [`super::rules::chain_of`] writes it, or a path.
@@ -163,6 +206,13 @@ pub struct Call {
     pub from: Option<u32>,
     /// The line, from 1.
     pub line: u32,
+}
+
+impl Call {
+    /// Returns whether its texts are within their bounds.
+    pub(super) fn has_short_texts(&self) -> bool {
+        self.name.len() <= TEXT_BYTES_MAX && is_short(&self.receiver, TEXT_BYTES_MAX)
+    }
 }
 
 type CallRow = (String, Option<String>, Option<u32>, u32);
@@ -200,6 +250,14 @@ pub struct Import {
     pub from: Option<u32>,
     /// The line, from 1.
     pub line: u32,
+}
+
+impl Import {
+    fn has_short_texts(&self) -> bool {
+        self.module.len() <= TEXT_BYTES_MAX
+            && is_short(&self.name, TEXT_BYTES_MAX)
+            && is_short(&self.local, TEXT_BYTES_MAX)
+    }
 }
 
 type ImportRow = (String, Option<String>, Option<String>, Option<u32>, u32);
@@ -241,6 +299,12 @@ pub struct Reference {
     pub line: u32,
 }
 
+impl Reference {
+    fn has_short_texts(&self) -> bool {
+        self.name.len() <= TEXT_BYTES_MAX
+    }
+}
+
 type ReferenceRow = (String, Option<u32>, u32);
 
 impl From<ReferenceRow> for Reference {
@@ -268,6 +332,15 @@ pub struct Binding {
     pub owner: Option<String>,
     /// What it is.
     pub value: String,
+}
+
+impl Binding {
+    /// Returns whether its texts are within their bounds.
+    pub(super) fn has_short_texts(&self) -> bool {
+        self.name.len() <= TEXT_BYTES_MAX
+            && is_short(&self.owner, TEXT_BYTES_MAX)
+            && self.value.len() <= TEXT_BYTES_MAX
+    }
 }
 
 type BindingRow = (String, Option<u32>, Option<String>, String);

@@ -155,6 +155,17 @@ pub struct QueryRow {
     pub score: Option<f32>,
 }
 
+impl QueryRow {
+    /// Returns about how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let own = self.symbol.len() + self.name.len() + length(&self.file);
+        let site = self.site.as_ref().map_or(0, |site| site.file.len());
+        let texts = length(&self.signature) + length(&self.doc) + length(&self.via);
+        size_of::<Self>() + own + site + texts
+    }
+}
+
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -8,6 +8,7 @@
 use std::{collections::HashMap, sync::OnceLock};
 
 use super::{
+    limits::REPOSITORY_WORK_MAX,
     model::{FileGraph, Symbol},
     query::{Confidence, Relation, WordIndex},
     resolve::Resolver,
@@ -15,6 +16,9 @@ use super::{
 
 /// A file or a definition.
 pub(super) type NodeId = u32;
+
+/// About what the tables of a repository take for each node: where its edges are, its name.
+const NODE_BYTES: usize = 100;
 
 /// A file of a repository.
 #[derive(Debug)]
@@ -65,11 +69,17 @@ pub struct Repository {
     /// Nodes by the last part of their names.
     by_name: HashMap<String, Vec<NodeId>>,
     words: OnceLock<WordIndex>,
+    is_partial: bool,
 }
 
 impl Repository {
     /// Puts the graphs of a repository's files together.
     pub fn new(name: &str, graphs: Vec<(String, FileGraph)>) -> Self {
+        Self::with_work(name, graphs, REPOSITORY_WORK_MAX)
+    }
+
+    /// The same with so much work on what names mean. What it does not do for is left out.
+    pub fn with_work(name: &str, graphs: Vec<(String, FileGraph)>, work: usize) -> Self {
         let mut graphs = graphs;
         graphs.sort_by(|a, b| a.0.cmp(&b.0));
         let mut files: Vec<File> = Vec::with_capacity(graphs.len());
@@ -89,7 +99,9 @@ impl Repository {
         for (file, module) in files.iter_mut().zip(layout.display()) {
             file.module = module;
         }
-        let (mut edges, externals) = Resolver::new(&files, &file_of, &layout).edges();
+        let resolver = Resolver::new(&files, &file_of, &layout, work);
+        let (mut edges, externals) = resolver.edges();
+        let is_partial = resolver.is_spent();
         edges.sort_by_key(|edge| (edge.from, edge.relation, edge.line));
         let node_count = file_of.len();
         let starts = starts(node_count, edges.iter().map(|edge| edge.from));
@@ -112,6 +124,7 @@ impl Repository {
             externals,
             by_name: HashMap::new(),
             words: OnceLock::new(),
+            is_partial,
         };
         repository.by_name = repository.names();
         repository
@@ -120,6 +133,20 @@ impl Repository {
     /// Returns how many files there are.
     pub fn file_count(&self) -> usize {
         self.files.len()
+    }
+
+    /// Returns whether there was more to find out than is worked on.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial || self.words.get().is_some_and(WordIndex::is_partial)
+    }
+
+    /// Returns about how many bytes it takes beside its files' own graphs.
+    pub fn index_bytes(&self) -> usize {
+        let nodes = self.file_of.len() * NODE_BYTES;
+        let edges = self.edges.len() * (size_of::<Edge>() + size_of::<u32>());
+        let externals: usize = self.externals.iter().map(|name| name.len() + 24).sum();
+        let words = self.words.get().map_or(0, WordIndex::bytes);
+        nodes + edges + externals + words
     }
 
     /// Returns how many calls there are of each confidence: resolved, by name, ambiguous, external.

@@ -4,7 +4,9 @@
 //! or a receiver needs to know what stands before it: a module, or a value of some type. Types come
 //! from what the text says of variables, fields and results ([`super::model::Binding`]), so no
 //! language is fully understood here, and what is left is looked up by its name alone. Every edge
-//! says which it was. Recursion is bounded by [`STEPS_MAX`] for each question.
+//! says which it was. Recursion is bounded by [`STEPS_MAX`] for each question, and the work on all
+//! of them together by what the caller allows: graphs may have been written to cost as much as they
+//! can. What is counted is the same each time, so a repository is always put together as far.
 
 mod layout;
 mod lookup;
@@ -28,6 +30,13 @@ use super::{
 
 /// Steps that one question may take: imports of imports, bases of bases, links of a chain.
 const STEPS_MAX: u32 = 200;
+/// What a step costs of the work that is allowed: names are put together and looked up, where most
+/// else that is counted is one comparison.
+const STEP_WORK: usize = 4;
+/// What an edge or a field costs, by the memory that it takes.
+const KEPT_WORK: usize = 16;
+/// Most definitions that one row of a file leads to.
+const TARGETS_MAX: usize = 100;
 
 /// What a name leads to. A module and a definition may have the same name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,9 +74,6 @@ impl Place {
     }
 }
 
-/// The scope in which a variable stands, and what the text says that it is.
-type Bound<'a> = (Option<NodeId>, &'a str);
-
 /// The tables by which names are looked up, while edges are made.
 pub(super) struct Resolver<'a> {
     files: &'a [File],
@@ -84,15 +90,25 @@ pub(super) struct Resolver<'a> {
     bases: HashMap<NodeId, Vec<NodeId>>,
     /// What the fields of types are, and in which file that is written.
     fields: HashMap<(NodeId, &'a str), (u32, &'a str)>,
-    variables: HashMap<(u32, &'a str), Vec<Bound<'a>>>,
+    /// What the text says of variables, by file, name and the scope in which they stand.
+    variables: HashMap<(u32, &'a str, Option<NodeId>), &'a str>,
     by_name: HashMap<&'a str, Vec<NodeId>>,
+    /// The same by what they stand in, and their own names.
+    by_owner: HashMap<(&'a str, &'a str), Vec<NodeId>>,
     steps: Cell<u32>,
+    /// The work that is left for all questions.
+    work: Cell<usize>,
     /// The imports that are being followed, so that one that leads to itself ends.
     following: RefCell<Vec<*const Import>>,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(files: &'a [File], file_of: &'a [u32], layout: &'a Layout) -> Self {
+    pub(super) fn new(
+        files: &'a [File],
+        file_of: &'a [u32],
+        layout: &'a Layout,
+        work: usize,
+    ) -> Self {
         let mut resolver = Self {
             files,
             file_of,
@@ -106,7 +122,9 @@ impl<'a> Resolver<'a> {
             fields: HashMap::new(),
             variables: HashMap::new(),
             by_name: HashMap::new(),
+            by_owner: HashMap::new(),
             steps: Cell::new(0),
+            work: Cell::new(work),
             following: RefCell::default(),
         };
         for (at, file) in (0..).zip(files) {
@@ -130,6 +148,11 @@ impl<'a> Resolver<'a> {
             let key = PathKey::new(at, &symbol.within, &symbol.name);
             self.paths.entry(key).or_default().push(node);
             self.by_name.entry(&symbol.name).or_default().push(node);
+            let within = symbol.within.last().map(|within| last_name(within));
+            if let Some(owner) = within.or(file.module.last().map(String::as_str)) {
+                let key = (owner, symbol.name.as_str());
+                self.by_owner.entry(key).or_default().push(node);
+            }
         }
         for import in &file.graph.imports {
             if import.name.as_deref() == Some("*") {
@@ -149,7 +172,11 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let key = PathKey::new(at, within, last);
-            let around = self.paths.get(&key).map_or(&[][..], Vec::as_slice);
+            let mut around = self.paths.get(&key).map_or(&[][..], Vec::as_slice);
+            self.spend(around.len());
+            if self.is_spent() {
+                around = &[];
+            }
             let contains = |candidate: &&NodeId| {
                 self.symbol(**candidate)
                     .is_some_and(|parent| parent.line <= symbol.line && symbol.end <= parent.end)
@@ -169,7 +196,7 @@ impl<'a> Resolver<'a> {
             let Some(owner) = symbol.within.last() else {
                 continue;
             };
-            if !self.parents.contains_key(&node) {
+            if !self.parents.contains_key(&node) && !self.is_spent() {
                 self.begin();
                 let from = self.module_symbol(at, symbol);
                 let place = self.path_place(at, from, owner);
@@ -197,24 +224,38 @@ impl<'a> Resolver<'a> {
         let first = file.node + 1;
         for (name, base) in &file.graph.bases {
             self.begin();
+            if self.is_spent() {
+                return;
+            }
             let types = self.types_named(at, None, name);
             let bases = self.types_named(at, None, base);
-            for of in types {
-                let bases = bases.iter().filter(|base| **base != of);
+            for of in types.into_iter().take(CANDIDATES_MAX) {
+                let bases = bases.iter().take(CANDIDATES_MAX);
+                let bases = bases.filter(|base| **base != of);
                 self.bases.entry(of).or_default().extend(bases);
             }
         }
         for binding in &file.graph.bindings {
             let from = binding.from.map(|from| first + from);
             let Some(owner) = &binding.owner else {
-                let key = (at, binding.name.as_str());
-                let variables = self.variables.entry(key).or_default();
-                variables.push((from, &binding.value));
+                // `x = x.y()` is of what `x` was before; else the last one counts.
+                let rest = binding.value.strip_prefix(&binding.name);
+                let is_of_itself =
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                if !is_of_itself {
+                    let key = (at, binding.name.as_str(), from);
+                    self.variables.insert(key, &binding.value);
+                }
                 continue;
             };
             self.begin();
+            if self.is_spent() {
+                return;
+            }
             let field = binding.name.trim_start_matches('.');
-            for of in self.types_named(at, from, owner) {
+            let owners = self.types_named(at, from, owner).into_iter();
+            for of in owners.take(CANDIDATES_MAX) {
+                self.spend(KEPT_WORK);
                 let value = (at, binding.value.as_str());
                 self.fields.entry((of, field)).or_insert(value);
             }
@@ -230,7 +271,18 @@ impl<'a> Resolver<'a> {
     fn step(&self) -> Option<()> {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
-        (steps <= STEPS_MAX).then_some(())
+        self.spend(STEP_WORK);
+        (steps <= STEPS_MAX && !self.is_spent()).then_some(())
+    }
+
+    /// Counts work; once none is left, no more steps are taken.
+    fn spend(&self, work: usize) {
+        self.work.set(self.work.get().saturating_sub(work));
+    }
+
+    /// Returns whether there was more to do than is allowed.
+    pub(super) fn is_spent(&self) -> bool {
+        self.work.get() == 0
     }
 
     fn file(&self, node: NodeId) -> &'a File {
@@ -255,27 +307,46 @@ impl<'a> Resolver<'a> {
         self.files[at as usize].graph.language
     }
 
-    /// Makes all edges, and the names of what is not here.
+    /// Makes all edges, and the names of what is not here. Where the work that is allowed does not
+    /// do for all, what files define is there all the same.
     pub(super) fn edges(&self) -> (Vec<Edge>, Vec<String>) {
         let mut edges = Edges::default();
-        for (at, file) in (0..).zip(self.files) {
+        for file in self.files {
             self.definitions(file, &mut edges);
+        }
+        for (at, file) in (0..).zip(self.files) {
             for import in &file.graph.imports {
+                if !self.begin_edge(&mut edges) {
+                    break;
+                }
                 self.import_edge(at, file, import, &mut edges);
             }
             for call in &file.graph.calls {
-                self.begin();
+                if !self.begin_edge(&mut edges) {
+                    break;
+                }
                 let (targets, confidence) = self.called(at, file, call);
                 let from = node_of(file, call.from);
                 let name = || external_name(call);
                 edges.add(from, targets, Relation::Calls, confidence, call.line, name);
             }
             for reference in &file.graph.references {
-                self.begin();
+                if !self.begin_edge(&mut edges) {
+                    break;
+                }
                 self.reference_edge(at, file, reference, &mut edges);
             }
         }
         (edges.edges, edges.externals)
+    }
+
+    /// Begins the question of a row, and returns whether there is work left for it.
+    fn begin_edge(&self, edges: &mut Edges) -> bool {
+        let made = edges.edges.len() - edges.counted;
+        edges.counted = edges.edges.len();
+        self.spend(made * KEPT_WORK);
+        self.begin();
+        !self.is_spent()
     }
 
     fn definitions(&self, file: &File, edges: &mut Edges) {
@@ -299,7 +370,6 @@ impl<'a> Resolver<'a> {
         if import.module.is_empty() && file.graph.language.is_script() {
             return;
         }
-        self.begin();
         let place = self.import_place(at, import);
         let mut targets = place.nodes;
         if targets.is_empty() {
@@ -332,11 +402,7 @@ impl<'a> Resolver<'a> {
         let (mut targets, mut confidence) = (place.nodes, Confidence::Resolved);
         if targets.is_empty() && !place.is_external && place.module.is_none() {
             let last = last_name(&reference.name);
-            let types = self.same_language(at, last);
-            targets = types
-                .into_iter()
-                .filter(|node| self.is_type(*node))
-                .collect();
+            targets = self.same_language(at, last, TARGETS_MAX, |node| self.is_type(node));
             confidence = by_count(targets.len());
         }
         // A type that refers to itself, and names of nothing here, are no news.
@@ -354,15 +420,34 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Returns definitions of a name in files that may see each other.
-    fn same_language(&self, at: u32, name: &str) -> Vec<NodeId> {
-        let language = self.language(at);
+    /// Returns definitions of a name in files that may see each other: those that `may_be` meant,
+    /// and no more than so many.
+    fn same_language(
+        &self,
+        at: u32,
+        name: &str,
+        count_max: usize,
+        may_be: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
         let named = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
-        let seen = |node: &&NodeId| {
-            let other = self.file(**node).graph.language;
-            language.shares_names_with(other)
+        self.among(at, named, count_max, may_be)
+    }
+
+    fn among(
+        &self,
+        at: u32,
+        named: &[NodeId],
+        count_max: usize,
+        may_be: impl Fn(NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let language = self.language(at);
+        let seen = |node: &NodeId| {
+            self.spend(1);
+            let other = self.file(*node).graph.language;
+            language.shares_names_with(other) && may_be(*node)
         };
-        named.iter().filter(seen).copied().collect()
+        let found = named.iter().copied().filter(seen);
+        found.take(count_max).collect()
     }
 
     /// Returns what a call calls.
@@ -399,14 +484,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn called_macro(&self, at: u32, from: Option<NodeId>, name: &str) -> (Vec<NodeId>, Confidence) {
-        let is_macro = |node: &NodeId| self.kind(*node) == Some(SymbolKind::Macro);
+        let is_macro = |node: NodeId| self.kind(node) == Some(SymbolKind::Macro);
         let mut targets = self.lookup(at, from, name).nodes;
-        targets.retain(is_macro);
+        targets.retain(|node| is_macro(*node));
         if !targets.is_empty() {
             return (targets, Confidence::Resolved);
         }
-        let mut targets = self.same_language(at, name);
-        targets.retain(is_macro);
+        let targets = self.same_language(at, name, TARGETS_MAX, is_macro);
         let confidence = by_count(targets.len());
         (targets, confidence)
     }
@@ -421,20 +505,24 @@ impl<'a> Resolver<'a> {
             return (Vec::new(), Confidence::External);
         }
         let path = receiver.and_then(|receiver| receiver.strip_suffix("::"));
-        let may_be = |node: &NodeId| match self.kind(*node) {
+        let may_be = |node: NodeId| match self.kind(node) {
             Some(SymbolKind::Method) => receiver.is_some(),
             Some(SymbolKind::Variant) => path.is_some(),
             Some(SymbolKind::Module | SymbolKind::Macro) | None => false,
             Some(SymbolKind::Variable | SymbolKind::Constant) => false,
             Some(_) => receiver.is_none() || path.is_some(),
         };
-        let mut targets = self.same_language(at, &call.name);
-        targets.retain(may_be);
-        // A path's last part is the type or the module of what is meant.
-        if let Some(path) = path {
-            let last = last_name(path);
-            targets.retain(|target| self.is_in(*target, last));
-        }
+        // One more than are kept, so that it shows. A path's last part is the type or the module of
+        // what is meant.
+        let count_max = CANDIDATES_MAX + 1;
+        let mut targets = match path {
+            Some(path) => {
+                let key = (last_name(path), call.name.as_str());
+                let named = self.by_owner.get(&key).map_or(&[][..], Vec::as_slice);
+                self.among(at, named, count_max, may_be)
+            }
+            None => self.same_language(at, &call.name, count_max, may_be),
+        };
         let confidence = by_count(targets.len());
         // What may be anything is nothing to follow.
         if targets.len() > CANDIDATES_MAX {
@@ -451,19 +539,6 @@ impl<'a> Resolver<'a> {
             Language::Rust | Language::Go => false,
             Language::Python => self.globs.contains_key(&at),
             _ => graph.imports.is_empty(),
-        }
-    }
-
-    /// Returns whether a definition stands in something of that name.
-    fn is_in(&self, node: NodeId, name: &str) -> bool {
-        let within = self.symbol(node).and_then(|symbol| symbol.within.last());
-        match within {
-            Some(within) => last_name(within) == name,
-            None => self
-                .file(node)
-                .module
-                .last()
-                .is_some_and(|last| last == name),
         }
     }
 }
@@ -503,6 +578,8 @@ struct Edges {
     edges: Vec<Edge>,
     externals: Vec<String>,
     numbers: HashMap<String, u32>,
+    /// Those of which the work is counted.
+    counted: usize,
 }
 
 impl Edges {
@@ -534,6 +611,7 @@ impl Edges {
             add(Target::External(number));
             return;
         }
-        targets.into_iter().for_each(|to| add(Target::Node(to)));
+        let targets = targets.into_iter().take(TARGETS_MAX);
+        targets.for_each(|to| add(Target::Node(to)));
     }
 }

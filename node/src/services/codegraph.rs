@@ -6,14 +6,17 @@
 //! made of; a question looks first whether these are still the same. All of it is blocking work
 //! behind a gate.
 
+mod kept;
+mod turns;
+
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError, mpsc},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aither_protocol::MemoryTier;
 
+use self::{kept::Kept, turns::Turns};
 use super::{
     MemoryAccess, MemorySearch, MemoryService, Place,
     gate::{Gate, GateError},
@@ -27,7 +30,8 @@ use crate::{
         store::{KeptFile, Refused, is_mark, mark_of},
     },
     memory::{
-        DeleteEntry, ListQuery, MemoryError, MemoryStore, ScopeKey, WriteEntry, limits::check_value,
+        DeleteEntry, ListQuery, MemoryError, MemoryStore, Owner, ScopeKey, WriteEntry,
+        limits::check_value,
     },
 };
 
@@ -35,10 +39,18 @@ use crate::{
 const RUNNING_MAX: usize = 2;
 /// Requests that may wait for their turn.
 const WAITING_MAX: usize = 16;
-/// Bytes of JSON from which the repositories in memory were made; they take about three times that.
-const KEPT_BYTES_MAX: usize = 128 << 20;
+/// Bytes in memory for each of the JSON from which a repository is made.
+const BYTES_OF_JSON: usize = 3;
+/// Bytes in memory beside the keys of the entries from which a repository is made, for each.
+const BYTES_OF_STATE: usize = 64;
 /// Repositories that a question without a name looks at.
 const REPOSITORIES_MAX: usize = 100;
+/// Keys that such a question looks at; those of no repository do not count as one.
+const REPOSITORY_KEYS_MAX: usize = 1_000;
+/// Time after which such a question takes up no more repositories.
+const REPOSITORIES_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most bytes of an answer; ordinary rows take half a kilobyte.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Files that are looked for by their meaning.
 const NEAR_FILES: usize = 30;
 /// Entries that are read in one go.
@@ -53,6 +65,7 @@ const WRITER_PAUSE: Duration = Duration::from_millis(20);
 pub struct CodegraphService {
     memory: MemoryService,
     gate: Gate,
+    turns: Turns,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -80,6 +93,7 @@ impl CodegraphService {
         Self {
             memory,
             gate: Gate::new(RUNNING_MAX, WAITING_MAX),
+            turns: Turns::default(),
             kept: Arc::default(),
         }
     }
@@ -95,7 +109,10 @@ impl CodegraphService {
         changes: impl FnOnce() -> Result<Changes, MemoryError> + Send + 'static,
     ) -> Result<IndexReport, MemoryError> {
         let mut graphs = Graphs::of(&self.memory, access, repo)?;
+        let turn = self.turns.take(access.account).await?;
         let work = move || {
+            // Also where whoever asked is gone, the account's next one waits for this.
+            let _turn = turn;
             let report = indexer::index(&mut graphs, changes()?)?;
             match graphs.refused {
                 // Where something found room the report tells what did not.
@@ -123,16 +140,23 @@ impl CodegraphService {
             Some(words) => self.near(access, repo, words).await?,
             None => Vec::new(),
         };
+        let turn = self.turns.take(access.account).await?;
         let (service, access) = (self.clone(), access.clone());
         let work = move || {
+            let _turn = turn;
+            service.forget_gone()?;
+            let begun = Instant::now();
             let (all, mut is_partial) = match named {
                 Some(graphs) => (vec![graphs], false),
                 None => service.repositories(&access, &scope)?,
             };
             let mut rows = Vec::new();
             for graphs in all {
+                if begun.elapsed() > REPOSITORIES_TIME_MAX {
+                    is_partial = true;
+                    break;
+                }
                 let loaded = service.loaded(&graphs)?;
-                is_partial |= loaded.is_partial;
                 let begin = format!("{}/", escaped(&graphs.repo));
                 let files = near.iter().filter_map(|(key, score)| {
                     let path = key.strip_prefix(&begin)?;
@@ -147,15 +171,11 @@ impl CodegraphService {
                     repo: graphs.repo.clone(),
                     row,
                 }));
+                // The words of a repository are put together with the first question about them.
+                is_partial |= loaded.is_partial || loaded.repository.is_partial();
+                is_partial |= keep_best(&mut rows, query.limit);
             }
-            // Questions by words have the best first, whichever repository it is from.
-            rows.sort_by(|a, b| {
-                b.row
-                    .score
-                    .unwrap_or(0.0)
-                    .total_cmp(&a.row.score.unwrap_or(0.0))
-            });
-            rows.truncate(query.limit);
+            service.kept().trim();
             Ok(Found { rows, is_partial })
         };
         self.gate.run(work).await.map_err(of_gate)?
@@ -204,7 +224,10 @@ impl CodegraphService {
             after: None,
             limit: 1,
         };
-        for _ in 0..REPOSITORIES_MAX {
+        for _ in 0..REPOSITORY_KEYS_MAX {
+            if all.len() == REPOSITORIES_MAX {
+                break;
+            }
             let found = self.memory.store().list(scope, &query, now_ms())?;
             let Some(first) = found.first() else {
                 return Ok((all, false));
@@ -213,7 +236,13 @@ impl CodegraphService {
                 query.after = Some(first.key.clone());
                 continue;
             };
-            all.push(Graphs::of(&self.memory, access, &unescaped(repo))?);
+            // Whatever else somebody has put there is no repository.
+            let name = unescaped(repo);
+            if escaped(&name) == repo
+                && let Ok(graphs) = Graphs::of(&self.memory, access, &name)
+            {
+                all.push(graphs);
+            }
             // The sign after `/`: past all of this repository's keys, before the next one's.
             query.after = Some(format!("{repo}0"));
         }
@@ -228,8 +257,29 @@ impl CodegraphService {
             return Ok(kept);
         }
         let loaded = Arc::new(graphs.load(states)?);
-        self.kept().keep(name, Arc::clone(&loaded));
+        // Of what is not there nothing need be remembered.
+        if !loaded.states.is_empty() {
+            self.kept().keep(name, Arc::clone(&loaded));
+            // Its owner may have been purged meanwhile, before it was among those to forget.
+            self.forget_gone()?;
+        }
         Ok(loaded)
+    }
+
+    /// Forgets the code of somebody who is purged.
+    pub fn forget(&self, owner: Owner) {
+        self.kept().retain(|scope| scope.owner != owner);
+    }
+
+    /// Forgets the repositories whose scopes are there no longer: purges have more ways than one.
+    fn forget_gone(&self) -> Result<(), MemoryError> {
+        let scopes = self.kept().scopes();
+        for scope in scopes {
+            if self.memory.store().scope_id(&scope)?.is_none() {
+                self.kept().retain(|kept| *kept != scope);
+            }
+        }
+        Ok(())
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -255,50 +305,9 @@ struct Loaded {
     repository: Repository,
     /// The entries that it was made of: their keys and the numbers of their states.
     states: Vec<(String, u64)>,
+    /// About what that takes in memory, without the repository's tables.
     bytes: usize,
     is_partial: bool,
-}
-
-/// A scope, and how the keys within reach begin.
-type Name = (ScopeKey, String);
-
-/// Repositories in memory, those of the last questions.
-#[derive(Debug, Default)]
-struct Kept {
-    repositories: HashMap<Name, (u64, Arc<Loaded>)>,
-    /// Counts questions, so that the least recently asked about is known.
-    clock: u64,
-}
-
-impl Kept {
-    fn get(&mut self, name: &Name, states: &[(String, u64)]) -> Option<Arc<Loaded>> {
-        self.clock += 1;
-        let (used, loaded) = self.repositories.get_mut(name)?;
-        if loaded.states != states {
-            self.repositories.remove(name);
-            return None;
-        }
-        *used = self.clock;
-        Some(Arc::clone(loaded))
-    }
-
-    fn keep(&mut self, name: Name, loaded: Arc<Loaded>) {
-        self.clock += 1;
-        self.repositories.insert(name, (self.clock, loaded));
-        while self.bytes() > KEPT_BYTES_MAX && self.repositories.len() > 1 {
-            let rows = self.repositories.iter();
-            let oldest = rows.min_by_key(|(_, (used, _))| *used);
-            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
-                return;
-            };
-            self.repositories.remove(&oldest);
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let kept = self.repositories.values();
-        kept.map(|(_, loaded)| loaded.bytes).sum()
-    }
 }
 
 /// The graphs of one repository in memory, for one caller.
@@ -409,10 +418,12 @@ impl Graphs {
                 }
             }
         }
+        let keys = states.iter().map(|(key, _)| key.len() + BYTES_OF_STATE);
+        let keys: usize = keys.sum();
         Ok(Loaded {
             repository: Repository::new(&self.repo, graphs),
+            bytes: bytes * BYTES_OF_JSON + keys,
             states,
-            bytes,
             is_partial,
         })
     }
@@ -569,6 +580,24 @@ impl<T: Send + 'static> Batch<T> {
             false => Err(MemoryError::Stopped),
         }
     }
+}
+
+/// Keeps the best rows, as many as are asked for and an answer has room for. Returns whether there
+/// is no room for some of them.
+fn keep_best(rows: &mut Vec<FoundRow>, limit: usize) -> bool {
+    // Questions by words have the best first, whichever repository it is from.
+    let score = |found: &FoundRow| found.row.score.unwrap_or(0.0);
+    rows.sort_by(|a, b| score(b).total_cmp(&score(a)));
+    rows.truncate(limit);
+    let mut left = ANSWER_BYTES_MAX;
+    let fits = |found: &FoundRow| {
+        let rest = left.checked_sub(found.repo.len() + found.row.bytes());
+        rest.map(|rest| left = rest).is_some()
+    };
+    let count = rows.iter().map(fits).take_while(|fits| *fits).count();
+    let is_cut = count < rows.len();
+    rows.truncate(count);
+    is_cut
 }
 
 /// Writes a repository's name so that the first `/` of a key ends it.

@@ -1,7 +1,7 @@
 //! What is read of one file by itself.
 
 use aither_node::codegraph::{
-    Language, SkipReason, SymbolKind, extract,
+    FileGraph, Language, SkipReason, SymbolKind, extract,
     limits::{GRAPH_BYTES_MAX, SOURCE_BYTES_MAX},
 };
 
@@ -345,4 +345,39 @@ fn what_does_not_fit_together_is_not_sound() {
     graph.calls[0].from = None;
     graph.format += 1;
     assert!(!graph.is_sound());
+}
+
+#[test]
+fn texts_that_no_file_gives_are_not_sound() {
+    type Change = fn(&mut FileGraph, String);
+    let whole = graph(
+        "a.py",
+        "import b\nfrom c import D\nx = D()\ndef f():\n    x.g(D)\n",
+    );
+    assert!(!whole.references.is_empty() && !whole.bindings.is_empty());
+    let changes: [Change; 13] = [
+        |graph, text| graph.symbols[0].name = text,
+        |graph, text| graph.symbols[0].signature = text,
+        |graph, text| graph.symbols[0].doc = Some(text),
+        |graph, text| graph.symbols[0].returns = Some(text),
+        |graph, text| graph.symbols[0].within = vec![text],
+        |graph, text| graph.doc = Some(text),
+        |graph, text| graph.package = Some(text),
+        |graph, text| graph.calls[0].name = text,
+        |graph, text| graph.calls[0].receiver = Some(text),
+        |graph, text| graph.imports[0].module = text,
+        |graph, text| graph.references[0].name = text,
+        |graph, text| graph.bindings[0].value = text,
+        |graph, text| graph.bases.push((text, String::new())),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut graph = whole.clone();
+        change(&mut graph, "a".repeat(200));
+        assert!(graph.is_sound(), "{at}");
+        change(&mut graph, "a".repeat(3_000));
+        assert!(!graph.is_sound(), "{at}");
+    }
+    let mut deep = whole;
+    deep.symbols[0].within = vec![String::new(); 101];
+    assert!(!deep.is_sound());
 }

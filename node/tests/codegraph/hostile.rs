@@ -6,7 +6,7 @@ use std::{
 };
 
 use aither_node::codegraph::{
-    Language, SkipReason, archive, extract,
+    Direction, FileGraph, Language, Query, Relation, Repository, SkipReason, archive, extract,
     limits::{ARCHIVE_BYTES_MAX, GRAPH_BYTES_MAX, SOURCE_BYTES_MAX},
 };
 use rand::{Rng, RngExt, SeedableRng};
@@ -28,7 +28,7 @@ fn read(extension: &str, text: &str) {
     if let Ok(graph) = extract(&path, text) {
         assert!(graph.is_sound());
         assert!(serde_json::to_string(&graph).unwrap().len() <= GRAPH_BYTES_MAX);
-        let all = aither_node::codegraph::Repository::new("r", vec![(path, graph)]);
+        let all = Repository::new("r", vec![(path, graph)]);
         assert_eq!(all.file_count(), 1);
     }
     assert!(
@@ -172,6 +172,107 @@ fn torn_and_mixed_sources_do_no_harm() {
         .map(|((path, _), (_, text))| (path.clone(), text.clone()));
     let mixed: Vec<_> = mixed.collect();
     assert_eq!(repository(&mixed).file_count(), mixed.len());
+}
+
+/// Returns a graph as somebody writes it who wants it to cost as much as it can.
+fn forged(rows: serde_json::Value) -> FileGraph {
+    let mut graph = serde_json::json!({
+        "format": 1, "language": "python", "hash": "", "lines": 1,
+        "symbols": [], "imports": [], "calls": [], "references": [], "bindings": [], "bases": [],
+    });
+    for (name, rows) in rows.as_object().unwrap() {
+        graph[name] = rows.clone();
+    }
+    serde_json::from_value(graph).unwrap()
+}
+
+fn symbol(name: &str, kind: &str, within: &[String]) -> serde_json::Value {
+    serde_json::json!({
+        "name": name, "kind": kind, "in": within, "line": 1, "end": 1, "signature": "",
+    })
+}
+
+/// Looks that a repository of one graph is put together and asked about in bounded time.
+fn assert_is_bounded(what: &str, graph: FileGraph) {
+    assert!(graph.is_sound(), "{what}");
+    let begun = Instant::now();
+    let all = Repository::new("r", vec![("a.py".to_owned(), graph)]);
+    for relation in [Relation::Calls, Relation::References] {
+        all.ask(&Query {
+            symbol: Some("a".to_owned()),
+            relation: Some(relation),
+            limit: 500,
+            ..Query::default()
+        });
+    }
+    assert!(begun.elapsed() < PATIENCE, "{what}: {:?}", begun.elapsed());
+}
+
+#[test]
+fn many_variables_of_one_name_cost_no_more_than_others() {
+    let depth = 60;
+    let names: Vec<_> = (0..depth).map(|at| format!("f{at}")).collect();
+    let nested = names.iter().enumerate();
+    let nested = nested.map(|(at, name)| symbol(name, "function", &names[..at]));
+    let nested: Vec<_> = nested.collect();
+    let bindings = (0..30_000).map(|_| serde_json::json!(["x", null, null, "x.y"]));
+    let bindings: Vec<_> = bindings.collect();
+    let calls = (0..5_000).map(|line| serde_json::json!(["z", "x.y", depth - 1, line]));
+    let calls: Vec<_> = calls.collect();
+    let rows = serde_json::json!({ "symbols": nested, "bindings": bindings, "calls": calls });
+    assert_is_bounded("variables", forged(rows));
+}
+
+#[test]
+fn many_definitions_of_one_name_are_no_product_of_rows() {
+    let types: Vec<_> = (0..4_000).map(|_| symbol("a", "class", &[])).collect();
+    let rows = |row: serde_json::Value| vec![row; 4_000];
+    let cases = [
+        ("bases", serde_json::json!(["a", "a"])),
+        ("bindings", serde_json::json!([".b", null, "a", "a{}"])),
+        ("calls", serde_json::json!(["a", null, null, 1])),
+        ("references", serde_json::json!(["a", null, 1])),
+        ("imports", serde_json::json!(["a", "a", "a", null, 1])),
+    ];
+    for (name, row) in cases {
+        let mut graph = serde_json::json!({ "symbols": types });
+        graph[name] = rows(row).into();
+        assert_is_bounded(name, forged(graph));
+    }
+    // Each of them stands in all of them.
+    let within = ["a".to_owned()];
+    let inner = (0..2_000).map(|_| symbol("a", "class", &within));
+    let all: Vec<_> = types[..2_000].iter().cloned().chain(inner).collect();
+    assert_is_bounded("symbols", forged(serde_json::json!({ "symbols": all })));
+}
+
+#[test]
+fn work_that_is_too_much_is_left_and_said() {
+    let files = fixture("python");
+    let graphs = || {
+        let files = files.iter();
+        let graphs = files.map(|(path, text)| (path.clone(), extract(path, text).unwrap()));
+        graphs.collect::<Vec<_>>()
+    };
+    let count = |all: &Repository| all.calls().count();
+    let whole = Repository::new("shop", graphs());
+    assert!(!whole.is_partial());
+    let part = Repository::with_work("shop", graphs(), 300);
+    assert!(part.is_partial());
+    assert!(count(&part) < count(&whole), "{}", count(&part));
+    // The same each time, and all definitions.
+    let again = Repository::with_work("shop", graphs(), 300);
+    assert_eq!(count(&again), count(&part));
+    let (path, graph) = &graphs()[0];
+    let defined = part.ask(&Query {
+        symbol: Some(path.clone()),
+        relation: Some(Relation::Defines),
+        direction: Some(Direction::Out),
+        depth: 8,
+        limit: 500,
+        ..Query::default()
+    });
+    assert!(defined.len() > graph.symbols.len(), "{}", defined.len());
 }
 
 fn tar_gz(entries: &[(&str, &[u8])]) -> Vec<u8> {

@@ -6,7 +6,10 @@
 use std::collections::HashMap;
 
 use super::QUERY_WORDS_MAX;
-use crate::codegraph::repository::{NodeId, Repository};
+use crate::codegraph::{
+    limits::{WORD_WORK, WORDS_WORK_MAX},
+    repository::{NodeId, Repository},
+};
 
 /// What a word counts in each place.
 const IN_NAME: f32 = 4.0;
@@ -14,6 +17,8 @@ const IN_OWNER: f32 = 2.0;
 const IN_SIGNATURE: f32 = 1.0;
 const IN_DOC: f32 = 1.5;
 const IN_PATH: f32 = 1.0;
+/// About what a word takes beside its text and its places.
+const WORD_BYTES: usize = 64;
 /// What a file that was found by meaning adds to its definitions, beside a good word.
 const BY_MEANING: f32 = 4.0;
 
@@ -21,18 +26,44 @@ const BY_MEANING: f32 = 4.0;
 #[derive(Debug)]
 pub struct WordIndex {
     places: HashMap<String, Vec<(NodeId, f32)>>,
+    bytes: usize,
+    is_partial: bool,
 }
 
 impl WordIndex {
-    /// Collects them.
+    /// Collects them, until that is too much work.
     pub(in crate::codegraph) fn new(repository: &Repository) -> Self {
         let mut places: HashMap<String, Vec<(NodeId, f32)>> = HashMap::new();
+        let mut work = WORDS_WORK_MAX;
         for node in repository.nodes() {
-            for (word, weight) in words_of(repository, node) {
+            let (words, read) = words_of(repository, node);
+            work = work.saturating_sub(read + words.len() * WORD_WORK);
+            if work == 0 {
+                break;
+            }
+            for (word, weight) in words {
                 places.entry(word).or_default().push((node, weight));
             }
         }
-        Self { places }
+        let rows = places.iter();
+        let bytes = rows.map(|(word, places)| {
+            word.len() + WORD_BYTES + places.capacity() * size_of::<(NodeId, f32)>()
+        });
+        Self {
+            bytes: bytes.sum(),
+            places,
+            is_partial: work == 0,
+        }
+    }
+
+    /// Returns whether there were more words than are looked at.
+    pub(in crate::codegraph) fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
+    /// Returns about how many bytes it takes.
+    pub(in crate::codegraph) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Returns definitions by how well they fit, best first.
@@ -72,9 +103,12 @@ impl WordIndex {
     }
 }
 
-fn words_of(repository: &Repository, node: NodeId) -> HashMap<String, f32> {
+/// Returns the words of a node, and how many bytes were read for them.
+fn words_of(repository: &Repository, node: NodeId) -> (HashMap<String, f32>, usize) {
     let mut words: HashMap<String, f32> = HashMap::new();
+    let mut read = 0;
     let mut add = |text: &str, weight: f32| {
+        read += text.len();
         for word in split(text) {
             let known = words.entry(word).or_default();
             *known = (*known + weight / 4.0).max(weight);
@@ -96,7 +130,7 @@ fn words_of(repository: &Repository, node: NodeId) -> HashMap<String, f32> {
             add(file.graph.doc.as_deref().unwrap_or_default(), IN_DOC);
         }
     }
-    words
+    (words, read)
 }
 
 /// Takes a text apart into words in lower case, also where names have put them together.

@@ -7,7 +7,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::NodeId;
-use crate::codegraph::{language::Language, model::SymbolKind, repository::File};
+use crate::codegraph::{
+    language::Language,
+    model::{Symbol, SymbolKind},
+    repository::File,
+};
 
 /// A module.
 pub(super) type ModuleId = u32;
@@ -18,8 +22,18 @@ pub(super) struct PathKey(u32, String);
 
 impl PathKey {
     pub(super) fn new(file: u32, within: &[String], name: &str) -> Self {
+        Self::of_parts(file, within.iter(), name)
+    }
+
+    /// The key of what stands right in a definition.
+    pub(super) fn below(file: u32, symbol: &Symbol, name: &str) -> Self {
+        let parts = symbol.within.iter().chain([&symbol.name]);
+        Self::of_parts(file, parts, name)
+    }
+
+    fn of_parts<'a>(file: u32, parts: impl Iterator<Item = &'a String>, name: &str) -> Self {
         let mut path = String::new();
-        for part in within {
+        for part in parts {
             path.push_str(part);
             path.push('\n');
         }
@@ -45,25 +59,30 @@ pub(in crate::codegraph) struct Layout {
     by_key: HashMap<String, ModuleId>,
     /// Python's by their last name, for imports from below another folder.
     by_last: HashMap<String, Vec<ModuleId>>,
+    /// The same of scripts.
+    scripts: HashMap<String, Vec<ModuleId>>,
     /// The module that each file is.
     of_file: Vec<ModuleId>,
     of_symbol: HashMap<NodeId, ModuleId>,
-    /// Roots of crates, and what each is probably called.
-    crates: Vec<(String, String)>,
+    /// Roots of crates by what each is probably called; of several the first one in order.
+    crates: HashMap<String, (usize, String)>,
     display: Vec<Vec<String>>,
 }
 
 impl Layout {
     pub(in crate::codegraph) fn of(repository: &str, files: &[File]) -> Self {
         let roots = crate_roots(files);
-        let named = roots
-            .iter()
-            .map(|root| (root.clone(), crate_name(root, repository)));
+        let mut crates = HashMap::new();
+        for (at, root) in roots.iter().enumerate() {
+            let name = crate_name(root, repository);
+            crates.entry(name).or_insert((at, root.clone()));
+        }
         let mut layout = Self {
-            crates: named.collect(),
+            crates,
             modules: Vec::new(),
             by_key: HashMap::new(),
             by_last: HashMap::new(),
+            scripts: HashMap::new(),
             of_file: Vec::new(),
             of_symbol: HashMap::new(),
             display: Vec::new(),
@@ -117,9 +136,7 @@ impl Layout {
             }
             let mut within = symbol.within.clone();
             within.push(symbol.name.clone());
-            let key = within
-                .iter()
-                .fold(key.to_owned(), |key, name| child_key(&key, name));
+            let key = format!("{key}::{}", within.join("::"));
             let module = self.add(key, at, &within, node);
             self.of_symbol.insert(node, module);
         }
@@ -129,12 +146,19 @@ impl Layout {
         let next = u32::try_from(self.modules.len()).unwrap_or(u32::MAX);
         let module = *self.by_key.entry(key.clone()).or_insert(next);
         if module != next {
-            self.modules[module as usize].files.push(file);
+            let files = &mut self.modules[module as usize].files;
+            if files.last() != Some(&file) {
+                files.push(file);
+            }
             return module;
         }
         if let Some(path) = key.strip_prefix('p') {
             let last = path.rsplit('.').next().unwrap_or(path);
             self.by_last.entry(last.to_owned()).or_default().push(next);
+        }
+        if let Some(path) = key.strip_prefix('s') {
+            let last = path.rsplit('/').next().unwrap_or(path);
+            self.scripts.entry(last.to_owned()).or_default().push(next);
         }
         self.modules.push(Module {
             key,
@@ -196,25 +220,37 @@ impl Layout {
     /// Returns the root of a crate, by the name that others import it under.
     pub(super) fn crate_named(&self, name: &str) -> Option<ModuleId> {
         // Packages often have their project's name before the folder's.
-        let is_it = |known: &str| {
-            name == known
-                || name
-                    .strip_suffix(known)
-                    .is_some_and(|project| project.ends_with('_'))
-        };
-        let found = self.crates.iter().find(|(_, known)| is_it(known))?;
-        self.named(&rust_key(&found.0, &[]))
+        let behind = name.match_indices('_').map(|(at, _)| &name[at + 1..]);
+        let names = std::iter::once(name).chain(behind);
+        let found = names.filter_map(|name| self.crates.get(name)).min()?;
+        self.named(&rust_key(&found.1, &[]))
     }
 
-    /// Returns the Python module whose path ends as an import says, if there is one.
-    pub(super) fn python_ending(&self, path: &str) -> Option<ModuleId> {
-        let last = path.rsplit('.').next().unwrap_or(path);
+    /// Returns the modules of Python with a last name.
+    pub(super) fn python_called(&self, last: &str) -> &[ModuleId] {
+        self.by_last.get(last).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the scripts with a last name.
+    pub(super) fn script_called(&self, last: &str) -> &[ModuleId] {
+        self.scripts.get(last).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the module among candidates whose path ends as an import says, if it is the only
+    /// one.
+    pub(super) fn ending(
+        &self,
+        candidates: &[ModuleId],
+        begin: &str,
+        separator: char,
+        path: &str,
+    ) -> Option<ModuleId> {
         let ends = |module: &&ModuleId| {
             let key = &self.module(**module).key;
             key.strip_suffix(path)
-                .is_some_and(|before| before == "p" || before.ends_with('.'))
+                .is_some_and(|before| before == begin || before.ends_with(separator))
         };
-        let mut found = self.by_last.get(last)?.iter().filter(ends);
+        let mut found = candidates.iter().filter(ends);
         let first = found.next()?;
         found.next().is_none().then_some(*first)
     }
@@ -228,21 +264,6 @@ impl Layout {
             }
             rest = rest.split_once('/')?.1;
         }
-    }
-
-    /// Returns the script whose path ends as an import says, if there is one.
-    pub(super) fn script_ending(&self, path: &str) -> Option<ModuleId> {
-        let ends = |module: &&Module| {
-            let key = &module.key;
-            key.starts_with('s')
-                && key
-                    .strip_suffix(path)
-                    .is_some_and(|before| before == "s" || before.ends_with('/'))
-        };
-        let mut found = self.modules.iter().filter(ends);
-        let first = found.next()?;
-        let is_only = found.next().is_none();
-        is_only.then(|| self.named(&first.key))?
     }
 }
 

@@ -99,10 +99,10 @@ impl Resolver<'_> {
             return Place::default();
         };
         if !symbol.kind.is_type() {
-            let mut within = symbol.within.clone();
-            within.push(symbol.name.clone());
-            let key = PathKey::new(at, &within, name);
+            self.spend(symbol.within.len());
+            let key = PathKey::below(at, symbol, name);
             if let Some(found) = self.paths.get(&key) {
+                self.spend(found.len());
                 return Place::of(found.clone());
             }
         }
@@ -115,6 +115,7 @@ impl Resolver<'_> {
         let Some(imports) = self.imports.get(&(at, name)) else {
             return Place::default();
         };
+        self.spend(imports.len());
         let own = imports
             .iter()
             .find(|i| i.from.map(|from| first + from) == scope);
@@ -124,9 +125,13 @@ impl Resolver<'_> {
     fn in_globs(&self, at: u32, scope: Option<NodeId>, name: &str) -> Place {
         let first = self.files[at as usize].node + 1;
         let globs = self.globs.get(&at).map_or(&[][..], Vec::as_slice);
+        self.spend(globs.len());
         for import in globs {
-            if import.from.map(|from| first + from) != scope || self.step().is_none() {
+            if import.from.map(|from| first + from) != scope {
                 continue;
+            }
+            if self.step().is_none() {
+                break;
             }
             let whole = self.import_place(at, import);
             let found = self.below(&whole, name);
@@ -143,10 +148,12 @@ impl Resolver<'_> {
             return Place::default();
         }
         let of = self.layout.module(module);
+        self.spend(of.files.len() * (of.within.len() + 1));
         let mut place = Place::default();
         for file in &of.files {
             let key = PathKey::new(*file, &of.within, name);
             if let Some(found) = self.paths.get(&key) {
+                self.spend(found.len());
                 place.nodes.extend(found);
             }
         }
@@ -248,7 +255,7 @@ impl Resolver<'_> {
                 if !place.is_empty() || place.is_external {
                     return place;
                 }
-                match self.layout.crate_named(first) {
+                match self.crate_named(first) {
                     Some(root) => Some(root),
                     // A crate or a parameter of a type; of the first there is no definition here.
                     None if first.starts_with(char::is_lowercase) => return Place::external(),
@@ -270,6 +277,7 @@ impl Resolver<'_> {
             scope = self.parents.get(&node).copied();
             scope = scope.filter(|scope| self.file_of[*scope as usize] == at);
             left -= 1;
+            self.spend(1);
         }
         self.layout.of_file(at)
     }
@@ -285,6 +293,7 @@ impl Resolver<'_> {
             }
             scope = self.parents.get(&node).copied();
             left -= 1;
+            self.spend(1);
         }
         None
     }
@@ -329,7 +338,7 @@ impl Resolver<'_> {
                     false => Some(self.lookup(at, from, head)),
                 };
                 let own = own.filter(|own| !own.is_empty());
-                let root = || self.layout.crate_named(head).map(Place::in_module);
+                let root = || self.crate_named(head).map(Place::in_module);
                 own.or_else(root).unwrap_or_else(Place::external)
             }
         };
@@ -349,6 +358,14 @@ impl Resolver<'_> {
         place
     }
 
+    fn crate_named(&self, name: &str) -> Option<ModuleId> {
+        if self.is_spent() {
+            return None;
+        }
+        self.spend(name.len());
+        self.layout.crate_named(name)
+    }
+
     fn python_import(&self, at: u32, import: &Import) -> Place {
         let Some(module) = self.python_module(at, &import.module) else {
             return Place::external();
@@ -364,7 +381,7 @@ impl Resolver<'_> {
         let dots = path.len() - name.len();
         if dots == 0 {
             let exact = self.layout.named(&format!("p{name}"));
-            return exact.or_else(|| self.layout.python_ending(name));
+            return exact.or_else(|| self.python_ending(name));
         }
         let file = &self.files[at as usize];
         let own = self.layout.module(self.layout.of_file(at)).key.clone();
@@ -381,7 +398,21 @@ impl Resolver<'_> {
         };
         let found = self.layout.named(&key);
         // A folder without `__init__.py` is a package as well, but no file.
-        found.or_else(|| self.layout.python_ending(key.trim_start_matches('p')))
+        found.or_else(|| self.python_ending(key.trim_start_matches('p')))
+    }
+
+    fn python_ending(&self, path: &str) -> Option<ModuleId> {
+        let last = path.rsplit('.').next().unwrap_or(path);
+        let candidates = self.layout.python_called(last);
+        self.spend(candidates.len());
+        self.layout.ending(candidates, "p", '.', path)
+    }
+
+    fn script_ending(&self, path: &str) -> Option<ModuleId> {
+        let last = path.rsplit('/').next().unwrap_or(path);
+        let candidates = self.layout.script_called(last);
+        self.spend(candidates.len());
+        self.layout.ending(candidates, "s", '/', path)
     }
 
     fn go_import(&self, import: &Import) -> Place {
@@ -390,6 +421,8 @@ impl Resolver<'_> {
         if GO_STANDARD.contains(&first) {
             return Place::external();
         }
+        // Each of its folders is looked for with all that is behind it.
+        self.spend(4 * path.len());
         let package = self.layout.go_package(path);
         package.map_or_else(Place::external, Place::in_module)
     }
@@ -399,7 +432,10 @@ impl Resolver<'_> {
             let name = import.name.as_deref().unwrap_or_default();
             let key = PathKey::new(at, &[], name);
             return match self.paths.get(&key) {
-                Some(found) => Place::of(found.clone()),
+                Some(found) => {
+                    self.spend(found.len());
+                    Place::of(found.clone())
+                }
                 None => self.imported(at, None, name),
             };
         }
@@ -433,7 +469,7 @@ impl Resolver<'_> {
         if !stem.starts_with('.') {
             // `@/x` and `~/x` are what projects call their source folder.
             let below = stem.strip_prefix("@/").or_else(|| stem.strip_prefix("~/"));
-            return below.and_then(|below| self.layout.script_ending(below));
+            return below.and_then(|below| self.script_ending(below));
         }
         let file = &self.files[at as usize].path;
         let mut folders: Vec<&str> = file.split('/').collect();

@@ -1,5 +1,7 @@
 //! What values are, as far as the text says, and what is called through them.
 
+use std::collections::HashSet;
+
 use super::{Place, Resolver, layout::ModuleId};
 use crate::codegraph::{
     language::Language,
@@ -59,20 +61,17 @@ impl Resolver<'_> {
     /// Returns the members of that name which a type has, itself or by its bases.
     pub(super) fn members_of(&self, of: NodeId, name: &str) -> Vec<NodeId> {
         let mut waiting = vec![of];
-        let mut seen = vec![of];
+        let mut seen = HashSet::from([of]);
         while let Some(of) = waiting.pop() {
+            self.spend(1);
             if let Some(found) = self.members.get(&(of, name)) {
+                self.spend(found.len());
                 return found.clone();
             }
             if self.step().is_none() {
                 break;
             }
-            for base in self.bases.get(&of).map_or(&[][..], Vec::as_slice) {
-                if !seen.contains(base) {
-                    seen.push(*base);
-                    waiting.push(*base);
-                }
-            }
+            waiting.extend(self.bases_of(of).iter().filter(|base| seen.insert(**base)));
         }
         Vec::new()
     }
@@ -190,10 +189,11 @@ impl Resolver<'_> {
     }
 
     fn base_value(&self, from: Option<NodeId>) -> Value {
-        let bases = self.owner_of(from).and_then(|owner| self.bases.get(&owner));
-        match bases {
-            Some(bases) if !bases.is_empty() => Value::Of(bases.clone()),
-            _ => Value::External,
+        let owner = self.owner_of(from);
+        let bases = owner.map_or(&[][..], |owner| self.bases_of(owner));
+        match bases.is_empty() {
+            true => Value::External,
+            false => Value::Of(bases.to_vec()),
         }
     }
 
@@ -227,18 +227,12 @@ impl Resolver<'_> {
 
     /// What the text says of a variable, innermost scope first.
     fn variable(&self, at: u32, from: Option<NodeId>, name: &str) -> Option<Value> {
-        let bound = self.variables.get(&(at, name))?;
         let mut scope = from;
         let mut left = 100;
         loop {
-            // `x = x.y()` is of what `x` was before.
-            let is_of_itself = |value: &str| {
-                let rest = value.strip_prefix(name);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let mut here = bound.iter().rev().filter(|(of, _)| *of == scope);
-            if let Some((of, value)) = here.find(|(_, value)| !is_of_itself(value)) {
-                return Some(self.value_of(at, *of, value));
+            self.spend(1);
+            if let Some(value) = self.variables.get(&(at, name, scope)) {
+                return Some(self.value_of(at, scope, value));
             }
             left -= 1;
             scope = Some(self.parents.get(&scope?).copied())?;
@@ -345,21 +339,23 @@ impl Resolver<'_> {
 
     /// Returns what is written of a field, of the type or of a base.
     fn field_of(&self, types: &[NodeId], name: &str) -> Option<(u32, &str)> {
+        self.spend(types.len());
         let mut waiting = types.to_vec();
-        let mut seen = waiting.clone();
+        let mut seen: HashSet<_> = types.iter().copied().collect();
         while let Some(of) = waiting.pop() {
             if let Some((at, value)) = self.fields.get(&(of, name)) {
                 return Some((*at, value));
             }
             self.step()?;
-            for base in self.bases.get(&of).map_or(&[][..], Vec::as_slice) {
-                if !seen.contains(base) {
-                    seen.push(*base);
-                    waiting.push(*base);
-                }
-            }
+            waiting.extend(self.bases_of(of).iter().filter(|base| seen.insert(**base)));
         }
         None
+    }
+
+    fn bases_of(&self, of: NodeId) -> &[NodeId] {
+        let bases = self.bases.get(&of).map_or(&[][..], Vec::as_slice);
+        self.spend(bases.len());
+        bases
     }
 }
 

@@ -1,6 +1,9 @@
 //! The service on a real store: what is kept in memory, and what finds no room.
 
-use super::*;
+use super::{
+    kept::{KEPT_BYTES_MAX, KEPT_MAX},
+    *,
+};
 use crate::{
     codegraph::{Relation, SourceFile},
     data_dir::memory_path,
@@ -39,14 +42,43 @@ impl Home {
             .await
     }
 
-    async fn callers(&self, symbol: &str) -> Vec<String> {
+    /// Writes something into memory's part for code by itself.
+    fn write(&self, key: &str, value: &str) {
+        let graphs = Graphs::of(&self.service.memory, &self.access, "r").unwrap();
+        let mut batch = Batch::new();
+        let entry = WriteEntry {
+            scope: graphs.scope.clone(),
+            account: self.access.account,
+            quota: self.access.quota,
+            key: key.to_owned(),
+            value: value.to_owned(),
+            tags: Vec::new(),
+            expires_ms: None,
+            if_version: None,
+            writer: self.access.writer.clone(),
+            signature: None,
+        };
+        let sent = batch.send(key.to_owned(), |reply| {
+            graphs.store.write(entry.clone(), now_ms(), reply)
+        });
+        sent.unwrap();
+        for (_, outcome) in batch.outcomes().unwrap() {
+            outcome.unwrap();
+        }
+    }
+
+    async fn ask_for_callers(&self, repo: Option<&str>, symbol: &str) -> Found {
         let query = Query {
             symbol: Some(symbol.to_owned()),
             relation: Some(Relation::Calls),
             direction: Some(crate::codegraph::Direction::In),
             ..Query::default()
         };
-        let found = self.service.ask(&self.access, None, query).await.unwrap();
+        self.service.ask(&self.access, repo, query).await.unwrap()
+    }
+
+    async fn callers(&self, symbol: &str) -> Vec<String> {
+        let found = self.ask_for_callers(None, symbol).await;
         found
             .rows
             .into_iter()
@@ -123,7 +155,8 @@ async fn repositories_that_are_asked_about_most_recently_stay() {
             is_partial: false,
         })
     };
-    let third = KEPT_BYTES_MAX / 3;
+    // With a little room for what each takes beside.
+    let third = KEPT_BYTES_MAX / 3 - (64 << 10);
     for number in 0..3 {
         kept.keep(name(number), loaded(third));
     }
@@ -135,6 +168,95 @@ async fn repositories_that_are_asked_about_most_recently_stay() {
     // One that is larger than all may be is kept alone.
     kept.keep(name(4), loaded(KEPT_BYTES_MAX * 2));
     assert_eq!(kept.repositories.len(), 1);
+    for number in 5..KEPT_MAX + 10 {
+        kept.keep(name(number), loaded(0));
+    }
+    assert_eq!(kept.repositories.len(), KEPT_MAX);
+}
+
+#[tokio::test]
+async fn of_a_repository_that_is_not_there_nothing_is_kept() {
+    let home = home();
+    let found = home.ask_for_callers(Some("none"), "g").await;
+    assert_eq!(found, Found::default());
+    assert!(home.kept().is_empty());
+}
+
+#[tokio::test]
+async fn the_code_of_a_purged_agent_is_forgotten() {
+    let mut home = home();
+    home.index("r", &[F]).await.unwrap();
+    home.callers("g").await;
+    let operator = home.access.clone();
+    for number in [7, 8] {
+        home.access.owner = Owner::Agent(number);
+        home.index("r", &[F]).await.unwrap();
+        home.callers("g").await;
+    }
+    assert_eq!(home.kept().len(), 3);
+    home.service.forget(Owner::Agent(7));
+    assert_eq!(home.kept().len(), 2);
+    // Also where nobody says so: with the next question.
+    let store = home.service.memory.store().clone();
+    store.begin_purge(Owner::Agent(8), now_ms()).unwrap();
+    store.purge(now_ms()).unwrap();
+    home.access = operator;
+    home.callers("g").await;
+    assert_eq!(home.kept().len(), 1);
+}
+
+#[tokio::test]
+async fn odd_keys_are_no_repositories_and_hide_none() {
+    let home = home();
+    home.index("r", &[F]).await.unwrap();
+    for number in 0..=REPOSITORIES_MAX {
+        home.write(&format!("a{number}"), "1");
+    }
+    for key in ["/x", "%zz/x", "a%2fb/x"] {
+        home.write(key, "1");
+    }
+    home.write(&format!("{}/x", "b".repeat(REPO_BYTES_MAX + 1)), "1");
+    let found = home.ask_for_callers(None, "g").await;
+    assert_eq!(found.rows.len(), 1);
+    assert!(!found.is_partial);
+}
+
+#[tokio::test]
+async fn a_forged_graph_with_long_texts_is_no_file() {
+    let home = home();
+    home.index("r", &[F]).await.unwrap();
+    let mut graph = crate::codegraph::extract(F.0, F.1).unwrap();
+    let forged = |graph: &FileGraph| serde_json::to_string(graph).unwrap();
+    home.write("r/b.py", &forged(&graph));
+    assert_eq!(home.callers("g").await, ["a.f", "b.f"]);
+    graph.symbols[0].name = "f".repeat(900 << 10);
+    home.write("r/b.py", &forged(&graph));
+    assert_eq!(home.callers("g").await, ["a.f"]);
+}
+
+#[test]
+fn an_answer_has_so_many_bytes_and_says_that_it_is_cut() {
+    let graph = crate::codegraph::extract(F.0, F.1).unwrap();
+    let repository = Repository::new("r", vec![(F.0.to_owned(), graph)]);
+    let query = Query {
+        symbol: Some("g".to_owned()),
+        ..Query::default()
+    };
+    let row = repository.ask(&query).remove(0);
+    let long = |score| FoundRow {
+        repo: "r".to_owned(),
+        row: QueryRow {
+            via: Some("v".repeat(ANSWER_BYTES_MAX / 3)),
+            score: Some(score),
+            ..row.clone()
+        },
+    };
+    let mut rows = vec![long(0.1), long(0.3), long(0.2)];
+    assert!(keep_best(&mut rows, 50));
+    let scores: Vec<_> = rows.iter().map(|found| found.row.score).collect();
+    assert_eq!(scores, [Some(0.3), Some(0.2)]);
+    assert!(!keep_best(&mut rows, 1));
+    assert_eq!(rows.len(), 1);
 }
 
 #[tokio::test]
