@@ -271,7 +271,7 @@ fn write_engine_counters(status: &EngineStatus, out: &mut String) {
 
 fn write_memory(memory: &MemoryService, out: &mut String) {
     let store = memory.store();
-    // Where the file cannot be read, whoever reads memory is told so; a page of counts goes without.
+    // Where the file cannot be read, whoever reads memory is told so; this page goes without.
     let (Ok(counts), Ok((unindexed, _))) = (store.counts(), store.index_counts()) else {
         return;
     };

@@ -16,7 +16,7 @@ use crate::memory::{
 #[derive(Debug, Clone)]
 pub struct MemoryEmbedding(pub Embedder);
 
-/// How long a search waits for its question's vector: it takes milliseconds, but for what is before.
+/// How long a search waits for its question's vector: milliseconds, but for what is before it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Embedding for MemoryEmbedding {
