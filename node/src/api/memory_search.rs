@@ -29,7 +29,8 @@ const LIMITS: RangeInclusive<i64> = 1..=100;
 pub(super) struct SearchBody {
     /// What is looked for, in words; up to 8 KiB.
     query: String,
-    /// In these parts of memory; in all that the caller may read where none is named.
+    /// In these parts of memory; where none is named in all that the caller may read but
+    /// `codegraph`.
     tiers: Option<Vec<String>>,
     /// Most results: 1 to 100, 10 where it is not said.
     limit: Option<i64>,

@@ -30,7 +30,8 @@ const UNINDEXED_COUNTED_MAX: usize = 1000;
 pub struct MemorySearch {
     /// In words.
     pub text: String,
-    /// In these parts of memory; in all that may be touched where none is named.
+    /// In these parts of memory; where none is named in all that may be touched, but for code, which
+    /// has questions of its own and would hide the rest.
     pub tiers: Option<Vec<MemoryTier>>,
     /// The task and session.
     pub place: Place,
@@ -168,7 +169,8 @@ impl MemoryService {
     ) -> Result<Vec<(MemoryTier, ScopeId)>, MemoryError> {
         let all = || {
             let all = MemoryTier::ALL.iter().copied();
-            all.filter(|tier| access.tiers.contains(*tier)).collect()
+            let all = all.filter(|tier| access.tiers.contains(*tier));
+            all.filter(|tier| *tier != MemoryTier::Codegraph).collect()
         };
         let mut tiers = search.tiers.clone().unwrap_or_else(all);
         tiers.sort_unstable();

@@ -183,6 +183,11 @@ def test_tiers_and_tokens_bound_a_search(home: Node, owner: Account) -> None:
     bundle = bundle_of(owner, "parent", "orchestrator")
     parent = with_key(home, bundle["api_key"])
     write(parent, "knowledge", "paris", "Paris is the capital of France")
+    write(parent, "codegraph", "paris.py", "def paris(): return 'capital'")
+    assert keys(search(parent, "capital", mode="keyword", consistent=True)) == ["paris"]
+    tiers = ["codegraph", "knowledge"]
+    both = search(parent, "capital", mode="keyword", tiers=tiers, consistent=True)
+    assert len(both["results"]) == 2
     write(parent, "spirit", "mood", "cheerful about France")
     assert "paris" in keys(search(reflex_peer(home, owner), "capital", consistent=True))
     answer = spawn(home, bundle, capabilities=["memory_read"])
