@@ -30,8 +30,8 @@ const UNINDEXED_COUNTED_MAX: usize = 1000;
 pub struct MemorySearch {
     /// In words.
     pub text: String,
-    /// In these parts of memory; where none is named in all that may be touched, but for code, which
-    /// has questions of its own and would hide the rest.
+    /// In these parts of memory; where none is named in all that may be touched, but for code: it
+    /// has questions of its own, and would hide the rest.
     pub tiers: Option<Vec<MemoryTier>>,
     /// The task and session.
     pub place: Place,
