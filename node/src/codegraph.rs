@@ -1,6 +1,6 @@
 //! The structure of code: what files define, call, import and refer to, and how that fits together.
 //!
-//! A file becomes a [`FileGraph`] by itself, without a look at others ([`extract`]): that is what
+//! A file becomes a [`FileGraph`] by itself, with no look at others ([`mod@extract`]): that is what
 //! is kept, so a change of one file costs one file. What names mean across files is decided when
 //! all graphs of a repository are together ([`repository`]), from scratch and in memory: a file
 //! that did not change may mean something else once another did, and so nothing has to follow.
