@@ -13,7 +13,7 @@ use crate::{
     error::NodeError,
 };
 
-/// A node for local agents: models, an HTTP API, later memory and a federation of peers.
+/// A node for local agents: models, memory, an HTTP API, later a federation of peers.
 #[derive(Debug, Parser)]
 #[command(name = "aither-node", version, propagate_version = true)]
 pub struct Cli {
