@@ -139,7 +139,11 @@ impl Bench {
 
     fn apply(&self, operations: Vec<Operation>) -> Result<()> {
         let usage = None;
-        let unit = Unit { operations, usage };
+        let unit = Unit {
+            operations,
+            usage,
+            note: None,
+        };
         let verdict = self.ledger.apply(unit, self.now())?;
         verdict.map_err(|refusal| format!("{refusal:?}"))?;
         Ok(())
@@ -226,7 +230,14 @@ impl Bench {
                 });
                 let operations = operations.collect();
                 let usage = None;
-                self.submit(0, Unit { operations, usage });
+                self.submit(
+                    0,
+                    Unit {
+                        operations,
+                        usage,
+                        note: None,
+                    },
+                );
                 (sent, outstanding) = (sent + len, outstanding + 1);
             } else {
                 self.answered()?;

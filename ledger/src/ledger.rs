@@ -1,6 +1,6 @@
 //! The ledger's handle: what everybody else calls.
 
-use std::{path::Path, sync::Arc, sync::mpsc};
+use std::{path::Path, sync::Arc, sync::mpsc, time::Duration};
 
 use redb::{Database, StorageBackend};
 
@@ -22,6 +22,9 @@ use crate::{
 pub struct LedgerOptions {
     /// Units that wait to be written; further ones are refused.
     pub queue_len_max: usize,
+    /// How long what is volatile waits for something durable to take it along; then it is made
+    /// durable by itself.
+    pub volatile_for: Duration,
     /// Memory that the store keeps of its file.
     pub cache_bytes: usize,
     /// Whether the checksum of every page is verified when a file is opened. It takes as long as
@@ -45,6 +48,7 @@ impl Default for LedgerOptions {
     fn default() -> Self {
         Self {
             queue_len_max: 8192,
+            volatile_for: Duration::from_millis(50),
             cache_bytes: 64 * 1024 * 1024,
             verify_pages: false,
         }
@@ -81,7 +85,7 @@ impl Ledger {
     fn start(store: Store, options: LedgerOptions) -> Result<Self, LedgerError> {
         let database = Arc::clone(store.database());
         audit::journal(&ReadTables::open(&database)?, Depth::SinceCheckpoint)?;
-        let writer = Arc::new(Writer::start(store, options.queue_len_max)?);
+        let writer = Arc::new(Writer::start(store, options)?);
         Ok(Self { writer, database })
     }
 
@@ -97,9 +101,10 @@ impl Ledger {
         self.send(Command::new(unit, now, Promise::Durable, Box::new(reply)));
     }
 
-    /// As [`submit`](Self::submit), for what is worth nothing once the process is dead, such as a
+    /// As [`submit`](Self::submit), for what is worth little once the process is dead, such as a
     /// hold for a request that it is at work on: the disk is not waited for. A crash may undo it as
-    /// long as nothing durable was answered after it, never in part, and never what came before.
+    /// long as nothing durable was answered after it, and no longer than
+    /// [`LedgerOptions::volatile_for`]; never in part, and never what came before.
     pub fn submit_volatile(
         &self,
         unit: Unit,
@@ -137,6 +142,16 @@ impl Ledger {
     /// The queue is full or the ledger has stopped.
     pub fn expire(&self, now: Time) -> Result<(), LedgerError> {
         let sent = self.writer.send(Request::Expire(now));
+        sent.map_err(|(_, error)| error)
+    }
+
+    /// Has notes forgotten, the lowest name first, as long as there are such below `below` or
+    /// together more than `bytes_max`.
+    ///
+    /// # Errors
+    /// The queue is full or the ledger has stopped.
+    pub fn forget_notes(&self, below: u128, bytes_max: u64) -> Result<(), LedgerError> {
+        let sent = self.writer.send(Request::ForgetNotes { below, bytes_max });
         sent.map_err(|(_, error)| error)
     }
 
@@ -210,6 +225,22 @@ impl View {
             End::Voided(_) => Outcome::Voided,
             End::Expired(_) => Outcome::Expired,
         }))
+    }
+
+    /// Returns a note that came with a unit, unless it was forgotten.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn note(&self, id: u128) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.tables.note(id)
+    }
+
+    /// Returns how many bytes of notes there are.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn note_bytes(&self) -> Result<u64, LedgerError> {
+        self.tables.note_bytes()
     }
 
     /// Returns an entry of the journal, the first being 1.

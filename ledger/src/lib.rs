@@ -46,8 +46,8 @@ pub use entry::{Entry, EntryKind, Leg, Movement};
 pub use error::LedgerError;
 pub use ledger::{Ledger, LedgerOptions, View};
 pub use operation::{
-    Draw, OpenAccount, Operation, Outcome, Post, Receipt, Reserve, Share, Transfer, TransferId,
-    Unit, Verdict,
+    Draw, Note, OpenAccount, Operation, Outcome, Post, Receipt, Reserve, Share, Transfer,
+    TransferId, Unit, Verdict,
 };
 pub use refusal::{Reason, Refusal};
 pub use time::Time;

@@ -20,6 +20,8 @@ use crate::{
 pub const OPERATIONS_MAX: usize = 16;
 /// Most receivers of one post beside the hold's.
 pub const SHARES_MAX: usize = 4;
+/// Longest note: an answer of an agent with what is said about it.
+pub const NOTE_BYTES_MAX: usize = 1 << 20;
 /// Longest words on a transfer.
 pub const MEMO_BYTES_MAX: usize = 256;
 
@@ -115,6 +117,16 @@ pub enum Operation {
     Void(TransferId),
 }
 
+/// Something that the caller wants to know again exactly if its unit is done: the ledger does not
+/// look into it. Unlike entries it is forgotten some day.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The caller's name for it. Those that rise, as ULIDs do, are forgotten in their order.
+    pub id: u128,
+    /// What it says.
+    pub bytes: Vec<u8>,
+}
+
 /// Operations that are done all together or not at all, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unit {
@@ -122,6 +134,8 @@ pub struct Unit {
     pub operations: Vec<Operation>,
     /// What was used for it. It is recorded when the unit is first done, not when it is repeated.
     pub usage: Option<Usage>,
+    /// Kept in the place of an earlier note of its name, whenever the unit is done or repeated.
+    pub note: Option<Note>,
 }
 
 /// That an operation is done, for good.
@@ -151,20 +165,35 @@ pub enum Outcome {
 /// What comes of a unit: a receipt for each operation, or why none was done.
 pub type Verdict = Result<Vec<Receipt>, Refusal>;
 
+/// Without what it says, which is not the ledger's to show.
+impl std::fmt::Debug for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Note")
+            .field("id", &self.id)
+            .field("bytes_len", &self.bytes.len())
+            .finish()
+    }
+}
+
 impl Unit {
     /// Returns a unit of one operation.
     pub fn one(operation: Operation) -> Self {
         Self {
             operations: vec![operation],
-            usage: None,
+            ..Self::default()
         }
     }
 
     /// Checks what can be checked without knowing any account.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let refuse = |at, reason| Err(Refusal { at, reason });
-        if self.operations.is_empty() || self.operations.len() > OPERATIONS_MAX {
+        let is_empty = self.operations.is_empty() && self.note.is_none();
+        if is_empty || self.operations.len() > OPERATIONS_MAX {
             return refuse(0, Reason::UnitTooLong);
+        }
+        let note = self.note.as_ref();
+        if note.is_some_and(|note| note.bytes.len() > NOTE_BYTES_MAX) {
+            return refuse(0, Reason::TextTooLong);
         }
         if self.usage.as_ref().is_some_and(|usage| !usage.is_bounded()) {
             return refuse(0, Reason::TextTooLong);

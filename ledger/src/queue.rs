@@ -139,6 +139,25 @@ impl<T> Receiver<T> {
         true
     }
 
+    /// Waits until something is there to be taken, or nothing more can come, but no longer than
+    /// `limit`. Returns whether it is so.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let mut state = self.0.lock();
+        let begin = Instant::now();
+        while state.items.is_empty() && state.is_open {
+            let left = limit.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                state.wanted = 0;
+                return false;
+            }
+            state.wanted = 1;
+            let woken = self.0.ready.wait_timeout(state, left);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.wanted = 0;
+        true
+    }
+
     /// Returns whether nothing waits, and something may still come.
     pub fn is_idle(&self) -> bool {
         let state = self.0.lock();

@@ -16,7 +16,7 @@ use crate::{
     account::{Account, AccountId},
     entry::{Entry, EntryKind, Movement},
     error::LedgerError,
-    operation::{TransferId, Unit, Verdict},
+    operation::{Note, TransferId, Unit, Verdict},
     refusal::{Reason, Refusal},
     time::Time,
     usage::Usage,
@@ -71,6 +71,8 @@ pub(crate) struct Changes {
     pub(crate) entries: Vec<Entry>,
     /// With the last entry of its unit.
     pub(crate) usage: Vec<(u64, Usage)>,
+    /// In order; the last of a name is the one that stays.
+    pub(crate) notes: Vec<Note>,
 }
 
 /// An account that was looked at.
@@ -161,6 +163,7 @@ impl<'r, R: Rows> Batch<'r, R> {
         if let (Some(usage), Some(receipt)) = (&unit.usage, last_new) {
             self.changes.usage.push((receipt.sequence, usage.clone()));
         }
+        self.changes.notes.extend(unit.note.clone());
         Ok(Ok(receipts))
     }
 

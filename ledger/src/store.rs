@@ -170,6 +170,7 @@ impl Store {
         write_holds(tables, changes, encoder)?;
         write_entries(tables, changes, head, encoder)?;
         write_usage(tables, changes, now, encoder)?;
+        write_notes(tables, changes)?;
         let last = head.next_sequence.saturating_sub(1);
         if last.saturating_sub(head.checkpoint) >= CHECKPOINT_ENTRIES {
             write_checkpoint(tables, &mut head.touched)?;
@@ -177,6 +178,38 @@ impl Store {
             head.checkpoint = last;
         }
         Ok(())
+    }
+}
+
+impl WriteRows<'_> {
+    /// Forgets notes, the lowest name first, as long as there are such below `below` or together
+    /// more than `bytes_max`, and `count_max` at most. Returns how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) fn forget_notes(
+        &mut self,
+        below: u128,
+        bytes_max: u64,
+        count_max: usize,
+    ) -> Result<usize, LedgerError> {
+        let tables = &mut self.tables;
+        let mut bytes = note_bytes(tables)?;
+        let mut count = 0;
+        while count < count_max {
+            let Some((id, row)) = tables.notes.first()? else {
+                break;
+            };
+            if id.value() >= below && bytes <= bytes_max {
+                break;
+            }
+            bytes = bytes.saturating_sub(len_of(row.value()));
+            drop((id, row));
+            tables.notes.pop_first()?;
+            count = count.saturating_add(1);
+        }
+        tables.meta.insert(tables::META_NOTE_BYTES, bytes)?;
+        Ok(count)
     }
 }
 
@@ -349,6 +382,31 @@ fn write_usage(
         tables.usage_sums.insert(key, row)?;
     }
     Ok(())
+}
+
+fn write_notes(tables: &mut Tables<'_>, changes: &Changes) -> Result<(), LedgerError> {
+    if changes.notes.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = note_bytes(tables)?;
+    for note in &changes.notes {
+        let before = tables.notes.insert(note.id, note.bytes.as_slice())?;
+        let before = before.map_or(0, |row| len_of(row.value()));
+        bytes = bytes
+            .saturating_sub(before)
+            .saturating_add(len_of(&note.bytes));
+    }
+    tables.meta.insert(tables::META_NOTE_BYTES, bytes)?;
+    Ok(())
+}
+
+fn note_bytes(tables: &Tables<'_>) -> Result<u64, LedgerError> {
+    let row = tables.meta.get(tables::META_NOTE_BYTES)?;
+    Ok(row.map_or(0, |row| row.value()))
+}
+
+fn len_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// Copies the accounts that changed since the last checkpoint.

@@ -3,7 +3,8 @@
 //! It takes all units that wait, applies them in order, stores what they changed in one durable
 //! transaction, and answers after the commit. So the disk is waited for once for many, and nobody
 //! is told what a power cut could undo. Where a whole batch is volatile by its senders' wish, the
-//! disk is not waited for: what follows takes it along. After a failed write it takes nothing more:
+//! disk is not waited for: what follows takes it along, or, where nothing follows, the writer itself
+//! after a moment. After a failed write it takes nothing more:
 //! what the disk holds is known only once the file is opened anew.
 //!
 //! Many who are answered ask again at once. Beginning with the first of them would have all others
@@ -19,6 +20,7 @@ use std::{
 use crate::{
     Time, Verdict,
     error::LedgerError,
+    ledger::LedgerOptions,
     operation::Unit,
     queue::{self, Receiver, SendError, Sender},
     state::Batch,
@@ -33,6 +35,9 @@ const EXPIRED_LEN_MAX: usize = 1024;
 const PATIENCE_MAX: Duration = Duration::from_micros(100);
 /// It also waits no longer than one part in so many of what writing the last batch took.
 const PATIENCE_PARTS: u32 = 4;
+
+/// Notes that are forgotten in one transaction; further ones follow in the next.
+const FORGOTTEN_LEN_MAX: usize = 1024;
 
 /// Who wants to know what came of a unit. Called on the writer's thread: it must not wait.
 pub(crate) type Reply = Box<dyn FnOnce(Result<Verdict, LedgerError>) + Send>;
@@ -59,6 +64,11 @@ pub(crate) enum Request {
     Apply(Box<Command>),
     /// End the holds whose time is over.
     Expire(Time),
+    /// Forget notes below a name, or beyond so many bytes, some at a time.
+    ForgetNotes {
+        below: u128,
+        bytes_max: u64,
+    },
 }
 
 /// The way to the writer's thread; its end is waited for when this is dropped.
@@ -78,6 +88,7 @@ impl fmt::Debug for Request {
         match self {
             Self::Apply(command) => f.debug_tuple("Apply").field(&command.unit).finish(),
             Self::Expire(now) => f.debug_tuple("Expire").field(now).finish(),
+            Self::ForgetNotes { .. } => f.write_str("ForgetNotes"),
         }
     }
 }
@@ -108,13 +119,13 @@ impl Drop for Command {
 }
 
 impl Writer {
-    pub(crate) fn start(store: Store, queue_len_max: usize) -> Result<Self, LedgerError> {
-        let (queue, requests) = queue::queue(queue_len_max.max(1));
+    pub(crate) fn start(store: Store, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let (queue, requests) = queue::queue(options.queue_len_max.max(1));
         let failure = Failure::default();
         let for_thread = failure.clone();
         let thread = thread::Builder::new()
             .name("ledger-writer".into())
-            .spawn(move || run(store, &requests, &for_thread));
+            .spawn(move || run(store, &requests, &for_thread, options.volatile_for));
         let thread = thread.map_err(|error| LedgerError::Stopped {
             why: format!("its thread cannot start: {error}").into(),
         })?;
@@ -171,28 +182,36 @@ fn closed() -> LedgerError {
     }
 }
 
+/// What is done in one go.
+#[derive(Default)]
+struct Turn {
+    commands: Vec<Box<Command>>,
+    /// The latest time that was told.
+    now: Time,
+    forget: Option<(u128, u64)>,
+}
+
 /// Serves requests until nobody can send any more, or until a write fails.
-fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
-    let (mut taken, mut commands) = (Vec::new(), Vec::new());
+fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure, volatile_for: Duration) {
+    let (mut taken, mut turn) = (Vec::new(), Turn::default());
     let (mut expected, mut patience) = (0, Duration::ZERO);
-    while requests.take(&mut taken, BATCH_LEN_MAX, expected, patience) {
-        let mut now = store.head().now;
-        for request in taken.drain(..) {
-            match request {
-                Request::Apply(command) => {
-                    now = now.max(command.now);
-                    commands.push(command);
-                }
-                Request::Expire(time) => now = now.max(time),
-            }
-        }
-        expected = commands.len();
+    let mut written = Promise::Durable;
+    loop {
+        let limit = turn.idle_after(written, volatile_for);
+        let is_due = limit.is_some_and(|limit| !requests.wait(limit));
+        let goes_on = is_due || requests.take(&mut taken, BATCH_LEN_MAX, expected, patience);
+        turn.take(taken.drain(..), store.head().now);
+        expected = turn.commands.len();
         let begin = Instant::now();
-        match write(&mut store, &commands, now) {
+        let done = match goes_on && !is_due {
+            true => turn.write(&mut store, &mut written),
+            false => turn.tidy(&store, &mut written).map(|()| Vec::new()),
+        };
+        match done {
             Ok(verdicts) => {
                 let took = begin.elapsed();
                 patience = PATIENCE_MAX.min(took.checked_div(PATIENCE_PARTS).unwrap_or(took));
-                for (command, verdict) in commands.drain(..).zip(verdicts) {
+                for (command, verdict) in turn.commands.drain(..).zip(verdicts) {
                     command.answer(Ok(verdict));
                 }
             }
@@ -200,12 +219,15 @@ fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure) {
                 let why: Arc<str> = error.to_string().into();
                 // Nobody else sets it.
                 let _ = failure.0.set(why);
-                for command in commands.drain(..) {
+                for command in turn.commands.drain(..) {
                     command.answer(Err(error.clone()));
                 }
                 refuse(requests.close(), failure);
                 break;
             }
+        }
+        if !goes_on {
+            break;
         }
     }
 }
@@ -219,43 +241,93 @@ fn refuse(requests: Vec<Request>, failure: &Failure) {
     }
 }
 
-/// Applies and stores a batch.
-fn write(
-    store: &mut Store,
-    commands: &[Box<Command>],
-    now: Time,
-) -> Result<Vec<Verdict>, LedgerError> {
-    let is_volatile = commands
-        .iter()
-        .all(|command| command.promise == Promise::Volatile);
-    let promise = if is_volatile && !commands.is_empty() {
-        Promise::Volatile
-    } else {
-        Promise::Durable
-    };
-    let transaction = store.begin(promise)?;
-    let mut rows = store.rows(&transaction)?;
-    let mut batch = Batch::new(&rows, store.head().next_sequence, now);
-    let mut expired_len = batch.expire(EXPIRED_LEN_MAX)?;
-    let verdicts: Result<Vec<_>, _> = commands
-        .iter()
-        .map(|command| batch.apply(&command.unit))
-        .collect();
-    let verdicts = verdicts?;
-    let changes = batch.into_changes();
-    if changes.entries.is_empty() {
-        // Refusals, repetitions, and time that passed: nothing to wait for the disk for.
+impl Turn {
+    /// Takes over what was asked.
+    fn take(&mut self, requests: impl Iterator<Item = Request>, now: Time) {
+        self.now = now;
+        for request in requests {
+            match request {
+                Request::Apply(command) => {
+                    self.now = self.now.max(command.now);
+                    self.commands.push(command);
+                }
+                Request::Expire(time) => self.now = self.now.max(time),
+                Request::ForgetNotes { below, bytes_max } => {
+                    self.forget = Some((below, bytes_max));
+                }
+            }
+        }
+    }
+
+    /// Returns how long nothing may be asked before there is something to do all the same.
+    fn idle_after(&self, written: Promise, volatile_for: Duration) -> Option<Duration> {
+        match (self.forget, written) {
+            (Some(_), _) => Some(Duration::ZERO),
+            (None, Promise::Volatile) => Some(volatile_for),
+            (None, Promise::Durable) => None,
+        }
+    }
+
+    /// Makes durable what was volatile and nothing took along, and goes on forgetting.
+    fn tidy(&mut self, store: &Store, written: &mut Promise) -> Result<(), LedgerError> {
+        if *written == Promise::Volatile {
+            store.begin(Promise::Durable)?.commit()?;
+            *written = Promise::Durable;
+        }
+        self.forget(store)
+    }
+
+    /// Forgets some notes, if that was asked and there are any more.
+    fn forget(&mut self, store: &Store) -> Result<(), LedgerError> {
+        let Some((below, bytes_max)) = self.forget else {
+            return Ok(());
+        };
+        let transaction = store.begin(Promise::Durable)?;
+        let mut rows = store.rows(&transaction)?;
+        let count = rows.forget_notes(below, bytes_max, FORGOTTEN_LEN_MAX)?;
         drop(rows);
-        transaction.abort()?;
-        return Ok(verdicts);
+        match count {
+            0 => transaction.abort()?,
+            _ => transaction.commit()?,
+        }
+        if count < FORGOTTEN_LEN_MAX {
+            self.forget = None;
+        }
+        Ok(())
     }
-    store.write(&mut rows, &changes, now)?;
-    drop(rows);
-    transaction.commit()?;
-    while expired_len == EXPIRED_LEN_MAX {
-        expired_len = expire_more(store, now)?;
+
+    /// Applies and stores a batch.
+    fn write(&self, store: &mut Store, written: &mut Promise) -> Result<Vec<Verdict>, LedgerError> {
+        let mut commands = self.commands.iter();
+        let is_volatile = commands.all(|command| command.promise == Promise::Volatile);
+        let promise = match is_volatile && !self.commands.is_empty() {
+            true => Promise::Volatile,
+            false => Promise::Durable,
+        };
+        let transaction = store.begin(promise)?;
+        let mut rows = store.rows(&transaction)?;
+        let mut batch = Batch::new(&rows, store.head().next_sequence, self.now);
+        let mut expired_len = batch.expire(EXPIRED_LEN_MAX)?;
+        let commands = self.commands.iter();
+        let verdicts: Result<Vec<_>, _> =
+            commands.map(|command| batch.apply(&command.unit)).collect();
+        let verdicts = verdicts?;
+        let changes = batch.into_changes();
+        if changes.entries.is_empty() && changes.notes.is_empty() {
+            // Refusals, repetitions, and time that passed: nothing to wait for the disk for.
+            drop(rows);
+            transaction.abort()?;
+        } else {
+            store.write(&mut rows, &changes, self.now)?;
+            drop(rows);
+            transaction.commit()?;
+            *written = promise;
+        }
+        while expired_len == EXPIRED_LEN_MAX {
+            expired_len = expire_more(store, self.now)?;
+        }
+        Ok(verdicts)
     }
-    Ok(verdicts)
 }
 
 /// Ends further holds whose time is over.

@@ -368,7 +368,7 @@ impl Billing {
         let (sender, receiver) = oneshot::channel();
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         self.shared.ledger.submit(unit, now(), move |verdict| {
             // Nobody may be waiting any more.
@@ -383,7 +383,7 @@ impl Billing {
         let (sender, receiver) = oneshot::channel();
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         self.shared
             .ledger
@@ -397,7 +397,7 @@ impl Billing {
     fn do_now(&self, operations: Vec<Operation>) -> Result<(), BillingError> {
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         let verdict = self.shared.ledger.apply(unit, now())?;
         verdict.map(|_| ()).map_err(refused)

@@ -25,6 +25,7 @@ impl ReadTables {
             copy(&self.usage, &mut to.usage)?;
             copy(&self.usage_sums, &mut to.usage_sums)?;
             copy(&self.checkpoint, &mut to.checkpoint)?;
+            copy(&self.notes, &mut to.notes)?;
         }
         transaction.commit()?;
         Ok(())

@@ -8,7 +8,7 @@ use super::tables::{self, Tables};
 use crate::error::LedgerError;
 
 /// The version of this program's tables.
-pub(super) const SCHEMA_VERSION: u64 = 2;
+pub(super) const SCHEMA_VERSION: u64 = 3;
 
 /// Makes the tables of a new file, or changes those of an old one.
 ///
@@ -31,7 +31,11 @@ pub(super) fn migrate(database: &Database) -> Result<(), LedgerError> {
         None => {
             Tables::open(&transaction)?;
         }
-        Some(1) => to_version_2(&transaction)?,
+        Some(1) => {
+            to_version_2(&transaction)?;
+            to_version_3(&transaction)?;
+        }
+        Some(2) => to_version_3(&transaction)?,
         Some(found) => {
             let what = format!("there never was a schema version {found}");
             return Err(LedgerError::corrupt(what));
@@ -48,6 +52,12 @@ pub(super) fn migrate(database: &Database) -> Result<(), LedgerError> {
 /// accounts say is checked against the whole journal.
 fn to_version_2(transaction: &WriteTransaction) -> Result<(), LedgerError> {
     transaction.open_table(tables::CHECKPOINT)?;
+    Ok(())
+}
+
+/// Version 3 adds notes.
+fn to_version_3(transaction: &WriteTransaction) -> Result<(), LedgerError> {
+    transaction.open_table(tables::NOTES)?;
     Ok(())
 }
 

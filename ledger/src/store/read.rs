@@ -57,6 +57,7 @@ pub(crate) struct ReadTables {
     pub(super) usage: ReadOnlyTable<(u128, u64, u64), &'static [u8]>,
     pub(super) usage_sums: ReadOnlyTable<(u128, u64, &'static str, &'static str), &'static [u8]>,
     pub(super) checkpoint: ReadOnlyTable<u128, &'static [u8]>,
+    pub(super) notes: ReadOnlyTable<u128, &'static [u8]>,
 }
 
 impl ReadTables {
@@ -74,7 +75,20 @@ impl ReadTables {
             usage: transaction.open_table(tables::USAGE)?,
             usage_sums: transaction.open_table(tables::USAGE_SUMS)?,
             checkpoint: transaction.open_table(tables::CHECKPOINT)?,
+            notes: transaction.open_table(tables::NOTES)?,
         })
+    }
+
+    /// Returns a note.
+    pub(crate) fn note(&self, id: u128) -> Result<Option<Vec<u8>>, LedgerError> {
+        let row = self.notes.get(id)?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    /// Returns how many bytes of notes there are.
+    pub(crate) fn note_bytes(&self) -> Result<u64, LedgerError> {
+        let row = self.meta.get(tables::META_NOTE_BYTES)?;
+        Ok(row.map_or(0, |row| row.value()))
     }
 
     /// Returns where the journal ends.

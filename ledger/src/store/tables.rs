@@ -11,6 +11,8 @@ pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("me
 pub(crate) const META_SCHEMA: &str = "schema_version";
 /// The latest time that was told, in milliseconds since 1970.
 pub(crate) const META_NOW: &str = "now";
+/// Bytes of all [`NOTES`] together.
+pub(crate) const META_NOTE_BYTES: &str = "note_bytes";
 /// The last entry that [`CHECKPOINT`] takes in.
 pub(crate) const META_CHECKPOINT: &str = "checkpoint";
 
@@ -31,6 +33,8 @@ pub(crate) const USAGE_SUMS: TableDefinition<'_, (u128, u64, &str, &str), &[u8]>
 /// Account → `Account`, as it was at the last checkpoint. Since schema version 2.
 pub(crate) const CHECKPOINT: TableDefinition<'_, u128, &[u8]> =
     TableDefinition::new("checkpoint-1");
+/// The caller's name → bytes of the caller's. Since schema version 3.
+pub(crate) const NOTES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("notes-1");
 
 /// All tables of a write transaction.
 pub(crate) struct Tables<'t> {
@@ -42,6 +46,7 @@ pub(crate) struct Tables<'t> {
     pub(crate) usage: Table<'t, (u128, u64, u64), &'static [u8]>,
     pub(crate) usage_sums: Table<'t, (u128, u64, &'static str, &'static str), &'static [u8]>,
     pub(crate) checkpoint: Table<'t, u128, &'static [u8]>,
+    pub(crate) notes: Table<'t, u128, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -55,6 +60,7 @@ impl<'t> Tables<'t> {
             usage: transaction.open_table(USAGE)?,
             usage_sums: transaction.open_table(USAGE_SUMS)?,
             checkpoint: transaction.open_table(CHECKPOINT)?,
+            notes: transaction.open_table(NOTES)?,
         })
     }
 }

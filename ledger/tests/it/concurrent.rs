@@ -66,7 +66,7 @@ fn readers_see_whole_units_only_and_are_not_held_up() {
                 let operations = vec![transfer(id, PAYER, NODE, 2), transfer(id + 1, NODE, 2, 1)];
                 let unit = Unit {
                     operations,
-                    usage: None,
+                    ..Unit::default()
                 };
                 ledger.apply(unit, Time(2)).unwrap().unwrap();
             }

@@ -1,8 +1,11 @@
 //! Power cuts and full disks, at every write of a workload.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use aither_ledger::{AccountId, Flags, Ledger, LedgerError, LedgerOptions, Operation, Time, Unit};
+use aither_ledger::{
+    AccountId, Flags, Ledger, LedgerError, LedgerOptions, Note, Operation, Outcome, Time,
+    TransferId, Unit,
+};
 
 use crate::{
     disk::{Disk, Random},
@@ -22,6 +25,8 @@ const PAYERS: [u128; 3] = [10, 11, 12];
 fn options() -> LedgerOptions {
     LedgerOptions {
         cache_bytes: 1024 * 1024,
+        // What is volatile stays so, however slow the machine.
+        volatile_for: Duration::from_secs(3600),
         ..LedgerOptions::default()
     }
 }
@@ -59,7 +64,7 @@ fn work(ledger: &Ledger) -> (BTreeMap<u128, Told>, usize) {
         let operation = operations[0].clone();
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         match ledger.apply(unit, Time(now)) {
             Ok(verdict) => {
@@ -91,7 +96,7 @@ fn check_after(disk: Disk, told: &BTreeMap<u128, Told>, done: usize, step: u64) 
         }
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         let verdict = ledger.apply(unit, Time(now)).unwrap();
         // Acknowledged before, so it is known now; but for what time ended meanwhile.
@@ -166,7 +171,7 @@ fn a_full_disk_stops_the_ledger_and_loses_nothing() {
             let id = 10_000 + number;
             let unit = Unit {
                 operations: vec![open(id, bounded()), grant(id, id, 5)],
-                usage: None,
+                ..Unit::default()
             };
             if let Err(error) = ledger.apply(unit, Time(2)) {
                 return (number, Some(error));
@@ -211,7 +216,7 @@ fn what_is_volatile_is_lost_alone_or_made_durable_by_what_follows() {
         ];
         let unit = Unit {
             operations: accounts,
-            usage: None,
+            ..Unit::default()
         };
         ledger.apply(unit, Time(1)).unwrap().unwrap();
         let syncs = disk.syncs();
@@ -234,4 +239,86 @@ fn what_is_volatile_is_lost_alone_or_made_durable_by_what_follows() {
         let expected = if is_followed { 59 } else { 100 };
         assert_eq!(account(&found).spendable().total, micros(expected));
     }
+}
+
+/// What nothing durable follows is made durable by the ledger itself.
+#[test]
+fn what_is_volatile_is_so_for_a_moment_only() {
+    let disk = Disk::default();
+    let options = LedgerOptions {
+        volatile_for: Duration::from_millis(1),
+        ..options()
+    };
+    let ledger = Ledger::open_backend(disk.clone(), options).unwrap();
+    let syncs = disk.syncs();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let unit = Unit::one(open(10, bounded()));
+    ledger.submit_volatile(unit, Time(1), move |verdict| sender.send(verdict).unwrap());
+    receiver.recv().unwrap().unwrap().unwrap();
+    while disk.syncs() == syncs {
+        std::thread::yield_now();
+    }
+    let found = Ledger::open_backend(disk.after_power_cut(3), options).unwrap();
+    let account = found.view().unwrap().account(AccountId(10)).unwrap();
+    assert!(account.is_some());
+}
+
+fn note(id: u128, bytes: &[u8]) -> Option<Note> {
+    Some(Note {
+        id,
+        bytes: bytes.to_vec(),
+    })
+}
+
+/// Opens accounts, holds with one note and posts with another; stops when the disk fails.
+fn hold_and_post(ledger: &Ledger) -> Result<(), LedgerError> {
+    let accounts = vec![
+        open(ISSUER, Flags::default()),
+        open(NODE, Flags::default()),
+        open(10, bounded()),
+        grant(1, 10, 100),
+    ];
+    let steps = [
+        (accounts, None),
+        (vec![reserve(2, 10, NODE, 40, 1000)], note(2, b"begun")),
+        (vec![post(2, 40, &[])], note(2, b"ended")),
+    ];
+    for (operations, note) in steps {
+        let unit = Unit {
+            operations,
+            note,
+            ..Unit::default()
+        };
+        ledger.apply(unit, Time(1))?.unwrap();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_note_is_there_when_its_unit_is_wherever_the_power_fails() {
+    let whole = Disk::default();
+    let ledger = Ledger::open_backend(whole.clone(), options()).unwrap();
+    hold_and_post(&ledger).unwrap();
+    drop(ledger);
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0..=whole.steps() {
+        let disk = Disk::default();
+        disk.fail_at(step);
+        let Ok(ledger) = Ledger::open_backend(disk.clone(), options()) else {
+            continue;
+        };
+        let _ = hold_and_post(&ledger);
+        drop(ledger);
+        let ledger = Ledger::open_backend(disk.after_power_cut(step), options()).unwrap();
+        let view = ledger.view().unwrap();
+        let found = view.note(2).unwrap();
+        let expected: Option<&[u8]> = match view.outcome(TransferId(2)).unwrap() {
+            None => None,
+            Some(Outcome::Open) => Some(b"begun"),
+            Some(_) => Some(b"ended"),
+        };
+        assert_eq!(found.as_deref(), expected, "step {step}");
+        seen.insert(found);
+    }
+    assert_eq!(seen.len(), 3, "none, begun and ended were all met");
 }

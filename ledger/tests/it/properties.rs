@@ -105,7 +105,7 @@ fn run(steps: &[Step]) {
         now += step.wait;
         let unit = Unit {
             operations: step.operations.clone(),
-            usage: None,
+            ..Unit::default()
         };
         let expected = model.apply(&unit, Time(now));
         let found = ledger.apply(unit, Time(now)).unwrap();

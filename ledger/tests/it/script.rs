@@ -118,7 +118,7 @@ impl Fixture {
     pub(crate) fn unit(&mut self, operations: Vec<Operation>) -> String {
         let unit = Unit {
             operations,
-            usage: None,
+            ..Unit::default()
         };
         let verdict = self.ledger.apply(unit, Time(self.now)).unwrap();
         self.ledger.view().unwrap().audit().unwrap();

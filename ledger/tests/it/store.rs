@@ -1,8 +1,8 @@
 //! Files: opened again, damaged, too new, not writable; statements and usage read back.
 
 use aither_ledger::{
-    AccountId, EntryKind, Ledger, LedgerError, LedgerOptions, Outcome, Time, TransferId, Unit,
-    Usage, UsageQuery,
+    AccountId, EntryKind, Ledger, LedgerError, LedgerOptions, Note, Outcome, Time, TransferId,
+    Unit, Usage, UsageQuery,
 };
 
 use crate::script::*;
@@ -24,7 +24,7 @@ fn set_up(ledger: &Ledger) {
     ];
     let unit = Unit {
         operations,
-        usage: None,
+        ..Unit::default()
     };
     ledger.apply(unit, Time(1)).unwrap().unwrap();
 }
@@ -70,7 +70,7 @@ fn what_became_of_a_transfer_is_known_by_its_name() {
             post(3, 7, &[]),
             void(4),
         ],
-        usage: None,
+        ..Unit::default()
     };
     ledger.apply(unit, Time(2)).unwrap().unwrap();
     let unit = Unit::one(transfer(7, A, NODE, 1));
@@ -99,7 +99,7 @@ fn a_statement_shows_every_entry_and_sums_to_the_balance() {
         ] {
             let unit = Unit {
                 operations,
-                usage: None,
+                ..Unit::default()
             };
             ledger.apply(unit, Time(2)).unwrap().unwrap();
         }
@@ -156,6 +156,7 @@ fn usage_is_summed_by_hour_agent_and_model() {
         let unit = Unit {
             operations: vec![transfer(100 + id as u128, A, NODE, 11)],
             usage: Some(record),
+            ..Unit::default()
         };
         ledger.apply(unit.clone(), Time(now)).unwrap().unwrap();
         // Asked again it is not used again.
@@ -351,7 +352,7 @@ fn a_start_checks_what_was_written_since_the_last_checkpoint() {
         let ids = first..(first + 16).min(transfers_len);
         let unit = Unit {
             operations: ids.map(|id| transfer(100 + id, A, NODE, 1)).collect(),
-            usage: None,
+            ..Unit::default()
         };
         ledger.submit(unit, Time(2), |verdict| drop(verdict.unwrap().unwrap()));
     }
@@ -387,4 +388,107 @@ fn a_start_checks_what_was_written_since_the_last_checkpoint() {
     view.audit_balances().unwrap();
     let error = view.audit().unwrap_err();
     assert!(matches!(error, LedgerError::Corrupt { .. }), "{error}");
+}
+
+fn noted(operations: Vec<aither_ledger::Operation>, id: u128, bytes: Vec<u8>) -> Unit {
+    Unit {
+        operations,
+        note: Some(Note { id, bytes }),
+        ..Unit::default()
+    }
+}
+
+#[test]
+fn a_note_comes_with_its_unit_and_stays() {
+    let (dir, path) = file("ledger.redb");
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    set_up(&ledger);
+    let hold = noted(vec![reserve(5, A, NODE, 40, 1000)], 5, vec![1; 10]);
+    ledger.apply(hold, Time(1)).unwrap().unwrap();
+    let refused = noted(vec![reserve(6, A, NODE, 1 << 40, 1000)], 6, vec![6]);
+    ledger.apply(refused, Time(1)).unwrap().unwrap_err();
+    let ended = noted(vec![post(5, 40, &[])], 5, vec![2; 30]);
+    ledger.apply(ended, Time(2)).unwrap().unwrap();
+    // A note may come alone.
+    ledger
+        .apply(noted(Vec::new(), 7, vec![7]), Time(2))
+        .unwrap()
+        .unwrap();
+    let too_long = noted(Vec::new(), 8, vec![0; (1 << 20) + 1]);
+    let refusal = ledger.apply(too_long, Time(2)).unwrap().unwrap_err();
+    assert_eq!(refusal.reason.code(), "text_too_long");
+    let copy = dir.path().join("copy.redb");
+    ledger.view().unwrap().copy_to(&copy).unwrap();
+    drop(ledger);
+    for path in [path, copy] {
+        let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+        let view = ledger.view().unwrap();
+        assert_eq!(view.note(5).unwrap(), Some(vec![2; 30]));
+        assert_eq!(view.note(6).unwrap(), None);
+        assert_eq!(view.note(7).unwrap(), Some(vec![7]));
+        assert_eq!(view.note(8).unwrap(), None);
+        assert_eq!(view.note_bytes().unwrap(), 31);
+    }
+}
+
+#[test]
+fn notes_are_forgotten_by_age_and_by_bytes() {
+    let (_dir, path) = file("ledger.redb");
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    let count = 3000_u128;
+    for id in 1..=count {
+        ledger.submit(noted(Vec::new(), id, vec![0; 10]), Time(1), |verdict| {
+            verdict.unwrap().unwrap();
+        });
+    }
+    let bytes_until = |bytes_max: u64| {
+        while ledger.view().unwrap().note_bytes().unwrap() > bytes_max {
+            std::thread::yield_now();
+        }
+    };
+    ledger
+        .apply(noted(Vec::new(), count, vec![0; 10]), Time(1))
+        .unwrap()
+        .unwrap();
+    ledger.forget_notes(2001, u64::MAX).unwrap();
+    bytes_until(10_000);
+    let view = ledger.view().unwrap();
+    assert_eq!(view.note_bytes().unwrap(), 10_000);
+    assert_eq!(view.note(2000).unwrap(), None);
+    assert!(view.note(2001).unwrap().is_some());
+    ledger.forget_notes(0, 55).unwrap();
+    bytes_until(55);
+    let view = ledger.view().unwrap();
+    assert_eq!(view.note_bytes().unwrap(), 50);
+    assert_eq!(view.note(count - 5).unwrap(), None);
+    assert!(view.note(count - 4).unwrap().is_some());
+}
+
+#[test]
+fn a_file_of_schema_version_2_gets_notes() {
+    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    let notes: redb::TableDefinition<'_, u128, &[u8]> = redb::TableDefinition::new("notes-1");
+    let (_dir, path) = file("ledger.redb");
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    set_up(&ledger);
+    drop(ledger);
+    // Version 2 is today's without them.
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(notes).unwrap());
+    transaction
+        .open_table(meta)
+        .unwrap()
+        .insert("schema_version", 2)
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let ledger = Ledger::open(&path, LedgerOptions::default()).unwrap();
+    ledger
+        .apply(noted(Vec::new(), 7, vec![7]), Time(2))
+        .unwrap()
+        .unwrap();
+    let view = ledger.view().unwrap();
+    assert_eq!(view.note(7).unwrap(), Some(vec![7]));
+    view.audit().unwrap();
 }

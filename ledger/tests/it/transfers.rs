@@ -222,7 +222,7 @@ fn thousands_of_holds_expire_together() {
         let unit = (0..16).map(|n| reserve(1000 + chunk * 16 + n, A, B, 1, 60));
         let unit = Unit {
             operations: unit.collect(),
-            usage: None,
+            ..Unit::default()
         };
         fixture.ledger.apply(unit, Time(2)).unwrap().unwrap();
     }

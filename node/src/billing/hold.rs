@@ -80,6 +80,7 @@ impl Hold {
         let unit = Unit {
             operations: self.ids().map(post).collect(),
             usage: Some(usage),
+            ..Unit::default()
         };
         let ledger = &self.billing.shared.ledger;
         ledger.submit(unit, now(), move |verdict| {
@@ -106,7 +107,7 @@ impl Drop for Hold {
         }
         let unit = Unit {
             operations: self.ids().map(Operation::Void).collect(),
-            usage: None,
+            ..Unit::default()
         };
         let ledger = &self.billing.shared.ledger;
         // The next start would void it too.
