@@ -3,9 +3,9 @@
 //! It takes all units that wait, applies them in order, stores what they changed in one durable
 //! transaction, and answers after the commit. So the disk is waited for once for many, and nobody
 //! is told what a power cut could undo. Where a whole batch is volatile by its senders' wish, the
-//! disk is not waited for: what follows takes it along, or, where nothing follows, the writer itself
-//! after a moment. After a failed write it takes nothing more:
-//! what the disk holds is known only once the file is opened anew.
+//! disk is not waited for: what follows takes it along, or, where nothing follows, the writer
+//! itself after a moment. After a failed write it takes nothing more: what the disk holds is known
+//! only once the file is opened anew.
 //!
 //! Many who are answered ask again at once. Beginning with the first of them would have all others
 //! wait for two commits, so the writer waits a little until as many are there as it answered.

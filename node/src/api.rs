@@ -75,7 +75,7 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, CodegraphService, EmbeddingService, LlmService,
+        AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
         MemoryService, ModelCatalog, Readiness,
     },
 };
@@ -98,6 +98,8 @@ pub struct ApiParts {
     pub agents: AgentService,
     /// What agents remember.
     pub memory: MemoryService,
+    /// What happens.
+    pub events: EventService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -138,6 +140,7 @@ pub struct Shared {
     agents: AgentService,
     memory: MemoryService,
     codegraph: CodegraphService,
+    events: EventService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -180,6 +183,7 @@ impl ApiState {
                 agents: parts.agents,
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
+                events: parts.events,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,

@@ -16,14 +16,16 @@ mod price_book;
 mod tests;
 
 use std::{
+    fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aither_ledger::{
-    AccountId, AccountKind, Draw, Flags, Ledger, LedgerError, LedgerOptions, OpenAccount,
-    Operation, Outcome, OwnerId, Reason, Refusal, Time, Transfer, TransferId, Unit, Verdict, View,
+    AccountId, AccountKind, Draw, Flags, Ledger, LedgerError, LedgerOptions, Note, OpenAccount,
+    Operation, Outcome, OwnerId, Reason, Refusal, Share, Time, Transfer, TransferId, Unit, Verdict,
+    View,
 };
 use aither_protocol::{Allowance, Amount, ErrorCode};
 use futures_util::future::BoxFuture;
@@ -32,7 +34,7 @@ use tokio::sync::oneshot;
 pub use self::{
     allowance::{Spendable, Spending},
     charge::{Charge, Estimate, Funds, PaidOperation, Payment, estimate, usage_of},
-    hold::Hold,
+    hold::{Hold, Settlement},
     price::{ModelPrice, Need},
     price_book::{PriceBook, PriceBookError, PriceVersion},
 };
@@ -54,10 +56,10 @@ pub const ALLOWANCES: AccountId = AccountId(5);
 const HOLD_TTL: Duration = Duration::from_secs(3600);
 /// A ledger up to this size is verified page by page at each start; `check` does it always.
 const VERIFIED_BYTES_MAX: u64 = 256 << 20;
+/// Holds of an earlier process that are voided before they are waited for.
+const VOIDED_TOGETHER: usize = 1024;
 /// Tells the transfer that grants an account its welcome from the account itself.
 const WELCOME: u128 = 1;
-/// Holds that are voided together.
-const VOIDED_TOGETHER: usize = aither_ledger::operation::OPERATIONS_MAX;
 
 /// Why nothing is charged, and the request refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -110,13 +112,42 @@ pub struct Billing {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     ledger: Ledger,
     prices: PriceBook,
     welcome_grant: Amount,
     last_id: Mutex<u128>,
+    listener: OnceLock<Listener>,
 }
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Billing").finish_non_exhaustive()
+    }
+}
+
+/// A payment that was made, for whoever listens.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// Its name.
+    pub id: TransferId,
+    /// Who has paid.
+    pub account: AccountId,
+    /// How much.
+    pub amount: Amount,
+    /// What for: the route, or words of the payer's.
+    pub route: String,
+    /// The agent that has asked; empty where none has.
+    pub agent: String,
+    /// Who has earned parts of it.
+    pub shares: Vec<Share>,
+}
+
+/// Is told of payments once they are durable, on the ledger's thread: it must not wait.
+type Listener = Box<dyn Fn(&Moved) + Send + Sync>;
+
+/// Returns what becomes of the note on a hold that an earlier process has left, if it changes.
+pub type EndLeft = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// Whether what has an id was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +201,7 @@ impl Billing {
         path: &Path,
         config: &BillingConfig,
         prices: PriceBook,
+        end_left: EndLeft,
     ) -> Result<Self, BillingError> {
         // Damage in a small file costs little to find before it is met.
         let len = path.metadata().map_or(0, |metadata| metadata.len());
@@ -184,6 +216,7 @@ impl Billing {
                 prices,
                 welcome_grant: config.welcome_grant,
                 last_id: Mutex::new(0),
+                listener: OnceLock::new(),
             }),
         };
         let own = [
@@ -195,8 +228,21 @@ impl Billing {
         ];
         let own = own.map(|(id, kind)| open(id, kind, Flags::default()));
         billing.do_now(own.into())?;
-        billing.void_left_holds()?;
+        billing.void_left_holds(end_left)?;
         Ok(billing)
+    }
+
+    /// Has payments told to a listener. The first one stays.
+    pub fn listen(&self, listener: impl Fn(&Moved) + Send + Sync + 'static) {
+        if self.shared.listener.set(Box::new(listener)).is_err() {
+            tracing::error!("payments have a listener already");
+        }
+    }
+
+    fn tell(&self, moved: &Moved) {
+        if let Some(listener) = self.shared.listener.get() {
+            listener(moved);
+        }
     }
 
     /// Returns the prices.
@@ -299,7 +345,17 @@ impl Billing {
         let id = spending.id.unwrap_or_else(|| self.next_id());
         let operations = spending.operations(id, Operation::Transfer);
         match self.apply(operations).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.tell(&Moved {
+                    id,
+                    account: spending.payer,
+                    amount: spending.amount,
+                    route: spending.memo.to_owned(),
+                    agent: String::new(),
+                    shares: Vec::new(),
+                });
+                Ok(())
+            }
             Err(refusal) => Err(spending.refused(refusal)),
         }
     }
@@ -351,8 +407,28 @@ impl Billing {
         }
     }
 
+    /// Keeps a note without any payment, and waits until that is durable.
+    ///
+    /// # Errors
+    /// The ledger cannot answer.
+    pub async fn keep(&self, note: Note) -> Result<(), BillingError> {
+        let unit = Unit {
+            note: Some(note),
+            ..Unit::default()
+        };
+        self.apply_unit(unit).await?.map_err(refused)?;
+        Ok(())
+    }
+
+    /// Has notes forgotten that are older than `below`, as ULIDs go, or too many.
+    pub fn forget_notes(&self, below: u128, bytes_max: u64) {
+        if let Err(error) = self.shared.ledger.forget_notes(below, bytes_max) {
+            tracing::debug!(%error, "notes are not forgotten now");
+        }
+    }
+
     /// Returns an id that is higher than those before, as long as the clock is right.
-    fn next_id(&self) -> TransferId {
+    pub fn next_id(&self) -> TransferId {
         let fresh = ulid::Ulid::generate().0;
         let mut last = self
             .shared
@@ -365,11 +441,15 @@ impl Billing {
 
     /// Does operations together, and waits until that is durable.
     async fn apply(&self, operations: Vec<Operation>) -> Result<Verdict, BillingError> {
-        let (sender, receiver) = oneshot::channel();
         let unit = Unit {
             operations,
             ..Unit::default()
         };
+        self.apply_unit(unit).await
+    }
+
+    async fn apply_unit(&self, unit: Unit) -> Result<Verdict, BillingError> {
+        let (sender, receiver) = oneshot::channel();
         self.shared.ledger.submit(unit, now(), move |verdict| {
             // Nobody may be waiting any more.
             let _ = sender.send(verdict);
@@ -377,20 +457,15 @@ impl Billing {
         answer_of(receiver).await
     }
 
-    /// Does operations together without waiting for the disk: they are undone by a crash, or by
+    /// Does a unit without waiting for the disk: it is undone by a crash within a moment, or by
     /// the start after it.
-    async fn apply_volatile(&self, operations: Vec<Operation>) -> Result<Verdict, BillingError> {
+    async fn apply_volatile(&self, unit: Unit) -> Result<Verdict, BillingError> {
         let (sender, receiver) = oneshot::channel();
-        let unit = Unit {
-            operations,
-            ..Unit::default()
-        };
-        self.shared
-            .ledger
-            .submit_volatile(unit, now(), move |verdict| {
-                // Nobody may be waiting any more.
-                let _ = sender.send(verdict);
-            });
+        let ledger = &self.shared.ledger;
+        ledger.submit_volatile(unit, now(), move |verdict| {
+            // Nobody may be waiting any more.
+            let _ = sender.send(verdict);
+        });
         answer_of(receiver).await
     }
 
@@ -403,22 +478,44 @@ impl Billing {
         verdict.map(|_| ()).map_err(refused)
     }
 
-    /// Voids holds of requests that died with an earlier process.
-    fn void_left_holds(&self) -> Result<(), BillingError> {
-        self.shared.ledger.expire(now())?;
-        // Waits for the writer, so that those which expired are not seen below.
-        self.do_now(vec![open_operator()])?;
-        let left: Result<Vec<_>, LedgerError> = self.view()?.holds()?.collect();
+    /// Voids holds of requests that died with an earlier process, and ends their notes.
+    fn void_left_holds(&self, end_left: EndLeft) -> Result<(), BillingError> {
+        let view = self.view()?;
+        // Before any of them expires, which would leave its note as it is.
+        let left: Result<Vec<_>, LedgerError> = view.holds()?.collect();
         let left = left?;
         for holds in left.chunks(VOIDED_TOGETHER) {
-            let voids = holds.iter().map(|(_, held)| Operation::Void(held.id));
-            self.do_now(voids.collect())?;
+            for (_, held) in holds {
+                let note = view.note(held.id.0)?;
+                if let Some(bytes) = note.and_then(|note| end_left(&note)) {
+                    let (id, operations) = (held.id.0, Vec::new());
+                    self.submit_left(operations, Some(Note { id, bytes }));
+                }
+                self.submit_left(vec![Operation::Void(held.id)], None);
+            }
+            // Waits for the writer.
+            self.do_now(vec![open_operator()])?;
         }
         if !left.is_empty() {
             let holds = left.len();
             tracing::warn!(holds, "voided what an earlier run had held and did not end");
         }
         Ok(())
+    }
+
+    /// What a crash undoes of it, the start after it does again.
+    fn submit_left(&self, operations: Vec<Operation>, note: Option<Note>) {
+        let unit = Unit {
+            operations,
+            note,
+            ..Unit::default()
+        };
+        let ledger = &self.shared.ledger;
+        ledger.submit_volatile(unit, now(), |verdict| match verdict {
+            // It has expired meanwhile, which is as good.
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "what was left held is not voided"),
+        });
     }
 }
 

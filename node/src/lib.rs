@@ -15,6 +15,7 @@ pub mod answers;
 pub mod api;
 pub mod backup;
 pub mod billing;
+pub mod calls;
 pub mod codegraph;
 pub mod config;
 pub mod data_dir;

@@ -24,6 +24,7 @@ use crate::{
     answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
     billing::{self, Billing, ModelPrice, PriceBook, Welcome},
+    calls,
     config::{Config, DRAIN_TIMEOUT},
     data_dir::{self, DataDir, RunInfo},
     error::NodeError,
@@ -34,8 +35,8 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, ProbeTargets,
-        Readiness, ReadyState,
+        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
+        Readiness, ReadyState, Targets,
     },
     signals::Signals,
 };
@@ -57,13 +58,7 @@ pub struct Node {
     data_dir: DataDir,
     identity: NodeIdentity,
     engine: Engine,
-    embeddings: EmbeddingService,
-    models: ModelStore,
-    accounts: AccountService,
-    agents: AgentService,
-    memory: MemoryService,
-    billing: Billing,
-    answers: AnswerStore,
+    parts: Parts,
     /// Requests that go on without their clients.
     tasks: TaskTracker,
     readiness: Readiness,
@@ -72,6 +67,47 @@ pub struct Node {
     preload: Vec<String>,
     shutdown: CancellationToken,
     server: Option<JoinHandle<()>>,
+}
+
+/// What is opened before anything runs; clones share it.
+#[derive(Debug, Clone)]
+struct Parts {
+    embeddings: EmbeddingService,
+    models: ModelStore,
+    accounts: AccountService,
+    agents: AgentService,
+    memory: MemoryService,
+    events: EventService,
+    billing: Billing,
+    answers: AnswerStore,
+}
+
+impl Parts {
+    async fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        identity: &NodeIdentity,
+    ) -> Result<Self, NodeError> {
+        let models = open_models(config, data_dir)?;
+        let billing = open_billing(config, data_dir)?;
+        let events = EventService::default();
+        let answers = open_answers(data_dir, &billing)?;
+        let accounts = open_accounts(config, data_dir, &billing)?;
+        let embeddings = open_embeddings(config, &models, &billing)?;
+        let memory = open_memory(config, data_dir)?;
+        memory.find_by_meaning(&embeddings).await?;
+        let agents = open_agents(config, data_dir, (&accounts, memory.store()), identity)?;
+        Ok(Self {
+            embeddings,
+            models,
+            accounts,
+            agents,
+            memory,
+            events,
+            billing,
+            answers,
+        })
+    }
 }
 
 impl Node {
@@ -84,31 +120,25 @@ impl Node {
         let (identity, admin_key) = load_keys(&data_dir)?;
         // Bound early: a taken port should not cost the user the loading of a model.
         let server = Server::bind(&config.http).await?;
-        let models = open_models(&config, &data_dir)?;
-        let billing = open_billing(&config, &data_dir)?;
-        let answers = open_answers(&data_dir, &billing)?;
+        let parts = Parts::open(&config, &data_dir, &identity).await?;
         let tasks = TaskTracker::new();
-        let accounts = open_accounts(&config, &data_dir, &billing)?;
-        let embeddings = open_embeddings(&config, &models, &billing)?;
-        let memory = open_memory(&config, &data_dir)?;
-        memory.find_by_meaning(&embeddings).await?;
-        let agents = open_agents(&config, &data_dir, (&accounts, memory.store()), &identity)?;
-        let chosen = choose_models(&models, &config.models.serve)?;
+        let chosen = choose_models(&parts.models, &config.models.serve)?;
         let engine = Engine::start(EngineConfig::from(&config.inference))?;
-        register_models(&engine, &embeddings, &models, &chosen)?;
+        register_models(&engine, &parts.embeddings, &parts.models, &chosen)?;
         let readiness = Readiness::new();
         let shutdown = CancellationToken::new();
         let address = server.address();
         let router = api::router(ApiState::new(ApiParts {
             engine: engine.clone(),
-            embeddings: embeddings.clone(),
-            models: models.clone(),
-            accounts: accounts.clone(),
-            agents: agents.clone(),
-            memory: memory.clone(),
-            billing: billing.clone(),
+            embeddings: parts.embeddings.clone(),
+            models: parts.models.clone(),
+            accounts: parts.accounts.clone(),
+            agents: parts.agents.clone(),
+            memory: parts.memory.clone(),
+            events: parts.events.clone(),
+            billing: parts.billing.clone(),
             data_dir: data_dir.path().to_owned(),
-            answers: answers.clone(),
+            answers: parts.answers.clone(),
             tasks: tasks.clone(),
             http: config.http.clone(),
             admin_key: Arc::new(admin_key),
@@ -120,26 +150,20 @@ impl Node {
         }));
         let drain = DRAIN_TIMEOUT.saturating_sub(STOP_RESERVE);
         let serving = tokio::spawn(server.serve(router, shutdown.clone(), drain));
-        hash_in_background(&models);
+        hash_in_background(&parts.models);
         tracing::info!(
             http = data_dir::local_url(address),
             peer = %identity.id(),
             backend = engine.status().backend,
             "serving"
         );
-        let preload = preload_names(&config, &models, chosen);
+        let preload = preload_names(&config, &parts.models, chosen);
         Ok(Self {
             config,
             data_dir,
             identity,
             engine,
-            embeddings,
-            models,
-            accounts,
-            agents,
-            memory,
-            billing,
-            answers,
+            parts,
             tasks,
             readiness,
             address,
@@ -198,8 +222,8 @@ impl Node {
                 },
             }),
             failed = pin!(ready_forever) => failed,
-            () = self.accounts.maintain() => Ok(()),
-            () = self.agents.maintain() => Ok(()),
+            () = self.parts.accounts.maintain() => Ok(()),
+            () = self.parts.agents.maintain() => Ok(()),
             () = self.expire() => Ok(()),
         };
         self.server = server;
@@ -211,11 +235,11 @@ impl Node {
         let mut ticks = time::interval(EXPIRY_PERIOD);
         loop {
             ticks.tick().await;
-            self.billing.expire_holds();
+            self.parts.billing.expire_holds();
             // Its thread logs what fails; the next request with a key is refused with words.
-            let _ = self.answers.sweep(billing::now().0).await;
-            self.memory.sweep();
-            self.agents.finish_purges().await;
+            let _ = self.parts.answers.sweep(billing::now().0).await;
+            self.parts.memory.sweep();
+            self.parts.agents.finish_purges().await;
         }
     }
 
@@ -230,7 +254,7 @@ impl Node {
             }
         }
         if self.config.models.preload
-            && let Err(error) = self.embeddings.preload().await
+            && let Err(error) = self.parts.embeddings.preload().await
         {
             tracing::warn!(%error, "cannot load the embedding model");
         }
@@ -250,7 +274,7 @@ impl Node {
         })?;
         tracing::info!(
             http = self.url(),
-            models = self.models.list().len(),
+            models = self.parts.models.list().len(),
             load_seconds = started.elapsed().as_secs_f32(),
             "ready"
         );
@@ -289,9 +313,9 @@ impl Node {
             let requests = self.tasks.len();
             tracing::warn!(requests, "requests without clients were cut off");
         }
-        self.accounts.flush().await;
+        self.parts.accounts.flush().await;
         // It is waited for until its batch ends; what it did not come to is done after the start.
-        let memory = self.memory.clone();
+        let memory = self.parts.memory.clone();
         let _ = tokio::task::spawn_blocking(move || memory.stop_index()).await;
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
@@ -346,8 +370,8 @@ fn open_agents(
     // Whoever reaches a node on loopback is on this machine, unless a proxy stands before it.
     let is_local = config.http.bind.ip().is_loopback() && config.http.public_url.is_none();
     let targets = match is_local {
-        true => ProbeTargets::Any,
-        false => ProbeTargets::Public,
+        true => Targets::Any,
+        false => Targets::Public,
     };
     let accounts = accounts.clone();
     let memory = Some(memory.clone());
@@ -374,7 +398,12 @@ fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeErro
     let prices_path = data_dir::prices_path(data_dir.path());
     let prices = PriceBook::open(&prices_path, configured.collect(), billing::now().0)?;
     let ledger_path = data_dir::ledger_path(data_dir.path());
-    Ok(Billing::open(&ledger_path, &config.billing, prices)?)
+    Ok(Billing::open(
+        &ledger_path,
+        &config.billing,
+        prices,
+        calls::end_left,
+    )?)
 }
 
 fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {

@@ -5,10 +5,12 @@
 //! dialect.
 
 pub mod accounts;
+pub mod agent_health;
 pub mod agents;
 pub mod catalog;
 pub mod codegraph;
 pub mod embeddings;
+pub mod events;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
@@ -16,22 +18,25 @@ pub mod memory;
 pub mod memory_embedding;
 pub mod memory_index;
 pub mod memory_search;
+pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
+    agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
-    health_probe::ProbeTargets,
+    events::{Audience, EventService, NodeEvent},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,
     memory_index::IndexThread,
     memory_search::{MemoryFound, MemorySearch},
+    outbound::Targets,
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
 };

@@ -7,14 +7,36 @@
 
 use std::iter;
 
-use aither_ledger::{LedgerError, Operation, Post, Reserve, Time, TransferId, Unit, Usage};
+use aither_ledger::{
+    LedgerError, Note, Operation, Post, Reserve, Share, Time, TransferId, Unit, Usage, Verdict,
+};
 use aither_protocol::Amount;
 
 use super::{
-    Billing, BillingError, HOLD_TTL,
+    Billing, BillingError, HOLD_TTL, Moved,
     allowance::{Spending, part_ids},
     now, refused,
 };
+
+/// What is said of a payment when it is made.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// What was used.
+    pub usage: Usage,
+    /// Who has parts of it; the rest is the node's.
+    pub shares: Vec<Share>,
+    /// What is kept with it, exactly if it is made.
+    pub note: Option<Note>,
+}
+
+impl From<Usage> for Settlement {
+    fn from(usage: Usage) -> Self {
+        Self {
+            usage,
+            ..Self::default()
+        }
+    }
+}
 
 /// A hold on somebody's account. Dropped, it is voided.
 #[derive(Debug)]
@@ -32,6 +54,18 @@ impl Billing {
     /// # Errors
     /// The payer has or an allowance leaves too little, or the ledger cannot answer.
     pub async fn hold(&self, spending: Spending<'_>) -> Result<Hold, BillingError> {
+        self.hold_with(spending, None).await
+    }
+
+    /// Does so, and keeps a note exactly if it is held.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub async fn hold_with(
+        &self,
+        spending: Spending<'_>,
+        note: Option<Note>,
+    ) -> Result<Hold, BillingError> {
         spending.check()?;
         // Made before it is asked for: whoever gives up while waiting drops it, and the void
         // follows on the heels of the hold.
@@ -46,7 +80,12 @@ impl Billing {
         let operations = spending.operations(hold.id, |transfer| {
             Operation::Reserve(Reserve { transfer, expires })
         });
-        match self.apply_volatile(operations).await? {
+        let unit = Unit {
+            operations,
+            note,
+            ..Unit::default()
+        };
+        match self.apply_volatile(unit).await? {
             Ok(_) => Ok(hold),
             Err(refusal) => {
                 hold.is_open = false;
@@ -57,39 +96,81 @@ impl Billing {
 }
 
 impl Hold {
+    /// Returns what is held under.
+    pub fn id(&self) -> TransferId {
+        self.id
+    }
+
     /// Charges what the request came to; what was held beyond it is free again. `reply` is called
     /// with the charge once it is durable. It must not wait.
     pub fn post(
         mut self,
         amount: Amount,
-        usage: Usage,
+        settlement: impl Into<Settlement>,
         reply: impl FnOnce(Result<Amount, BillingError>) + Send + 'static,
     ) {
+        let settlement = settlement.into();
         if amount.is_zero() {
-            drop(self);
-            return reply(Ok(amount));
+            return self.void(settlement.note, move |voided| {
+                reply(voided.map(|()| amount))
+            });
         }
         self.is_open = false;
-        let post = |hold| {
+        let part = |hold| {
             Operation::Post(Post {
                 hold,
                 amount,
                 shares: Vec::new(),
             })
         };
+        let mut operations: Vec<_> = self.ids().map(part).collect();
+        // The last one is the payer's own.
+        if let Some(Operation::Post(post)) = operations.last_mut() {
+            post.shares = settlement.shares.clone();
+        }
+        let moved = Moved {
+            id: self.id,
+            account: settlement.usage.account,
+            amount,
+            route: settlement.usage.route.clone(),
+            agent: settlement.usage.agent.clone(),
+            shares: settlement.shares,
+        };
         let unit = Unit {
-            operations: self.ids().map(post).collect(),
-            usage: Some(usage),
+            operations,
+            usage: Some(settlement.usage),
+            note: settlement.note,
+        };
+        let billing = self.billing.clone();
+        let ledger = &self.billing.shared.ledger;
+        ledger.submit(unit, now(), move |verdict| {
+            let charged = durable(verdict).map(|()| amount);
+            if charged.is_ok() {
+                billing.tell(&moved);
+            }
+            reply(charged);
+        });
+    }
+
+    /// Ends it with nothing charged. With a note, `reply` is called once both are durable; without
+    /// one, nothing is waited for.
+    pub fn void(
+        mut self,
+        note: Option<Note>,
+        reply: impl FnOnce(Result<(), BillingError>) + Send + 'static,
+    ) {
+        if note.is_none() {
+            drop(self);
+            return reply(Ok(()));
+        }
+        self.is_open = false;
+        let unit = Unit {
+            operations: self.ids().map(Operation::Void).collect(),
+            note,
             ..Unit::default()
         };
         let ledger = &self.billing.shared.ledger;
-        ledger.submit(unit, now(), move |verdict| {
-            reply(match verdict {
-                Ok(Ok(_)) => Ok(amount),
-                Ok(Err(refusal)) => Err(refused(refusal)),
-                Err(error) => Err(error.into()),
-            });
-        });
+        ledger.submit(unit, now(), move |verdict| reply(durable(verdict)));
     }
 
     /// Returns what is held under: for each allowance, and last for the payer, whose entry the
@@ -97,6 +178,13 @@ impl Hold {
     fn ids(&self) -> impl Iterator<Item = TransferId> {
         let parts = part_ids(self.id).take(self.allowances);
         parts.chain(iter::once(self.id))
+    }
+}
+
+fn durable(verdict: Result<Verdict, LedgerError>) -> Result<(), BillingError> {
+    match verdict? {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refused(refusal)),
     }
 }
 

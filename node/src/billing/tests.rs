@@ -37,7 +37,7 @@ fn open(dir: &Path) -> Billing {
         welcome_grant: Amount::from_tokens(GRANTED),
         ..BillingConfig::default()
     };
-    Billing::open(&dir.join("ledger.redb"), &config, prices).unwrap()
+    Billing::open(&dir.join("ledger.redb"), &config, prices, |_| None).unwrap()
 }
 
 async fn billing() -> (TempDir, Billing) {

@@ -19,8 +19,10 @@ use zeroize::Zeroizing;
 
 use super::{
     AccountService,
+    agent_health::AgentHealth,
     gate::{Gate, GateError},
-    health_probe::{HealthProbe, ProbeTargets},
+    health_probe::HealthProbe,
+    outbound::Targets,
 };
 use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
@@ -108,6 +110,7 @@ struct Shared {
     /// Held while agents are purged, which is done in several steps.
     purging: tokio::sync::Mutex<()>,
     probe: HealthProbe,
+    health: AgentHealth,
 }
 
 impl AgentService {
@@ -119,7 +122,7 @@ impl AgentService {
         path: &Path,
         accounts: AccountService,
         identity: &NodeIdentity,
-        targets: ProbeTargets,
+        targets: Targets,
         memory: Option<MemoryStore>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
@@ -133,6 +136,7 @@ impl AgentService {
                 memory,
                 purging: tokio::sync::Mutex::default(),
                 probe: HealthProbe::new(targets)?,
+                health: AgentHealth::default(),
             }),
         })
     }
@@ -336,6 +340,11 @@ impl AgentService {
         found
             .filter(|agent| may(agent))
             .ok_or_else(|| AgentError::Unknown(name.to_owned()))
+    }
+
+    /// Returns how agents fare.
+    pub fn health(&self) -> &AgentHealth {
+        &self.shared.health
     }
 
     /// Returns an agent by name, whoever asks.

@@ -1,21 +1,17 @@
 //! Whether an agent answers and is well: `{"status": "healthy"}` at its health path.
 //!
-//! Where agents may be is a matter of who reaches this node. While it listens on loopback alone,
-//! its users are on this machine and may name any address; else addresses of this machine and of
-//! private networks are refused, both as they are written and as names resolve, at each
-//! connection: a name that resolves to something else later gets no further. Redirects are not
-//! followed.
+//! Where agents may be is a matter of who reaches this node: see [`super::outbound`]. Redirects are
+//! not followed.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
+use super::outbound::Targets;
 use crate::{
     accounts::StoreError,
     agents::{Agent, AgentId, Probe},
@@ -34,39 +30,12 @@ const ROUND_AGENTS_MAX: usize = 64;
 /// Time between two rounds.
 const ROUND_PERIOD: Duration = Duration::from_secs(1);
 
-/// Which addresses may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeTargets {
-    /// All of them.
-    Any,
-    /// Those that are everybody's: not this machine's and no private network's.
-    Public,
-}
-
 /// Asks agents for their health.
 #[derive(Debug)]
 pub struct HealthProbe {
     client: reqwest::Client,
-    targets: ProbeTargets,
+    targets: Targets,
     running: Semaphore,
-}
-
-impl ProbeTargets {
-    /// Checks an address as it is written.
-    ///
-    /// # Errors
-    /// Words for whoever wrote it.
-    pub fn check(self, url: &str) -> Result<(), String> {
-        let url = reqwest::Url::parse(url).map_err(|error| error.to_string())?;
-        let host = url.host_str().unwrap_or_default();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-        let is_local_name = host.eq_ignore_ascii_case("localhost");
-        let may = self == Self::Any || address.map_or(!is_local_name, is_public);
-        if may {
-            return Ok(());
-        }
-        Err("must not lie on this machine or in a private network: this node serves others".into())
-    }
 }
 
 impl HealthProbe {
@@ -74,18 +43,12 @@ impl HealthProbe {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new(targets: ProbeTargets) -> Result<Self, StoreError> {
-        // Whoever was first chose the same; which of them it was does not matter.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = reqwest::Client::builder()
+    pub fn new(targets: Targets) -> Result<Self, StoreError> {
+        let client = targets
+            .client()
             .timeout(ANSWER_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             // An agent that has been restarted closes what was open.
             .pool_max_idle_per_host(0);
-        if targets == ProbeTargets::Public {
-            client = client.dns_resolver(Arc::new(PublicOnly));
-        }
         let client = client.build().map_err(|error| StoreError::Io {
             path: "registry.redb".into(),
             message: format!("no HTTP client for agents: {error}"),
@@ -98,7 +61,7 @@ impl HealthProbe {
     }
 
     /// Returns which addresses may be asked.
-    pub fn targets(&self) -> ProbeTargets {
+    pub fn targets(&self) -> Targets {
         self.targets
     }
 
@@ -179,51 +142,6 @@ impl Rounds {
     }
 }
 
-/// Resolves names to public addresses alone.
-#[derive(Debug)]
-struct PublicOnly;
-
-impl Resolve for PublicOnly {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|a| is_public(a.ip())).collect();
-            if public.is_empty() {
-                return Err("the name has no public address".into());
-            }
-            let addresses: Addrs = Box::new(public.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
-/// Returns whether an address is of the public internet.
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let is_shared = a == 100 && (64..128).contains(&b);
-            let is_special = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0);
-            let is_benchmark = a == 198 && (18..20).contains(&b);
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_documentation()
-                || is_shared
-                || is_special
-                || is_benchmark)
-        }
-        IpAddr::V6(v6) => {
-            // Of 2000::/3 without what stands for IPv4 addresses or for documents.
-            let [first, second, ..] = v6.segments();
-            let is_global = first & 0xe000 == 0x2000;
-            let is_translated = first == 0x2002 || (first == 0x2001 && second == 0);
-            is_global && !is_translated && (first, second) != (0x2001, 0xdb8)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
@@ -235,55 +153,6 @@ mod tests {
 
     use super::*;
     use crate::agents::{AgentState, Mode};
-
-    #[test]
-    fn addresses_of_this_machine_and_of_private_networks_are_not_public() {
-        for address in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "100.64.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "198.18.0.1",
-            "::1",
-            "fe80::1",
-            "fc00::1",
-            "::ffff:10.0.0.1",
-            "2002:a00:1::",
-            "64:ff9b::a00:1",
-            "2001:db8::1",
-            "ff02::1",
-            "::",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in ["1.1.1.1", "100.128.0.1", "2606:4700::1111"] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_node_that_serves_others_asks_public_addresses_only() {
-        let public = ProbeTargets::Public;
-        for url in [
-            "http://localhost:1/",
-            "http://LOCALHOST/",
-            "http://127.0.0.1/",
-            "http://[::1]:9/",
-            "http://2130706433/",
-            "http://0x7f.1/",
-            "http://10.0.0.1",
-            "http://[::ffff:7f00:1]/",
-        ] {
-            assert!(public.check(url).is_err(), "{url}");
-            assert!(ProbeTargets::Any.check(url).is_ok(), "{url}");
-        }
-        assert!(public.check("https://agents.example.org:8443/a").is_ok());
-    }
 
     /// A server that gives one answer to whoever asks, after a while.
     async fn serve(answer: impl Into<Vec<u8>>, delay: Duration) -> String {
@@ -318,7 +187,7 @@ mod tests {
 
     async fn ask(answer: impl Into<Vec<u8>>, is_a2a: bool) -> Result<(), String> {
         let url = serve(answer, Duration::ZERO).await;
-        let client = HealthProbe::new(ProbeTargets::Any).unwrap();
+        let client = HealthProbe::new(Targets::Any).unwrap();
         client.ask(&probe(&url, is_a2a)).await
     }
 
@@ -375,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_agent_is_waited_for_two_seconds() {
         let url = serve(answer("200 OK", HEALTHY), Duration::from_secs(20)).await;
-        let client = HealthProbe::new(ProbeTargets::Any).unwrap();
+        let client = HealthProbe::new(Targets::Any).unwrap();
         let started = Instant::now();
         assert!(client.ask(&probe(&url, false)).await.is_err());
         assert!(started.elapsed() < Duration::from_secs(10));
@@ -384,7 +253,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_serves_others_does_not_even_connect_to_this_machine() {
         let url = serve(answer("200 OK", HEALTHY), Duration::ZERO).await;
-        let client = HealthProbe::new(ProbeTargets::Public).unwrap();
+        let client = HealthProbe::new(Targets::Public).unwrap();
         let said = client.ask(&probe(&url, false)).await;
         assert!(said.unwrap_err().contains("private network"));
     }

@@ -16,8 +16,8 @@ use aither_node::{
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, ProbeTargets,
-        Readiness,
+        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
+        Targets,
     },
 };
 use axum::{
@@ -102,6 +102,7 @@ pub(crate) fn api_made_of(
         accounts: accounts.clone(),
         agents: agents.clone(),
         memory,
+        events: aither_node::services::EventService::default(),
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -132,12 +133,18 @@ fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService)
     let identity = NodeIdentity::generate().unwrap();
     let path = registry_path(data_dir);
     let (accounts, memory) = (accounts.clone(), Some(memory.store().clone()));
-    AgentService::open(&path, accounts, &identity, ProbeTargets::Any, memory).unwrap()
+    AgentService::open(&path, accounts, &identity, Targets::Any, memory).unwrap()
 }
 
 fn billing_at(data_dir: &Path) -> Billing {
     let prices = PriceBook::open(&prices_path(data_dir), BTreeMap::new(), 1).unwrap();
-    Billing::open(&ledger_path(data_dir), &BillingConfig::default(), prices).unwrap()
+    Billing::open(
+        &ledger_path(data_dir),
+        &BillingConfig::default(),
+        prices,
+        |_| None,
+    )
+    .unwrap()
 }
 
 pub(crate) fn api() -> Api {

@@ -29,7 +29,7 @@ async fn home_in(directory: tempfile::TempDir, memory: Option<MemoryStore>) -> H
     let owner = made.await.unwrap().account.id;
     let identity = NodeIdentity::generate().unwrap();
     let path = directory.path().join("registry.redb");
-    let targets = ProbeTargets::Any;
+    let targets = Targets::Any;
     let agents = AgentService::open(&path, accounts.clone(), &identity, targets, memory);
     Home {
         _directory: directory,
