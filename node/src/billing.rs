@@ -117,7 +117,8 @@ struct Shared {
     prices: PriceBook,
     welcome_grant: Amount,
     last_id: Mutex<u128>,
-    listener: OnceLock<Listener>,
+    /// Apart from the rest, since the ledger's thread has it and must not be who ends the ledger.
+    listener: Arc<OnceLock<Listener>>,
 }
 
 impl fmt::Debug for Shared {
@@ -216,7 +217,7 @@ impl Billing {
                 prices,
                 welcome_grant: config.welcome_grant,
                 last_id: Mutex::new(0),
-                listener: OnceLock::new(),
+                listener: Arc::default(),
             }),
         };
         let own = [
@@ -236,12 +237,6 @@ impl Billing {
     pub fn listen(&self, listener: impl Fn(&Moved) + Send + Sync + 'static) {
         if self.shared.listener.set(Box::new(listener)).is_err() {
             tracing::error!("payments have a listener already");
-        }
-    }
-
-    fn tell(&self, moved: &Moved) {
-        if let Some(listener) = self.shared.listener.get() {
-            listener(moved);
         }
     }
 
@@ -346,14 +341,17 @@ impl Billing {
         let operations = spending.operations(id, Operation::Transfer);
         match self.apply(operations).await? {
             Ok(_) => {
-                self.tell(&Moved {
-                    id,
-                    account: spending.payer,
-                    amount: spending.amount,
-                    route: spending.memo.to_owned(),
-                    agent: String::new(),
-                    shares: Vec::new(),
-                });
+                moved_by(
+                    &self.shared.listener,
+                    &Moved {
+                        id,
+                        account: spending.payer,
+                        amount: spending.amount,
+                        route: spending.memo.to_owned(),
+                        agent: String::new(),
+                        shares: Vec::new(),
+                    },
+                );
                 Ok(())
             }
             Err(refusal) => Err(spending.refused(refusal)),
@@ -529,6 +527,12 @@ impl AccountHook for Welcome {
         account: crate::accounts::AccountId,
     ) -> BoxFuture<'_, Result<(), Box<dyn std::error::Error + Send + Sync>>> {
         Box::pin(async move { Ok(self.0.welcome(AccountId(account.as_u128())).await?) })
+    }
+}
+
+fn moved_by(listener: &OnceLock<Listener>, moved: &Moved) {
+    if let Some(listener) = listener.get() {
+        listener(moved);
     }
 }
 

@@ -5,7 +5,7 @@
 //! too, and a post counts those as expired that the ledger has not got to yet, so it finds all of
 //! them open or none.
 
-use std::iter;
+use std::{iter, sync::Arc};
 
 use aither_ledger::{
     LedgerError, Note, Operation, Post, Reserve, Share, Time, TransferId, Unit, Usage, Verdict,
@@ -15,7 +15,7 @@ use aither_protocol::Amount;
 use super::{
     Billing, BillingError, HOLD_TTL, Moved,
     allowance::{Spending, part_ids},
-    now, refused,
+    moved_by, now, refused,
 };
 
 /// What is said of a payment when it is made.
@@ -141,12 +141,12 @@ impl Hold {
             usage: Some(settlement.usage),
             note: settlement.note,
         };
-        let billing = self.billing.clone();
+        let listener = Arc::clone(&self.billing.shared.listener);
         let ledger = &self.billing.shared.ledger;
         ledger.submit(unit, now(), move |verdict| {
             let charged = durable(verdict).map(|()| amount);
             if charged.is_ok() {
-                billing.tell(&moved);
+                moved_by(&listener, &moved);
             }
             reply(charged);
         });
