@@ -3,6 +3,7 @@
 //! Each flag has its environment variable here and its default where it is used; `--help` is made
 //! from these comments. Bad usage ends in clap with exit code 2.
 
+pub(crate) mod calls;
 pub(crate) mod codegraph;
 pub(crate) mod memory;
 
@@ -31,7 +32,9 @@ Environment:
 
 A first agent:
   aither-cli init my-agent        then start it as its README says
+  aither-cli test my-agent        probes every endpoint of it
   aither-cli agents               shows it LIVE
+  aither-cli call my-agent hello  calls it
 
 Exit codes: 0 done, 1 refused or failed, 2 bad usage, 5 no server.";
 
@@ -99,6 +102,18 @@ pub(crate) enum Command {
     Onboard(OnboardArgs),
     /// List the agents of the node, with what they can do and cost.
     Agents(AgentsArgs),
+    /// Call an agent by its name, or whoever has a skill.
+    ///
+    /// Prints the answer; what it cost goes to standard error.
+    Call(calls::CallArgs),
+    /// Start an agent here and probe every endpoint that its file declares.
+    ///
+    /// It runs as it would in operation, on a free port of this machine, until all is probed.
+    Test(calls::TestArgs),
+    /// Show what an agent did and what became of its calls.
+    Logs(calls::LogsArgs),
+    /// Show the agents that are offered, with their prices, or offer one.
+    Marketplace(calls::MarketplaceArgs),
     /// Read and write what is remembered: the caller's own memory, and what all share.
     ///
     /// With an agent's key in AITHEROS_API_KEY it is that agent's memory.

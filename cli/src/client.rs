@@ -7,8 +7,10 @@
 mod agents;
 mod answer;
 mod billing;
+mod calls;
 mod codegraph;
 mod key;
+mod marketplace;
 mod memory;
 mod pages;
 
@@ -22,8 +24,10 @@ pub(crate) use self::{
     agents::{Agent, AgentQuery, Bundle, Mode},
     answer::Answer,
     billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
+    calls::{CallRequest, CallTarget, LogItem},
     codegraph::{CodegraphIndex, CodegraphQuery, CodegraphRow, Indexed, Skipped, SourceFile},
     key::ApiKey,
+    marketplace::{Listing, MarketplaceItem, MarketplaceQuery},
     memory::{MemoryEntry, MemoryHit, MemoryItem, MemorySearch, MemoryWrite, Place, WrittenEntry},
 };
 use crate::{
@@ -131,9 +135,13 @@ impl Client {
     /// Starts a streamed chat.
     pub(crate) async fn chat(&self, request: &ChatRequest<'_>) -> Result<ChatStream<'_>, Error> {
         let url = self.url("v1/llm/chat")?;
-        let response = self
-            .send(self.request(Method::POST, url).json(request))
-            .await?;
+        self.stream(self.request(Method::POST, url).json(request))
+            .await
+    }
+
+    /// Sends a request whose answer is an event stream.
+    async fn stream(&self, request: RequestBuilder) -> Result<ChatStream<'_>, Error> {
+        let response = self.send(request).await?;
         let kind = response.headers().get(reqwest::header::CONTENT_TYPE);
         if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
             return Err(self.unexpected("an answer that is no event stream"));
@@ -259,10 +267,21 @@ impl ChatStream<'_> {
     /// Returns the next event; after [`ChatEvent::Done`] there is none.
     pub(crate) async fn next(&mut self) -> Result<ChatEvent, Error> {
         loop {
-            while let Some(event) = self.events.next() {
-                if let Some(event) = self.on_event(&event)? {
-                    return Ok(event);
-                }
+            let event = self.next_event().await?.ok_or_else(|| Error::Broken {
+                server: self.client.server().to_owned(),
+                cause: "the answer ended before it was whole".to_owned(),
+            })?;
+            if let Some(event) = self.on_event(&event)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Returns the next event as it came, until the stream ends.
+    pub(crate) async fn next_event(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return Ok(Some(event));
             }
             let bytes = self
                 .response
@@ -270,10 +289,7 @@ impl ChatStream<'_> {
                 .await
                 .map_err(|cause| self.client.failed(&cause))?;
             let Some(bytes) = bytes else {
-                return Err(Error::Broken {
-                    server: self.client.server().to_owned(),
-                    cause: "the answer ended before it was whole".to_owned(),
-                });
+                return Ok(None);
             };
             let events = self.parser.push(&bytes);
             let events = events.map_err(|error| self.client.unexpected(&error.to_string()))?;

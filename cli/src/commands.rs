@@ -2,12 +2,16 @@
 
 mod agents;
 mod billing;
+mod call;
 mod chat;
 mod codegraph;
 mod init;
+mod logs;
+mod marketplace;
 mod memory;
 mod models;
 mod onboard;
+mod probe;
 mod validate;
 
 use crate::{
@@ -28,6 +32,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         Command::Validate(agent) => validate::run(&output, &agent.directory, json),
         Command::Onboard(onboard) => onboard::run(&client()?, &output, onboard, json).await,
         Command::Agents(agents) => agents::run(&client()?, &output, agents, json).await,
+        Command::Call(call) => call::run(&client()?, &output, call, json).await,
+        Command::Test(test) => probe::run(&output, test, json).await,
+        Command::Logs(logs) => logs::run(&client()?, &output, logs, json).await,
+        Command::Marketplace(args) => marketplace::run(&client()?, &output, args, json).await,
         Command::Chat(chat) => chat::run(&client()?, &output, chat, json).await,
         Command::Models => models::run(&client()?, &output, json).await,
         Command::Memory(command) => memory::run(&client()?, &output, command, json).await,

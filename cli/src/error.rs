@@ -59,6 +59,10 @@ pub(crate) enum Error {
     },
     #[error("{path} is a link, and the agent's key would be written where it leads; remove it")]
     LinkedFolder { path: String },
+    #[error("the input is not JSON: {0}; an endpoint takes a JSON document")]
+    InputNotJson(serde_json::Error),
+    #[error("{0}")]
+    AgentFailed(String),
     #[error("stopped before the answer was whole")]
     Stopped,
     #[error("cannot use the terminal: {0}")]
@@ -119,6 +123,7 @@ impl Error {
             | Self::EmptyMessage
             | Self::LongMessage { .. }
             | Self::MessageEncoding
+            | Self::InputNotJson(_)
             | Self::NoName { .. } => EXIT_USAGE,
             _ => EXIT_FAILED,
         }

@@ -223,7 +223,7 @@ impl<'a> Conversation<'a> {
 }
 
 /// Reads the message from a pipe or file.
-fn read_message(input: impl Read) -> Result<String, Error> {
+pub(super) fn read_message(input: impl Read) -> Result<String, Error> {
     let mut bytes = Vec::new();
     input
         .take(MESSAGE_BYTES_MAX + 1)

@@ -12,9 +12,11 @@
 
 mod agents;
 mod billing;
+mod calls;
 mod init;
 mod memory;
 mod onboard;
+mod probe;
 mod support;
 
 use serde_json::Value;
