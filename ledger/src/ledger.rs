@@ -251,6 +251,17 @@ impl View {
         self.tables.entry(sequence)
     }
 
+    /// Returns the entry that began a transfer or hold.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn begun(&self, id: TransferId) -> Result<Option<Entry>, LedgerError> {
+        match self.tables.transfer(id)? {
+            Some(state) => self.tables.entry(state.begun),
+            None => Ok(None),
+        }
+    }
+
     /// Returns up to `count_max` entries that touched an account, with their numbers, the newest
     /// first: those before the entry `before`, or the last ones.
     ///

@@ -9,6 +9,7 @@
 
 mod directory;
 mod error;
+mod listing;
 mod records;
 mod store;
 mod tables;
@@ -25,6 +26,7 @@ use ulid::Ulid;
 pub use self::{
     directory::{AgentFilter, Directory},
     error::{AgentError, TokenRefusal},
+    listing::{LISTING_DESCRIPTION_BYTES_MAX, Listing},
     store::{AgentStore, CardChange, NewAgent, Onboarded, TORN_DOWN_MAX},
 };
 use crate::accounts::SecretText;

@@ -28,6 +28,7 @@ mod error;
 mod extract;
 mod health;
 mod idempotency;
+mod marketplace;
 mod memory;
 mod memory_codegraph;
 mod memory_search;
@@ -304,6 +305,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
         .merge(memory_routes())
+        .merge(marketplace_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))
@@ -317,6 +319,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::docs_page))
         .routes(routes!(docs::root))
+}
+
+fn marketplace_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(marketplace::offers))
+        .routes(routes!(marketplace::list, marketplace::unlist))
+        .routes(routes!(marketplace::unlist_named))
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

@@ -14,6 +14,7 @@ pub mod events;
 pub mod gate;
 pub mod health_probe;
 pub mod llm;
+pub mod marketplace;
 pub mod memory;
 pub mod memory_embedding;
 pub mod memory_index;
@@ -32,6 +33,7 @@ pub use self::{
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
+    marketplace::{Offer, OfferFilter, OfferOrder, OfferPlace},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,
     memory_index::IndexThread,

@@ -21,7 +21,7 @@ use aither_ledger::AccountId;
 use aither_protocol::RootKey;
 
 use self::index::{Index, Place, Places};
-use super::{Agent, AgentId, AgentState, records::SummaryV1};
+use super::{Agent, AgentId, AgentState, Listing, records::SummaryV1};
 use crate::accounts::SecretHash;
 
 /// Empty places that are kept in any case.
@@ -41,6 +41,10 @@ pub(super) enum Change {
     Revoked(AgentId, u128),
     /// The revoked tokens of an agent are void for another reason now.
     NoneRevoked(AgentId),
+    /// An agent is offered like this.
+    Offered(AgentId, Arc<Listing>),
+    /// An agent is not offered any more.
+    NotOffered(AgentId),
     /// There is a root key of capability tokens.
     RootKey(u32, Arc<RootKey>),
 }
@@ -90,6 +94,8 @@ struct Inner {
     index: Index,
     booting: BTreeSet<Place>,
     revoked: HashMap<AgentId, HashSet<u128>>,
+    /// Of those that are offered.
+    listings: BTreeMap<AgentId, Arc<Listing>>,
     /// By number; the last mints.
     root_keys: BTreeMap<u32, Arc<RootKey>>,
 }
@@ -182,6 +188,21 @@ impl Directory {
     /// Returns how many tokens of an agent were revoked.
     pub(super) fn revoked_len(&self, id: AgentId) -> usize {
         self.read().revoked.get(&id).map_or(0, HashSet::len)
+    }
+
+    /// Returns how an agent is offered, if it is.
+    pub fn listing(&self, id: AgentId) -> Option<Arc<Listing>> {
+        self.read().listings.get(&id).cloned()
+    }
+
+    /// Returns all agents that are offered.
+    pub fn offered(&self) -> Vec<(Arc<Agent>, Arc<Listing>)> {
+        let inner = self.read();
+        let offered = inner.listings.iter().filter_map(|(id, listing)| {
+            let agent = inner.agent(inner.place_of(*id)?)?;
+            Some((agent, Arc::clone(listing)))
+        });
+        offered.collect()
     }
 
     /// Returns a root key of capability tokens by its number.
@@ -372,6 +393,13 @@ impl Inner {
             }
             Change::NoneRevoked(id) => {
                 self.revoked.remove(&id);
+            }
+            Change::Offered(id, listing) => {
+                self.listings.insert(id, listing);
+                return self.place_of(id).is_some();
+            }
+            Change::NotOffered(id) => {
+                self.listings.remove(&id);
             }
             Change::RootKey(number, key) => {
                 self.root_keys.insert(number, key);

@@ -107,6 +107,14 @@ pub(super) struct RootKeyV1 {
     pub(super) made_ms: u64,
 }
 
+/// What is offered of an agent.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct ListingV1 {
+    pub(super) price_micros: u128,
+    pub(super) description: Option<Box<str>>,
+    pub(super) listed_ms: u64,
+}
+
 /// Something that happened to an agent.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct AuditV1 {
@@ -132,6 +140,10 @@ impl Record for AgentKeyV1 {
 }
 
 impl Record for RootKeyV1 {
+    const VERSION: u8 = 1;
+}
+
+impl Record for ListingV1 {
     const VERSION: u8 = 1;
 }
 

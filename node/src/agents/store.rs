@@ -10,7 +10,7 @@
 mod load;
 mod migrate;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{path::Path, sync::Arc, time::SystemTime};
 
@@ -93,10 +93,10 @@ pub struct Onboarded {
 }
 
 /// An open write transaction: the tables, and what memory is to learn after the commit.
-struct Edit<'tx> {
-    tables: Tables<'tx>,
+pub(super) struct Edit<'tx> {
+    pub(super) tables: Tables<'tx>,
     now_ms: u64,
-    changes: Vec<Change>,
+    pub(super) changes: Vec<Change>,
 }
 
 impl AgentStore {
@@ -325,6 +325,7 @@ impl AgentStore {
                 edit.end_secrets(id, directory, record)?;
                 record.state = AgentState::Stop.as_str().to_owned();
                 record.is_torn_down = true;
+                edit.end_listing(id)?;
                 edit.note(id, "torn_down", by.as_str())?;
                 let (count, first) = directory.left_of(AccountId(record.owner));
                 let first = first.filter(|_| count >= TORN_DOWN_MAX);
@@ -468,6 +469,7 @@ impl AgentStore {
                 copy(&from.root_keys, &mut tables.root_keys)?;
                 copy(&from.revoked, &mut tables.revoked)?;
                 copy(&from.audit, &mut tables.audit)?;
+                copy(&from.listings, &mut tables.listings)?;
             }
             tx.commit()?;
             Ok(())
@@ -507,7 +509,7 @@ impl AgentStore {
         })?
     }
 
-    fn read<T>(
+    pub(super) fn read<T>(
         &self,
         look: impl FnOnce(&ReadTables) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
@@ -517,7 +519,7 @@ impl AgentStore {
 
     /// Runs one transaction. A refusal inside `change` that is no error of the store is part of
     /// `T`; what was changed until then is committed, so it must come before the first change.
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         now: SystemTime,
         change: impl FnOnce(&mut Edit<'_>, &Directory) -> Result<T, redb::Error>,
@@ -572,6 +574,7 @@ impl Edit<'_> {
         let found_by = self.agent(id)?.summary.clone();
         self.tables.agents.remove(id.0.to_bytes())?;
         self.tables.cards.remove(id.0.to_bytes())?;
+        self.end_listing(id)?;
         for hash in directory.keys_of(id) {
             self.remove_key(hash)?;
         }
@@ -625,8 +628,21 @@ impl Edit<'_> {
         Ok(())
     }
 
+    /// Ends an agent's offer, if there is one.
+    pub(super) fn end_listing(&mut self, id: AgentId) -> Result<(), redb::Error> {
+        if self.tables.listings.remove(id.0.to_bytes())?.is_some() {
+            self.changes.push(Change::NotOffered(id));
+        }
+        Ok(())
+    }
+
     /// Adds to what happened to an agent.
-    fn note(&mut self, id: AgentId, action: &str, detail: &str) -> Result<(), redb::Error> {
+    pub(super) fn note(
+        &mut self,
+        id: AgentId,
+        action: &str,
+        detail: &str,
+    ) -> Result<(), redb::Error> {
         let id = id.0.to_bytes();
         let last = self
             .tables

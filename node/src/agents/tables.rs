@@ -6,7 +6,7 @@
 use redb::{ReadOnlyTable, ReadableDatabase, Table, TableDefinition, TableError, WriteTransaction};
 
 /// The version that this build writes, and the newest that it reads.
-pub(super) const SCHEMA_VERSION: u64 = 2;
+pub(super) const SCHEMA_VERSION: u64 = 3;
 
 /// Agent id → [`super::records::AgentV2`], [`super::records::AgentV1`] in schema version 1.
 const AGENTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("agents-1");
@@ -21,6 +21,8 @@ const REVOKED: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> =
     TableDefinition::new("revoked-tokens-1");
 /// Agent id and a rising number → [`super::records::AuditV1`].
 const AUDIT: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new("audit-1");
+/// Agent id → [`super::records::ListingV1`], since schema version 3.
+const LISTINGS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("listings-1");
 
 /// The tables of a write transaction, each opened once.
 pub(super) struct Tables<'tx> {
@@ -30,6 +32,7 @@ pub(super) struct Tables<'tx> {
     pub(super) root_keys: Table<'tx, u32, &'static [u8]>,
     pub(super) revoked: Table<'tx, ([u8; 16], [u8; 16]), u64>,
     pub(super) audit: Table<'tx, ([u8; 16], u64), &'static [u8]>,
+    pub(super) listings: Table<'tx, [u8; 16], &'static [u8]>,
 }
 
 impl<'tx> Tables<'tx> {
@@ -41,6 +44,7 @@ impl<'tx> Tables<'tx> {
             root_keys: tx.open_table(ROOT_KEYS)?,
             revoked: tx.open_table(REVOKED)?,
             audit: tx.open_table(AUDIT)?,
+            listings: tx.open_table(LISTINGS)?,
         })
     }
 }
@@ -53,6 +57,7 @@ pub(super) struct ReadTables {
     pub(super) root_keys: ReadOnlyTable<u32, &'static [u8]>,
     pub(super) revoked: ReadOnlyTable<([u8; 16], [u8; 16]), u64>,
     pub(super) audit: ReadOnlyTable<([u8; 16], u64), &'static [u8]>,
+    pub(super) listings: ReadOnlyTable<[u8; 16], &'static [u8]>,
 }
 
 impl ReadTables {
@@ -65,6 +70,7 @@ impl ReadTables {
             root_keys: tx.open_table(ROOT_KEYS)?,
             revoked: tx.open_table(REVOKED)?,
             audit: tx.open_table(AUDIT)?,
+            listings: tx.open_table(LISTINGS)?,
         })
     }
 }

@@ -135,7 +135,12 @@ pub(super) async fn list(
     let mut skills = state.agents.skills_of(ids).await?.into_iter();
     Ok(Json(cut.map(|agent| {
         let skills = skills.next().unwrap_or_default();
-        AgentItem::of(&agent, skills, &state.peer_id)
+        AgentItem::of(
+            &agent,
+            skills,
+            &state.peer_id,
+            state.agents.price_of(&agent),
+        )
     })))
 }
 
@@ -432,5 +437,6 @@ pub(super) async fn body_of(state: &ApiState, agent: &Agent) -> Result<Json<Agen
 async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
     let skills = state.agents.skills_of(vec![agent.id]).await?;
     let skills = skills.into_iter().next().unwrap_or_default();
-    Ok(Json(AgentItem::of(agent, skills, &state.peer_id)))
+    let price = state.agents.price_of(agent);
+    Ok(Json(AgentItem::of(agent, skills, &state.peer_id, price)))
 }

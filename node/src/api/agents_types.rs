@@ -78,8 +78,9 @@ pub(super) struct AgentItem {
     state: &'static str,
     #[schema(value_type = Vec<Object>)]
     skills: Vec<SkillSummary>,
-    /// Tokens a request.
-    price: u32,
+    /// Tokens a call: what it is offered for, else what its card says.
+    #[schema(value_type = f64)]
+    price: Amount,
     /// Not measured yet.
     latency_ms: Option<f64>,
     /// Not measured yet.
@@ -198,7 +199,7 @@ impl FindParams {
 
 impl AgentItem {
     /// Shows an agent of this node.
-    pub(super) fn of(agent: &Agent, skills: Vec<SkillSummary>, node: &str) -> Self {
+    pub(super) fn of(agent: &Agent, skills: Vec<SkillSummary>, node: &str, price: Amount) -> Self {
         Self {
             name: agent.name.to_string(),
             id: agent.id.to_string(),
@@ -206,7 +207,7 @@ impl AgentItem {
             local: true,
             state: agent.state.as_str(),
             skills,
-            price: agent.price,
+            price,
             latency_ms: None,
             load: None,
             reputation: None,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aither_ledger::{Account, AccountId, Entry, EntryKind, Time, UsageQuery, View};
+use aither_ledger::{Account, AccountId, Entry, EntryKind, LedgerError, Time, UsageQuery, View};
 use aither_protocol::{Amount, ErrorCode, limits::MODEL_NAME_BYTES_MAX};
 use axum::{
     Extension, Json,
@@ -16,7 +16,8 @@ use super::{
     auth::Caller,
     billing_types::{
         BalanceBody, CheckAnswer, CheckBody, DeductBody, PaidAnswer, PricesBody, SetPriceBody,
-        StatementItem, StatementParams, Tokens, TopUpBody, UsageBody, UsageItem, UsageParams,
+        SplitItem, StatementItem, StatementParams, Tokens, TopUpBody, UsageBody, UsageItem,
+        UsageParams,
     },
     extract::{JsonBody, parse_duration},
     page::{Items, Page, PageQuery},
@@ -245,13 +246,17 @@ pub(super) async fn statement(
     } else {
         page.limit + 1
     };
-    let found = read(&state, move |view| view.statement(account, before, count)).await?;
-    let item = |(sequence, entry): (u64, Entry)| item_of(account, sequence, &entry);
+    let found = read(&state, move |view| {
+        let entries = view.statement(account, before, count)?.into_iter();
+        let items = entries.map(|(sequence, entry)| item_of(view, account, sequence, &entry));
+        items.collect::<Result<Vec<_>, _>>()
+    });
+    let found = found.await?;
     if !is_table {
-        let cut = page.cut(found, |(sequence, _)| sequence.to_string());
-        return Ok(Json(cut.map(item)).into_response());
+        let cut = page.cut(found, |item| item.entry.to_string());
+        return Ok(Json(cut).into_response());
     }
-    let table = table_of(found.into_iter().map(item))?;
+    let table = table_of(found.into_iter())?;
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (
@@ -368,20 +373,25 @@ fn check_payment(tokens: Amount, field: &str, memo: &str) -> Result<(), ApiError
     Ok(())
 }
 
-fn item_of(account: AccountId, entry_number: u64, entry: &Entry) -> StatementItem {
+fn item_of(
+    view: &View,
+    account: AccountId,
+    entry_number: u64,
+    entry: &Entry,
+) -> Result<StatementItem, LedgerError> {
     let (credit, debit) = entry.kind.posted(account);
     let amount = match credit.checked_sub(debit) {
         Some(gain) => Tokens::plus(gain),
         None => Tokens::minus(debit.saturating_sub(credit)),
     };
-    let (kind, movement, memo) = match &entry.kind {
-        EntryKind::Opened { .. } => ("opened", None, ""),
-        EntryKind::Transferred { movement, memo, .. } => ("transferred", Some(movement), &**memo),
-        EntryKind::Reserved { movement, memo, .. } => ("reserved", Some(movement), &**memo),
-        EntryKind::Posted { held, .. } => ("posted", Some(held), ""),
-        EntryKind::Voided { held } => ("voided", Some(held), ""),
-        EntryKind::Expired { held } => ("expired", Some(held), ""),
-        _ => ("other", None, ""),
+    let (kind, movement) = match &entry.kind {
+        EntryKind::Opened { .. } => ("opened", None),
+        EntryKind::Transferred { movement, .. } => ("transferred", Some(movement)),
+        EntryKind::Reserved { movement, .. } => ("reserved", Some(movement)),
+        EntryKind::Posted { held, .. } => ("posted", Some(held)),
+        EntryKind::Voided { held } => ("voided", Some(held)),
+        EntryKind::Expired { held } => ("expired", Some(held)),
+        _ => ("other", None),
     };
     let is_payer = movement.is_some_and(|movement| movement.debit == account);
     let held = match (&entry.kind, movement) {
@@ -398,26 +408,72 @@ fn item_of(account: AccountId, entry_number: u64, entry: &Entry) -> StatementIte
         };
         name_of(other)
     });
-    StatementItem {
+    Ok(StatementItem {
         entry: entry_number,
         time: rfc3339(time_of(entry.time)),
         kind,
         amount,
         held,
         other: other.unwrap_or_default(),
-        memo: memo.to_owned(),
+        memo: memo_of(view, &entry.kind)?,
         transfer: entry
             .kind
             .transfer()
             .map_or_else(String::new, |id| ulid::Ulid(id.0).to_string()),
+        split: split_of(&entry.kind),
+    })
+}
+
+/// Returns what a payment is for: what ends a hold says it at its beginning.
+fn memo_of(view: &View, kind: &EntryKind) -> Result<String, LedgerError> {
+    let said = |kind: &EntryKind| match kind {
+        EntryKind::Transferred { memo, .. } | EntryKind::Reserved { memo, .. } => {
+            Some(memo.clone())
+        }
+        _ => None,
+    };
+    if let Some(memo) = said(kind) {
+        return Ok(memo);
     }
+    let begun = kind.transfer().map(|id| view.begun(id)).transpose()?;
+    let begun = begun.flatten().and_then(|entry| said(&entry.kind));
+    Ok(begun.unwrap_or_default())
+}
+
+/// Returns who has which part of a payment that is shared: both sides see the same.
+fn split_of(kind: &EntryKind) -> Vec<SplitItem> {
+    let EntryKind::Posted {
+        held,
+        amount,
+        shares,
+    } = kind
+    else {
+        return Vec::new();
+    };
+    if shares.is_empty() {
+        return Vec::new();
+    }
+    let mut rest = amount.total;
+    let mut split = Vec::with_capacity(shares.len() + 1);
+    for leg in shares {
+        rest = rest.saturating_sub(leg.amount.total);
+        split.push(SplitItem {
+            account: name_of(leg.account),
+            amount: leg.amount.total,
+        });
+    }
+    split.push(SplitItem {
+        account: name_of(held.credit),
+        amount: rest,
+    });
+    split
 }
 
 fn table_of(items: impl Iterator<Item = StatementItem>) -> Result<Vec<u8>, ApiError> {
     let broken = |error: &dyn std::fmt::Display| ApiError::internal(format!("a table: {error}"));
     let mut table = csv::Writer::from_writer(Vec::new());
     let titles = [
-        "entry", "time", "kind", "amount", "held", "other", "memo", "transfer",
+        "entry", "time", "kind", "amount", "held", "other", "memo", "transfer", "split",
     ];
     table.write_record(titles).map_err(|error| broken(&error))?;
     for item in items {
@@ -430,10 +486,18 @@ fn table_of(items: impl Iterator<Item = StatementItem>) -> Result<Vec<u8>, ApiEr
             item.other,
             item.memo,
             item.transfer,
+            split_text(&item.split),
         ];
         table.write_record(row).map_err(|error| broken(&error))?;
     }
     table.into_inner().map_err(|error| broken(&error))
+}
+
+/// Writes a split in one cell: `ACCOUNT AMOUNT; node AMOUNT`.
+fn split_text(split: &[SplitItem]) -> String {
+    let parts = split.iter();
+    let parts = parts.map(|part| format!("{} {}", part.account, part.amount));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn name_of(account: AccountId) -> String {

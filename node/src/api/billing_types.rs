@@ -208,6 +208,19 @@ pub(super) struct StatementItem {
     pub(super) memo: String,
     /// The transfer's or hold's id; entries of one hold share it.
     pub(super) transfer: String,
+    /// Who has which part of a payment that is shared, as of a call: the agent's owner and the
+    /// node. Empty where all of it is one's.
+    pub(super) split: Vec<SplitItem>,
+}
+
+/// A part of a payment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SplitItem {
+    /// Whose: an account's id, or "node".
+    pub(super) account: String,
+    /// How much.
+    #[schema(value_type = f64)]
+    pub(super) amount: Amount,
 }
 
 /// `PUT /v1/admin/prices`.

@@ -11,7 +11,7 @@ use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
 use aither_ledger::AccountId;
 use aither_protocol::{
-    AgentCard, CapabilitySet, CapabilityToken, Caveat, Plan, TokenId, sign_card,
+    AgentCard, Amount, CapabilitySet, CapabilityToken, Caveat, Plan, TokenId, sign_card,
 };
 use ed25519_dalek::SigningKey;
 use serde_json::Value;
@@ -28,8 +28,8 @@ use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
     agents::{
         Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
-        AuditEntry, CardChange, Mode, NewAgent, Onboarded, Rank, SkillSummary, TORN_DOWN_MAX,
-        TokenGrant, TokenRefusal, granted,
+        AuditEntry, CardChange, Listing, Mode, NewAgent, Onboarded, Rank, SkillSummary,
+        TORN_DOWN_MAX, TokenGrant, TokenRefusal, granted,
     },
     billing::OPERATOR,
     identity::NodeIdentity,
@@ -369,6 +369,46 @@ impl AgentService {
         let shared = Arc::clone(&self.shared);
         let reading = self.shared.reading.run(move || shared.store.skills(&ids));
         reading.await.map_err(gate_error)?
+    }
+
+    /// Offers an agent, or changes its offer. Returns whether it was not offered before.
+    ///
+    /// # Errors
+    /// It was torn down, or the store fails.
+    pub async fn list(
+        &self,
+        id: AgentId,
+        price: Amount,
+        description: Option<String>,
+    ) -> Result<bool, AgentError> {
+        self.store(move |store| store.list(id, price, description.as_deref(), SystemTime::now()))
+            .await?
+    }
+
+    /// Takes an offer back. Returns whether there was one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn unlist(&self, id: AgentId) -> Result<bool, AgentError> {
+        self.store(move |store| store.unlist(id, SystemTime::now()))
+            .await?
+    }
+
+    /// Returns how an agent is offered, if it is.
+    pub fn listing(&self, id: AgentId) -> Option<Arc<Listing>> {
+        self.shared.store.directory().listing(id)
+    }
+
+    /// Returns what a call of an agent costs: as it is offered, else as its card says.
+    pub fn price_of(&self, agent: &Agent) -> Amount {
+        let listing = self.listing(agent.id);
+        let of_card = || Amount::from_tokens(u64::from(agent.price));
+        listing.map_or_else(of_card, |listing| listing.price)
+    }
+
+    /// Returns all agents that are offered.
+    pub fn offered(&self) -> Vec<(Arc<Agent>, Arc<Listing>)> {
+        self.shared.store.directory().offered()
     }
 
     /// Returns how many agents there are.

@@ -61,7 +61,7 @@ async fn routes(api: &Api) -> Vec<(String, String)> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
             let mut path = path.clone();
-            for parameter in ["{id}", "{name}", "{token}"] {
+            for parameter in ["{agent}", "{id}", "{name}", "{token}"] {
                 path = path.replace(parameter, "nobody");
             }
             routes.push((method.to_uppercase(), path));

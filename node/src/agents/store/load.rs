@@ -12,7 +12,7 @@ use crate::{
     agents::{
         AgentId, Directory,
         directory::{Change, Listed},
-        records::{AgentKeyV1, AgentV2, AuditV1, CardV1, RootKeyV1},
+        records::{AgentKeyV1, AgentV2, AuditV1, CardV1, ListingV1, RootKeyV1},
         tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
     store_file::{Form, corrupt},
@@ -96,6 +96,14 @@ pub(super) fn read_all(path: &Path, database: &Database) -> Result<Directory, St
             let (agent, serial) = row?.0.value();
             let agent = AgentId(Ulid::from_bytes(agent));
             take(Change::Revoked(agent, u128::from_be_bytes(serial)));
+        }
+        for row in tables.listings.iter()? {
+            let (id, value) = row?;
+            let id = AgentId(Ulid::from_bytes(id.value()));
+            let listing = ListingV1::decode(value.value())?.listing();
+            if !take(Change::Offered(id, Arc::new(listing))) {
+                return Err(corrupt("an offer belongs to no agent"));
+            }
         }
         for row in tables.root_keys.iter()? {
             let (number, value) = row?;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What makes each version of the one before it, from version 2 on.
-pub(super) const STEPS: [Step; 1] = [to_version_2];
+pub(super) const STEPS: [Step; 2] = [to_version_2, to_version_3];
 
 /// Version 2 has cards in a table of their own, and says who has suspended an agent.
 fn to_version_2(tx: &WriteTransaction) -> Result<(), redb::Error> {
@@ -25,6 +25,12 @@ fn to_version_2(tx: &WriteTransaction) -> Result<(), redb::Error> {
         tables.agents.insert(id, &agent[..])?;
         tables.cards.insert(id, &card[..])?;
     }
+    Ok(())
+}
+
+/// Version 3 adds offers.
+fn to_version_3(tx: &WriteTransaction) -> Result<(), redb::Error> {
+    Tables::open(tx)?;
     Ok(())
 }
 
@@ -143,7 +149,7 @@ mod tests {
         let path = home.path();
         drop(home.store);
         let meta = redb::TableDefinition::<&str, u64>::new("meta");
-        for (version, words) in [(0, "never existed"), (3, "schema version 3")] {
+        for (version, words) in [(0, "never existed"), (4, "schema version 4")] {
             let database = Database::open(&path).unwrap();
             let tx = database.begin_write().unwrap();
             let mut rows = tx.open_table(meta).unwrap();

@@ -13,23 +13,23 @@ use crate::accounts::key_hash;
 const ANN: AccountId = AccountId(1);
 const BOB: AccountId = AccountId(2);
 
-pub(super) struct Home {
+pub(in crate::agents) struct Home {
     directory: tempfile::TempDir,
-    pub(super) store: AgentStore,
+    pub(in crate::agents) store: AgentStore,
 }
 
-pub(super) fn now() -> SystemTime {
+pub(in crate::agents) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-pub(super) fn home() -> Home {
+pub(in crate::agents) fn home() -> Home {
     let directory = tempfile::tempdir().unwrap();
     let store = AgentStore::open(&directory.path().join("registry.redb"), now()).unwrap();
     Home { directory, store }
 }
 
 impl Home {
-    pub(super) fn path(&self) -> PathBuf {
+    pub(in crate::agents) fn path(&self) -> PathBuf {
         self.directory.path().join("registry.redb")
     }
 
@@ -81,7 +81,7 @@ fn onboard_within(
     store.onboard(&new, now())
 }
 
-pub(super) fn onboard(store: &AgentStore, name: &str, version: &str) -> Onboarded {
+pub(in crate::agents) fn onboard(store: &AgentStore, name: &str, version: &str) -> Onboarded {
     onboard_within(store, ANN, &card(name, version), None).unwrap()
 }
 
