@@ -7,8 +7,8 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Value, value::RawValue};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -55,18 +55,28 @@ pub(super) struct ListingBody {
 }
 
 /// A number of tokens, or an object that says it under one of the names that are in use.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Price {
-    Tokens(Amount),
-    Named {
-        #[serde(
-            alias = "token_cost_per_request",
-            alias = "tokens",
-            alias = "per_request"
-        )]
-        price_per_request: Amount,
-    },
+#[derive(Debug)]
+struct Price(Amount);
+
+/// The object.
+#[derive(Deserialize)]
+struct NamedPrice {
+    #[serde(alias = "token_cost_per_request", alias = "tokens")]
+    price_per_request: Amount,
+}
+
+impl<'de> Deserialize<'de> for Price {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As it is written: an amount that went through a float could come out as its neighbour.
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let read = match raw.get().starts_with('{') {
+            true => {
+                serde_json::from_str(raw.get()).map(|named: NamedPrice| named.price_per_request)
+            }
+            false => serde_json::from_str(raw.get()),
+        };
+        read.map(Self).map_err(D::Error::custom)
+    }
 }
 
 /// Whose offer ends.
@@ -174,10 +184,7 @@ pub(super) async fn list(
     JsonBody(body): JsonBody<ListingBody>,
 ) -> Result<Response, ApiError> {
     let agent = managed(&state, &caller, &body.agent)?;
-    let (Price::Tokens(price)
-    | Price::Named {
-        price_per_request: price,
-    }) = body.price_per_request;
+    let Price(price) = body.price_per_request;
     if price.is_zero() || price > PRICE_MAX {
         let message = format!("must be more than 0 and at most {PRICE_MAX}");
         return Err(ApiError::field("price_per_request", message));

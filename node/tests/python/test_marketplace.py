@@ -100,11 +100,13 @@ def test_offers_come_in_order_and_in_pages(market: Node) -> None:
 
 def test_offers_outlive_a_killed_node(tmp_path: pathlib.Path) -> None:
     node = Node(tmp_path)
-    aboard(node.http, card("stays"))
+    owner = Account(node, "stays@example.org")
+    aboard(owner.http, card("stays"))
     listing = {"agent": "stays", "price_per_request": 9}
-    assert node.http.post(LISTINGS, json=listing).status_code == 201
+    assert owner.http.post(LISTINGS, json=listing).status_code == 201
     node.process.kill()
     node.process.wait()
     node.start()
-    assert offers(node.http, q="stays")[0]["price_per_request"] == 9
+    with with_key(node, owner.key) as http:
+        assert offers(http, q="stays")[0]["price_per_request"] == 9
     node.stop()

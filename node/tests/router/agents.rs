@@ -199,6 +199,7 @@ fn is_management((method, path): &(String, String)) -> bool {
         || path.starts_with("/api/agents/")
         || path.starts_with("/api/audit/")
         || path == "/v1/billing/usage"
+        || path.starts_with("/v1/marketplace/listings")
 }
 
 /// Returns whether a path needs a capability that the small agent has not.
