@@ -30,7 +30,9 @@ pub use self::{
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
-    events::{Audience, EventService, NodeEvent},
+    events::{
+        Audience, Emission, Emitted, EventCounts, EventService, NodeEvent, Step, Subscription,
+    },
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,

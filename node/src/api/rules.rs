@@ -53,6 +53,8 @@ const LLM: Option<Capability> = Some(Capability::LlmInference);
 const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
+const EMIT: Option<Capability> = Some(Capability::EventEmit);
+const SUBSCRIBE: Option<Capability> = Some(Capability::EventSubscribe);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -128,6 +130,9 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/index",         Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/query",         Access::Holder,    READ),
+    ("POST",   "/v1/events/emit",                    Access::Holder,    EMIT),
+    ("GET",    "/v1/events/subscribe",               Access::Holder,    SUBSCRIBE),
+    ("GET",    "/v1/agents/{name}/logs",             Access::Manage,    None),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

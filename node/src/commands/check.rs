@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     data_dir::{self, DataDir},
     error::NodeError,
+    events::EventLog,
     identity::{AdminKey, NodeIdentity},
     memory::MemoryStore,
     models::{
@@ -20,8 +21,8 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger
-/// and the checksum of every stored model.
+/// Verifies the keys, the accounts, the agents and their memory, the events, the kept answers, the
+/// whole ledger and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -48,6 +49,11 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let memory_path = data_dir::memory_path(data_dir.path());
     let memory = match memory_path.exists() {
         true => format!("{} entries good", MemoryStore::check(&memory_path)?.entries),
+        false => "not made yet".to_owned(),
+    };
+    let events_path = data_dir::events_path(data_dir.path());
+    let events = match events_path.exists() {
+        true => format!("{} good", EventLog::check(&events_path)?.events),
         false => "not made yet".to_owned(),
     };
     let answers_path = data_dir::answers_path(data_dir.path());
@@ -84,7 +90,8 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         agents     {agents}\nmemory     {memory}\nanswers    {answers}\n\
+         agents     {agents}\nmemory     {memory}\nevents     {events}\n\
+         answers    {answers}\n\
          ledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
