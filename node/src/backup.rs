@@ -1,9 +1,9 @@
 //! Backups: one file with everything that cannot be made again, models aside.
 //!
 //! A backup is a zip archive of the keys, the accounts, the agents, their memory, the events, the
-//! ledger and the prices, and a manifest with their checksums. The stores are copied from a snapshot each,
-//! accounts before the ledger, so that every account in it is known there; the node goes on
-//! meanwhile. It holds secrets, so it is readable by its owner alone.
+//! ledger and the prices, and a manifest with their checksums. The stores are copied from a
+//! snapshot each, accounts before the ledger, so that every account in it is known there; the node
+//! goes on meanwhile. It holds secrets, so it is readable by its owner alone.
 //!
 //! Restoring unpacks beside the present files, verifies checksums and both stores, then moves the
 //! present files aside and the restored ones into their place. Nothing is deleted.

@@ -109,7 +109,7 @@ pub struct HttpConfig {
     #[schemars(with = "String")]
     pub header_timeout: Duration,
     /// Longest wait for a whole answer; for a streamed one, until its first piece and from one
-    /// piece to the next.
+    /// piece to the next. Also for a client that does not read what it is sent.
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub request_timeout: Duration,

@@ -232,7 +232,8 @@ impl Node {
         outcome
     }
 
-    /// Has holds, answers, memories and events end whose time is over, and purges that were cut off.
+    /// Has holds, answers, memories and events end whose time is over, and purges that were cut
+    /// off.
     async fn expire(&self) {
         let mut ticks = time::interval(EXPIRY_PERIOD);
         loop {

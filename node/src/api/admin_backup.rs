@@ -30,7 +30,8 @@ pub(super) struct BackupAnswer {
     files: Vec<String>,
 }
 
-/// Writes a backup of keys, accounts, agents, memory, events, ledger and prices, while the node goes on.
+/// Writes a backup of keys, accounts, agents, memory, events, ledger and prices, while the node
+/// goes on.
 #[utoipa::path(
     post, path = "/v1/admin/backup", tag = "operation",
     request_body = BackupBody,

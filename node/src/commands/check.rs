@@ -51,11 +51,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         true => format!("{} entries good", MemoryStore::check(&memory_path)?.entries),
         false => "not made yet".to_owned(),
     };
-    let events_path = data_dir::events_path(data_dir.path());
-    let events = match events_path.exists() {
-        true => format!("{} good", EventLog::check(&events_path)?.events),
-        false => "not made yet".to_owned(),
-    };
+    let events = check_events(data_dir.path())?;
     let answers_path = data_dir::answers_path(data_dir.path());
     let answers = match answers_path.exists() {
         true => format!("{} good", AnswerStore::check(&answers_path)?),
@@ -97,6 +93,15 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         state(admin_key.is_some()),
         entries.len()
     ))
+}
+
+/// Reads all events.
+fn check_events(data_dir: &Path) -> Result<String, NodeError> {
+    let path = data_dir::events_path(data_dir);
+    Ok(match path.exists() {
+        true => format!("{} good", EventLog::check(&path)?.events),
+        false => "not made yet".to_owned(),
+    })
 }
 
 /// Makes all balances again from the journal.

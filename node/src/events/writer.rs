@@ -292,16 +292,17 @@ impl Worker {
             .zip(batch.events)
             .map(|(id, (event, reply))| (Arc::new(Event::new(id, event)), reply.map(|r| (id, r))))
             .unzip();
-        if count > 0 {
-            self.work.counts.written.fetch_add(count, Ordering::Relaxed);
-            self.work.recent.publish(&events);
-            (self.work.published)(self.work.recent.last());
-        }
+        self.work.counts.written.fetch_add(count, Ordering::Relaxed);
+        self.work.recent.publish(&events);
         for (id, reply) in replies.into_iter().flatten() {
             reply(Ok(id));
         }
         for reply in batch.replies {
             reply(Ok(()));
+        }
+        // Last: whoever has emitted may go on while many are woken.
+        if count > 0 {
+            (self.work.published)(self.work.recent.last());
         }
     }
 

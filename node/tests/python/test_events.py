@@ -261,6 +261,22 @@ def test_the_slow_one_is_cut_off_and_the_others_hear_everything(start_node: Call
     wait_until("all are gone", lambda: node.metric("aither_events_subscriptions") == 0)
 
 
+def test_who_never_reads_is_given_up(start_node: Callable[..., Node]):
+    node = start_node('[http]\nrequest_timeout = "2s"\n')
+    account = Account(node, "stuck@example.org")
+    key = f"Authorization: Bearer {account.key}"
+    host, port = node.url.removeprefix("http://").split(":")
+    stuck = socket.create_connection((host, int(port)))
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stuck.sendall(f"GET {SUBSCRIBE} HTTP/1.1\r\nHost: x\r\n{key}\r\n\r\n".encode())
+    wait_until("it follows", lambda: node.metric("aither_events_subscriptions") == 1)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while node.metric("aither_events_subscriptions") == 1:
+        assert time.monotonic() < deadline
+        emit(account.http, "load", "x" * 60_000)
+    stuck.close()
+
+
 def test_open_streams_do_not_hold_a_stop(start_node: Callable[..., Node]):
     node = start_node()
     account = Account(node, "stops@example.org")
