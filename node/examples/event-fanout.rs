@@ -1,165 +1,149 @@
-//! Opens many subscriptions to a node's events, emits some, and says how fast all had all of them.
+//! Follows a node's events many times over and emits some, and says how many arrive in a second.
 //!
-//! Each subscription is a connection of its own that reads what comes and counts it; emitters send
-//! one event after another, each on a connection of its own, and every event is on the node's disk
-//! before it is acknowledged. The key is read from the environment variable `AITHEROS_API_KEY`.
-//! Prints one line of JSON: `subscribers`, `events`, `deliveries`, `seconds`, `per_second`.
+//! Each follower is a connection of its own that counts events by the empty line after each; what
+//! is counted is what has come over the socket. Emitters have connections too, each with one event
+//! on the way, and every event is durable before the next of the same connection. The clients share
+//! the machine's cores with the node. The key is read from the environment variable
+//! `AITHEROS_API_KEY`. Prints one line of JSON: `followers`, `events`, `seconds` from the first
+//! event that is sent to the last that arrives, `emitted_per_second` and `delivered_per_second`.
 
-use std::{error::Error, io::Write, sync::Arc, time::Instant};
+use std::{
+    error::Error,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use clap::Parser;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::Barrier,
     task::JoinSet,
 };
 
-/// Longest head or body that is read whole.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// What the events are called.
-const EVENT: &str = "bench.fanout.told";
+/// What is emitted is of this name, and nothing else is followed.
+const NAME: &str = "bench.fanout";
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 struct Arguments {
     /// Address and port of the node.
     #[arg(long)]
     address: String,
-    /// Subscriptions.
+    /// Connections that follow.
     #[arg(long, default_value_t = 100)]
-    subscribers: usize,
-    /// Events that are emitted in all.
+    followers: usize,
+    /// Events that are emitted.
     #[arg(long, default_value_t = 5000)]
     events: usize,
     /// Connections that emit.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 8)]
     emitters: usize,
+    /// Bytes of text in each event.
+    #[arg(long, default_value_t = 64)]
+    bytes: usize,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let arguments = Arc::new(Arguments::parse());
+    let arguments = Arguments::parse();
     let key = std::env::var("AITHEROS_API_KEY").map_err(|_unset| "AITHEROS_API_KEY is not set")?;
-    let key: Arc<str> = key.into();
-    let ready = Arc::new(Barrier::new(arguments.subscribers + 1));
-    let mut tasks = JoinSet::new();
-    for _ in 0..arguments.subscribers {
-        let (arguments, key) = (Arc::clone(&arguments), Arc::clone(&key));
-        tasks.spawn(subscribe(arguments, key, Arc::clone(&ready)));
+    let mut following = JoinSet::new();
+    for _ in 0..arguments.followers {
+        let stream = follow(&arguments, &key).await?;
+        following.spawn(count(stream, arguments.events));
     }
-    ready.wait().await;
     let begun = Instant::now();
-    for emitter in 0..arguments.emitters {
-        tasks.spawn(emit(Arc::clone(&arguments), Arc::clone(&key), emitter));
+    let left = Arc::new(AtomicUsize::new(arguments.events));
+    let mut emitting = JoinSet::new();
+    for _ in 0..arguments.emitters {
+        emitting.spawn(emit(arguments.clone(), key.clone(), Arc::clone(&left)));
     }
-    while let Some(finished) = tasks.join_next().await {
-        finished??;
+    while let Some(ended) = emitting.join_next().await {
+        ended??;
+    }
+    let emitted = begun.elapsed().as_secs_f64();
+    while let Some(ended) = following.join_next().await {
+        ended??;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let deliveries = arguments.subscribers * arguments.events;
+    let delivered = (arguments.events * arguments.followers) as f64;
     let found = serde_json::json!({
-        "subscribers": arguments.subscribers,
+        "followers": arguments.followers,
         "events": arguments.events,
-        "deliveries": deliveries,
         "seconds": seconds,
-        "per_second": deliveries as f64 / seconds,
+        "emitted_per_second": arguments.events as f64 / emitted,
+        "delivered_per_second": delivered / seconds,
     });
     writeln!(std::io::stdout(), "{found}")?;
     Ok(())
 }
 
-/// Reads events until all have come.
-async fn subscribe(arguments: Arc<Arguments>, key: Arc<str>, ready: Arc<Barrier>) -> Result<()> {
-    let address = &arguments.address;
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!(
-        "GET /v1/events/subscribe?events={EVENT} HTTP/1.1\r\nHost: {address}\r\n\
-         Authorization: Bearer {key}\r\n\r\n"
+/// Opens a stream, and waits until it is open.
+async fn follow(arguments: &Arguments, key: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(&arguments.address).await?;
+    let head = format!(
+        "GET /v1/events/subscribe?events={NAME} HTTP/1.1\r\nHost: {}\r\n\
+         Authorization: Bearer {key}\r\n\r\n",
+        arguments.address
     );
-    stream.write_all(request.as_bytes()).await?;
-    let mut connection = BufReader::with_capacity(64 << 10, stream);
-    let (status, _) = head_of(&mut connection).await?;
-    if status != 200 {
-        return Err(format!("the subscription was answered {status}").into());
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = Vec::new();
+    // The first comment ends with an empty line too.
+    while !answer.windows(4).any(|part| part == b"ing\n") {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(String::from_utf8_lossy(&answer).into());
+        }
     }
-    ready.wait().await;
-    let (mut count, mut after) = (0, Vec::new());
-    while count < arguments.events {
-        let chunk = next_chunk(&mut connection).await?;
-        // A line may go on in the next chunk.
-        after.extend_from_slice(&chunk);
-        let lines = after.split_inclusive(|byte| *byte == b'\n');
-        let whole = lines.filter(|line| line.starts_with(b"data:") && line.ends_with(b"\n"));
-        count += whole.count();
-        let whole = after.iter().rposition(|byte| *byte == b'\n');
-        after.drain(..whole.map_or(0, |at| at + 1));
+    Ok(stream)
+}
+
+/// Reads until so many events have come.
+async fn count(mut stream: TcpStream, events: usize) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let (mut found, mut last) = (0, 0);
+    while found < events {
+        let len = stream.read(&mut buffer).await?;
+        if len == 0 {
+            return Err(format!("a stream ended after {found} events").into());
+        }
+        for byte in &buffer[..len] {
+            // An id begins a line; no other part of these events does so.
+            found += usize::from(last == b'\n' && *byte == b'i');
+            last = *byte;
+        }
     }
     Ok(())
 }
 
-/// Emits this emitter's part of the events.
-async fn emit(arguments: Arc<Arguments>, key: Arc<str>, emitter: usize) -> Result<()> {
-    let address = &arguments.address;
-    let stream = TcpStream::connect(address).await?;
+/// Emits over one connection for as long as events are left.
+async fn emit(arguments: Arguments, key: String, left: Arc<AtomicUsize>) -> Result<()> {
+    let mut stream = TcpStream::connect(&arguments.address).await?;
     stream.set_nodelay(true)?;
-    let mut connection = BufReader::new(stream);
-    for number in (emitter..arguments.events).step_by(arguments.emitters) {
-        let body = format!(r#"{{"event":"{EVENT}","data":{{"number":{number}}}}}"#);
-        let request = format!(
-            "POST /v1/events/emit HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        connection.get_mut().write_all(request.as_bytes()).await?;
-        let (status, length) = head_of(&mut connection).await?;
-        let mut answer = vec![0; usize::try_from(length)?];
-        connection.read_exact(&mut answer).await?;
-        if !(200..300).contains(&status) {
-            let words = String::from_utf8_lossy(&answer);
-            return Err(format!("an event was answered {status}: {words}").into());
+    let text = "x".repeat(arguments.bytes);
+    let body = format!("{{\"event\":\"{NAME}\",\"data\":{{\"text\":\"{text}\"}}}}");
+    let request = format!(
+        "POST /v1/events/emit HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        arguments.address,
+        body.len()
+    );
+    let one_less = |left: usize| left.checked_sub(1);
+    let (taken, read) = (Ordering::Relaxed, Ordering::Relaxed);
+    while left.fetch_update(taken, read, one_less).is_ok() {
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        // An answer is one object, and nothing in it ends like it.
+        while !answer.ends_with(b"Z\"}") {
+            let len = stream.read_buf(&mut answer).await?;
+            if len == 0 || !answer.starts_with(b"HTTP/1.1 200") {
+                return Err(format!("answered {}", String::from_utf8_lossy(&answer)).into());
+            }
         }
     }
     Ok(())
-}
-
-/// Reads an answer's head: its status, and the length that it states.
-async fn head_of(connection: &mut BufReader<TcpStream>) -> Result<(u16, u64)> {
-    let mut line = String::new();
-    let mut head = (&mut *connection).take(ANSWER_BYTES_MAX);
-    head.read_line(&mut line).await?;
-    let status = line.split(' ').nth(1).ok_or("no status line")?.parse()?;
-    let mut length = 0;
-    loop {
-        line.clear();
-        head.read_line(&mut line).await?;
-        let Some((name, value)) = line.split_once(':') else {
-            return Ok((status, length));
-        };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse::<u64>()?;
-        }
-        if length > ANSWER_BYTES_MAX {
-            return Err("an answer that is too long".into());
-        }
-    }
-}
-
-/// Reads one chunk of a body of unknown length.
-async fn next_chunk(connection: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
-    let mut line = String::new();
-    connection.read_line(&mut line).await?;
-    let length = u64::from_str_radix(line.trim(), 16)?;
-    if length == 0 {
-        return Err("the node has ended a subscription".into());
-    }
-    if length > ANSWER_BYTES_MAX {
-        return Err("a chunk that is too long".into());
-    }
-    let mut chunk = vec![0; usize::try_from(length)?];
-    connection.read_exact(&mut chunk).await?;
-    line.clear();
-    connection.read_line(&mut line).await?;
-    Ok(chunk)
 }

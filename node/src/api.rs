@@ -25,6 +25,8 @@ mod discovery_types;
 mod docs;
 mod embeddings;
 mod error;
+mod events;
+mod events_types;
 mod extract;
 mod health;
 mod idempotency;
@@ -306,6 +308,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::audit))
         .merge(memory_routes())
         .merge(marketplace_routes())
+        .merge(event_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))
@@ -338,6 +341,13 @@ fn memory_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(memory_search::search))
         .routes(routes!(memory_codegraph::index))
         .routes(routes!(memory_codegraph::query))
+}
+
+fn event_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(events::emit))
+        .routes(routes!(events::subscribe))
+        .routes(routes!(events::logs))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

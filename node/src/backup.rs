@@ -1,9 +1,9 @@
 //! Backups: one file with everything that cannot be made again, models aside.
 //!
-//! A backup is a zip archive of the keys, the accounts, the agents, their memory, the ledger and
-//! the prices, and a manifest with their checksums. The stores are copied from a snapshot each,
-//! accounts before the ledger, so that every account in it is known there; the node goes on
-//! meanwhile. It holds secrets, so it is readable by its owner alone.
+//! A backup is a zip archive of the keys, the accounts, the agents, their memory, the events, the
+//! ledger and the prices, and a manifest with their checksums. The stores are copied from a
+//! snapshot each, accounts before the ledger, so that every account in it is known there; the node
+//! goes on meanwhile. It holds secrets, so it is readable by its owner alone.
 //!
 //! Restoring unpacks beside the present files, verifies checksums and both stores, then moves the
 //! present files aside and the restored ones into their place. Nothing is deleted.
@@ -27,6 +27,7 @@ use crate::{
     agents::AgentStore,
     billing::{PriceBook, PriceBookError},
     data_dir,
+    events::{EventLog, LogLimits},
     files::{self, FileError},
     memory::{MemoryLimits, MemoryStore, Unobserved},
     models::import::sha256_of_file,
@@ -81,7 +82,7 @@ pub struct Manifest {
 }
 
 /// The files of a data directory that a backup has.
-fn kept_files(data_dir: &Path) -> [PathBuf; 7] {
+fn kept_files(data_dir: &Path) -> [PathBuf; 8] {
     [
         data_dir::identity_path(data_dir),
         data_dir::admin_key_path(data_dir),
@@ -89,6 +90,7 @@ fn kept_files(data_dir: &Path) -> [PathBuf; 7] {
         data_dir::accounts_path(data_dir),
         data_dir::registry_path(data_dir),
         data_dir::memory_path(data_dir),
+        data_dir::events_path(data_dir),
         data_dir::ledger_path(data_dir),
     ]
 }
@@ -122,6 +124,11 @@ impl Copies {
     /// Where the copy of what agents remember goes.
     pub fn memory_path(&self) -> PathBuf {
         data_dir::memory_path(self.0.path())
+    }
+
+    /// Where the copy of the events goes.
+    pub fn events_path(&self) -> PathBuf {
+        data_dir::events_path(self.0.path())
     }
 
     /// Where the copy of the ledger goes.
@@ -209,6 +216,11 @@ pub fn back_up(data_dir: &Path, file: &Path) -> Result<Manifest, BackupError> {
     if memory.exists() {
         let limits = MemoryLimits::default();
         MemoryStore::open(&memory, limits, Arc::new(Unobserved))?.copy_to(&copies.memory_path())?;
+    }
+    let events = data_dir::events_path(data_dir);
+    if events.exists() {
+        let limits = LogLimits::default();
+        EventLog::open(&events, limits, |_| {})?.copy_to(&copies.events_path())?;
     }
     let ledger = data_dir::ledger_path(data_dir);
     if ledger.exists() {
@@ -347,6 +359,10 @@ fn verify(folder: &Path) -> Result<Option<Audit>, BackupError> {
     let memory = data_dir::memory_path(folder);
     if memory.exists() {
         MemoryStore::check(&memory)?;
+    }
+    let events = data_dir::events_path(folder);
+    if events.exists() {
+        EventLog::check(&events)?;
     }
     let prices = data_dir::prices_path(folder);
     if prices.exists() {

@@ -142,6 +142,8 @@ pub struct Moved {
     pub agent: String,
     /// Who has earned parts of it.
     pub shares: Vec<Share>,
+    /// Whether it was bought: nobody has paid with it, and the route is the purchase's reference.
+    pub is_top_up: bool,
 }
 
 /// Is told of payments once they are durable, on the ledger's thread: it must not wait.
@@ -340,6 +342,8 @@ impl Billing {
         let id = spending.id.unwrap_or_else(|| self.next_id());
         let operations = spending.operations(id, Operation::Transfer);
         match self.apply(operations).await? {
+            // What was done before was told before.
+            Ok(receipts) if receipts.iter().all(|receipt| receipt.is_replay) => Ok(()),
             Ok(_) => {
                 moved_by(
                     &self.shared.listener,
@@ -350,6 +354,7 @@ impl Billing {
                         route: spending.memo.to_owned(),
                         agent: String::new(),
                         shares: Vec::new(),
+                        is_top_up: false,
                     },
                 );
                 Ok(())
@@ -369,8 +374,18 @@ impl Billing {
         memo: String,
         id: Option<TransferId>,
     ) -> Result<(), BillingError> {
+        let id = id.unwrap_or_else(|| self.next_id());
+        let moved = Moved {
+            id,
+            account,
+            amount,
+            route: memo.clone(),
+            agent: String::new(),
+            shares: Vec::new(),
+            is_top_up: true,
+        };
         let transfer = Transfer {
-            id: id.unwrap_or_else(|| self.next_id()),
+            id,
             debit: FUNDING,
             credit: account,
             amount,
@@ -378,7 +393,12 @@ impl Billing {
             memo,
         };
         match self.apply(vec![Operation::Transfer(transfer)]).await? {
-            Ok(_) => Ok(()),
+            // What was done before was told before.
+            Ok(receipts) if receipts.iter().all(|receipt| receipt.is_replay) => Ok(()),
+            Ok(_) => {
+                moved_by(&self.shared.listener, &moved);
+                Ok(())
+            }
             Err(refusal) => Err(refused(refusal)),
         }
     }

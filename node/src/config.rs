@@ -20,7 +20,10 @@ use aither_protocol::{Amount, Plan, limits::NODE_NAME_BYTES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::memory::{MemoryLimits, Quota};
+use crate::{
+    events::LogLimits,
+    memory::{MemoryLimits, Quota},
+};
 
 /// The chat model that is served when a request names none.
 pub const DEFAULT_MODEL: &str = "smollm2:135m";
@@ -51,6 +54,8 @@ pub struct Config {
     pub billing: BillingConfig,
     /// What agents remember.
     pub memory: MemoryConfig,
+    /// The log of events.
+    pub events: EventsConfig,
     /// The inference engine.
     pub inference: InferenceConfig,
     /// Model files.
@@ -104,7 +109,7 @@ pub struct HttpConfig {
     #[schemars(with = "String")]
     pub header_timeout: Duration,
     /// Longest wait for a whole answer; for a streamed one, until its first piece and from one
-    /// piece to the next.
+    /// piece to the next. Also for a client that does not read what it is sent.
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub request_timeout: Duration,
@@ -163,6 +168,20 @@ pub struct MemoryConfig {
     #[serde(with = "units::size_u64")]
     #[schemars(with = "String")]
     pub index_memory: u64,
+}
+
+/// The log of events. Whoever follows them can resume from what is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsConfig {
+    /// What the events may take; the oldest go first. The file takes about twice that.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub bytes_max: u64,
+    /// How long an event is kept.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub age_max: Duration,
 }
 
 /// What is paid for what.
@@ -277,6 +296,7 @@ impl Default for Config {
             accounts: AccountsConfig::default(),
             billing: BillingConfig::default(),
             memory: MemoryConfig::default(),
+            events: EventsConfig::default(),
             inference: InferenceConfig::default(),
             models: ModelsConfig::default(),
             aliases: BUILT_IN_ALIASES
@@ -363,6 +383,25 @@ impl From<&MemoryConfig> for MemoryLimits {
                 entries: config.entries_max,
                 bytes: config.bytes_max,
             },
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+impl From<&EventsConfig> for LogLimits {
+    fn from(config: &EventsConfig) -> Self {
+        Self {
+            bytes_max: config.bytes_max,
+            age_max: config.age_max,
             ..Self::default()
         }
     }

@@ -24,6 +24,7 @@ const ACCOUNTS_FILE: &str = "accounts.redb";
 const REGISTRY_FILE: &str = "registry.redb";
 const LEDGER_FILE: &str = "ledger.redb";
 const MEMORY_FILE: &str = "memory.redb";
+const EVENTS_FILE: &str = "events.redb";
 const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
 /// `run.json` holds a handful of addresses.
@@ -195,6 +196,11 @@ pub fn memory_path(data_dir: &Path) -> PathBuf {
 /// Returns where the answers to idempotency keys are kept.
 pub fn answers_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ANSWERS_FILE)
+}
+
+/// Returns where the events lie.
+pub fn events_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(EVENTS_FILE)
 }
 
 /// Returns where the prices lie.

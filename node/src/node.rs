@@ -28,6 +28,7 @@ use crate::{
     config::{Config, DRAIN_TIMEOUT},
     data_dir::{self, DataDir, RunInfo},
     error::NodeError,
+    events::LogLimits,
     files,
     identity::{AdminKey, NodeIdentity},
     machine::watch_memory,
@@ -90,7 +91,8 @@ impl Parts {
     ) -> Result<Self, NodeError> {
         let models = open_models(config, data_dir)?;
         let billing = open_billing(config, data_dir)?;
-        let events = EventService::default();
+        let events = open_events(config, data_dir)?;
+        events.follow_payments(&billing);
         let answers = open_answers(data_dir, &billing)?;
         let accounts = open_accounts(config, data_dir, &billing)?;
         let embeddings = open_embeddings(config, &models, &billing)?;
@@ -230,7 +232,8 @@ impl Node {
         outcome
     }
 
-    /// Has holds, answers and memories end whose time is over, and purges that were cut off.
+    /// Has holds, answers, memories and events end whose time is over, and purges that were cut
+    /// off.
     async fn expire(&self) {
         let mut ticks = time::interval(EXPIRY_PERIOD);
         loop {
@@ -239,6 +242,8 @@ impl Node {
             // Its thread logs what fails; the next request with a key is refused with words.
             let _ = self.parts.answers.sweep(billing::now().0).await;
             self.parts.memory.sweep();
+            // Its thread logs what fails.
+            let _ = self.parts.events.sweep().await;
             self.parts.agents.finish_purges().await;
         }
     }
@@ -285,6 +290,8 @@ impl Node {
     async fn stop(&mut self) {
         tracing::info!("stopping; a second signal leaves at once");
         self.shutdown.cancel();
+        // They have no end of their own, and would hold the drain until its time is over.
+        self.parts.events.close();
         self.tasks.close();
         let until = time::Instant::now() + ENGINE_PATIENCE;
         if let Some(mut serving) = self.server.take()
@@ -317,6 +324,8 @@ impl Node {
         // It is waited for until its batch ends; what it did not come to is done after the start.
         let memory = self.parts.memory.clone();
         let _ = tokio::task::spawn_blocking(move || memory.stop_index()).await;
+        // What the last requests have told is to be there.
+        let _ = self.parts.events.sweep().await;
         self.data_dir.remove_run_info();
         tracing::info!("stopped");
     }
@@ -385,6 +394,11 @@ fn open_memory(config: &Config, data_dir: &DataDir) -> Result<MemoryService, Nod
     let limits = MemoryLimits::from(&config.memory);
     let index_bytes_max = usize::try_from(config.memory.index_memory).unwrap_or(usize::MAX);
     Ok(MemoryService::open(&path, limits, index_bytes_max)?)
+}
+
+fn open_events(config: &Config, data_dir: &DataDir) -> Result<EventService, NodeError> {
+    let path = data_dir::events_path(data_dir.path());
+    Ok(EventService::open(&path, LogLimits::from(&config.events))?)
 }
 
 fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeError> {

@@ -1,8 +1,10 @@
 //! The accept loop: connections in, requests to the router, an orderly end.
 //!
 //! What a hostile client can hold is bounded here: connections at once, the time and the size of
-//! a request's headers, and the time that stopping may take. Bodies, routes and answers are the
-//! API's.
+//! a request's headers, the time that an answer waits to be read, and the time that stopping may
+//! take. Bodies, routes and answers are the API's.
+
+mod patience;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::patience::Patience;
 use crate::{config::HttpConfig, error::NodeError};
 
 /// Read buffer of a connection, which bounds a request's line and headers together; the buffer
@@ -38,6 +41,7 @@ pub struct Server {
     address: SocketAddr,
     connections_max: usize,
     header_timeout: Duration,
+    write_timeout: Duration,
 }
 
 impl Server {
@@ -57,6 +61,7 @@ impl Server {
             address,
             connections_max: config.connections_max,
             header_timeout: config.header_timeout,
+            write_timeout: config.request_timeout,
         })
     }
 
@@ -135,7 +140,10 @@ impl Server {
             .header_read_timeout(self.header_timeout)
             .max_buf_size(HEADER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(
+                TokioIo::new(Patience::new(stream, self.write_timeout)),
+                service,
+            )
     }
 }
 

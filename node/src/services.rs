@@ -31,7 +31,9 @@ pub use self::{
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
-    events::{Audience, EventService, NodeEvent},
+    events::{
+        Audience, Emission, Emitted, EventCounts, EventService, NodeEvent, Step, Subscription,
+    },
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     marketplace::{Offer, OfferFilter, OfferOrder, OfferPlace},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},

@@ -12,8 +12,8 @@ use std::{
 };
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-    WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 use crate::{
@@ -138,8 +138,19 @@ impl StoreFile {
         change: impl FnOnce(&WriteTransaction) -> Result<(T, Option<C>), redb::Error>,
         committed: impl FnOnce(C),
     ) -> Result<T, StoreError> {
+        self.write_as(Durability::Immediate, change, committed)
+    }
+
+    /// Runs one transaction, for which the disk is waited or is not: then what it does is durable
+    /// with the next that waits, and a crash before that undoes it.
+    pub(crate) fn write_as<T, C>(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<(T, Option<C>), redb::Error>,
+        committed: impl FnOnce(C),
+    ) -> Result<T, StoreError> {
         let _turn = lock(&self.writing);
-        match transact(&*self.opened()?, change) {
+        match transact(&*self.opened()?, durability, change) {
             Ok((outcome, changed)) => {
                 changed.map(committed);
                 Ok(outcome)
@@ -177,9 +188,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn transact<T, C>(
     database: &Database,
+    durability: Durability,
     change: impl FnOnce(&WriteTransaction) -> Result<(T, Option<C>), redb::Error>,
 ) -> Result<(T, Option<C>), redb::Error> {
-    let tx = database.begin_write()?;
+    let mut tx = database.begin_write()?;
+    tx.set_durability(durability)?;
     let (outcome, changed) = change(&tx)?;
     if changed.is_some() {
         tx.commit()?;

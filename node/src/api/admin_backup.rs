@@ -30,7 +30,8 @@ pub(super) struct BackupAnswer {
     files: Vec<String>,
 }
 
-/// Writes a backup of keys, accounts, agents, memory, ledger and prices, while the node goes on.
+/// Writes a backup of keys, accounts, agents, memory, events, ledger and prices, while the node
+/// goes on.
 #[utoipa::path(
     post, path = "/v1/admin/backup", tag = "operation",
     request_body = BackupBody,
@@ -60,12 +61,17 @@ pub(super) async fn back_up(
     state.agents.copy_to(copies.registry_path()).await?;
     // After the agents: whoever has left since has none.
     let memory = state.memory.store().clone();
+    let events = state.events.clone();
     let billing = state.billing.clone();
     let path = body.path.clone();
     let packed = tokio::task::spawn_blocking(move || {
         memory
             .copy_to(&copies.memory_path())
             .map_err(BackupError::from)?;
+        if let Some(log) = events.log() {
+            let copied = log.copy_to(&copies.events_path());
+            copied.map_err(BackupError::from)?;
+        }
         let view = billing.view()?;
         let copied = view.copy_to(&copies.ledger_path());
         copied.map_err(BackupError::from)?;

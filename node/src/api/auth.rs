@@ -26,6 +26,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use zeroize::Zeroizing;
 
 use super::{
     ApiError, ApiState,
@@ -58,6 +59,35 @@ pub(super) enum Caller {
     Agent(AgentCaller),
     /// The holder of the admin key.
     Operator,
+}
+
+/// The key of a request, and what it was let in for: a stream goes on only for as long as the key
+/// would still be let in.
+pub(super) struct KeyWatch {
+    key: Zeroizing<String>,
+    rule: Rule,
+}
+
+impl KeyWatch {
+    /// Returns whether the key still opens what it has opened.
+    pub(super) fn still_opens(&self, state: &ApiState) -> bool {
+        let holder = holder_of(state, &self.key);
+        holder.is_ok_and(|holder| permit(self.rule, &holder).is_ok())
+    }
+}
+
+impl FromRequestParts<ApiState> for KeyWatch {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &ApiState) -> Result<Self, ApiError> {
+        let route = parts.extensions.get::<MatchedPath>();
+        let key = parts.headers.get(header::AUTHORIZATION);
+        let key = key.and_then(|value| value.to_str().ok()).and_then(bearer);
+        Ok(Self {
+            key: Zeroizing::new(key.unwrap_or_default().to_owned()),
+            rule: Rule::of(&parts.method, route.map(MatchedPath::as_str)),
+        })
+    }
 }
 
 /// Why a key or token is refused.

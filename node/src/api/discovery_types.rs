@@ -142,6 +142,8 @@ pub(super) fn endpoints(base: &BaseUrl) -> BTreeMap<&'static str, String> {
         ("card_schema", "/v1/schemas/agent-card.json"),
         ("chat", "/v1/llm/chat"),
         ("embed", "/v1/llm/embed"),
+        ("events_emit", "/v1/events/emit"),
+        ("events_subscribe", "/v1/events/subscribe"),
         ("full_onboard", "/api/onboard"),
         ("health", "/health"),
         ("llm", "/v1/llm/generate"),

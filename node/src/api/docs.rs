@@ -44,6 +44,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "agents", description = "Agents: coming aboard, keys, capability tokens"),
         (name = "marketplace", description = "Agents that are offered, and for how much"),
         (name = "memory", description = "What agents remember"),
+        (name = "events", description = "What happens, told and heard"),
         (name = "billing", description = "Balances, payments, usage and prices"),
         (name = "openai", description = "Inference, as OpenAI's clients know it"),
         (name = "ollama", description = "Inference and models, as Ollama's clients know them"),

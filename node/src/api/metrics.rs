@@ -21,7 +21,7 @@ use axum::{
 };
 
 use super::{ApiState, Problem, VERSION};
-use crate::services::MemoryService;
+use crate::services::{EventService, MemoryService};
 
 /// Upper bounds of the latency histogram, in seconds: from a health check to a long generation.
 const LATENCY_BUCKETS_SECONDS: [f64; 12] = [
@@ -158,6 +158,7 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
     );
     write_engine(&state.engine.status(), &mut out);
     write_memory(&state.memory, &mut out);
+    write_events(&state.events, &mut out);
     state.metrics.write(&mut out);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], out).into_response()
 }
@@ -294,6 +295,42 @@ fn write_memory(memory: &MemoryService, out: &mut String) {
         ),
     ] {
         single(out, &format!("aither_memory_{name}"), "gauge", help, value);
+    }
+}
+
+fn write_events(events: &EventService, out: &mut String) {
+    let counts = events.counts();
+    let kept = events.log().and_then(|log| log.counts().ok());
+    let kept = kept.unwrap_or_default();
+    for (name, kind, help, value) in [
+        (
+            "written_total",
+            "counter",
+            "Events that were written",
+            counts.written,
+        ),
+        (
+            "dropped_total",
+            "counter",
+            "Events of the node that were lost because too many waited",
+            counts.dropped,
+        ),
+        (
+            "cut_off_total",
+            "counter",
+            "Subscriptions that were cut off because they were too slow",
+            counts.cut_off,
+        ),
+        (
+            "subscriptions",
+            "gauge",
+            "Subscriptions that are open",
+            counts.subscriptions as u64,
+        ),
+        ("kept", "gauge", "Events in the log", kept.events),
+        ("kept_bytes", "gauge", "What they take", kept.bytes),
+    ] {
+        single(out, &format!("aither_events_{name}"), kind, help, value);
     }
 }
 

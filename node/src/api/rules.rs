@@ -53,6 +53,8 @@ const LLM: Option<Capability> = Some(Capability::LlmInference);
 const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
+const EMIT: Option<Capability> = Some(Capability::EventEmit);
+const SUBSCRIBE: Option<Capability> = Some(Capability::EventSubscribe);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -132,6 +134,9 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/marketplace/listings",           Access::Manage,    None),
     ("DELETE", "/v1/marketplace/listings",           Access::Manage,    None),
     ("DELETE", "/v1/marketplace/listings/{agent}",   Access::Manage,    None),
+    ("POST",   "/v1/events/emit",                    Access::Holder,    EMIT),
+    ("GET",    "/v1/events/subscribe",               Access::Holder,    SUBSCRIBE),
+    ("GET",    "/v1/agents/{name}/logs",             Access::Manage,    None),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

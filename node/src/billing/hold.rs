@@ -135,6 +135,7 @@ impl Hold {
             route: settlement.usage.route.clone(),
             agent: settlement.usage.agent.clone(),
             shares: settlement.shares,
+            is_top_up: false,
         };
         let unit = Unit {
             operations,

@@ -12,6 +12,7 @@ use crate::{
     config::Config,
     data_dir::{self, DataDir},
     error::NodeError,
+    events::EventLog,
     identity::{AdminKey, NodeIdentity},
     memory::MemoryStore,
     models::{
@@ -20,8 +21,8 @@ use crate::{
     },
 };
 
-/// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger
-/// and the checksum of every stored model.
+/// Verifies the keys, the accounts, the agents and their memory, the events, the kept answers, the
+/// whole ledger and the checksum of every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -50,6 +51,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         true => format!("{} entries good", MemoryStore::check(&memory_path)?.entries),
         false => "not made yet".to_owned(),
     };
+    let events = check_events(data_dir.path())?;
     let answers_path = data_dir::answers_path(data_dir.path());
     let answers = match answers_path.exists() {
         true => format!("{} good", AnswerStore::check(&answers_path)?),
@@ -84,12 +86,22 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     let state = |present| if present { "good" } else { "not made yet" };
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
-         agents     {agents}\nmemory     {memory}\nanswers    {answers}\n\
+         agents     {agents}\nmemory     {memory}\nevents     {events}\n\
+         answers    {answers}\n\
          ledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()
     ))
+}
+
+/// Reads all events.
+fn check_events(data_dir: &Path) -> Result<String, NodeError> {
+    let path = data_dir::events_path(data_dir);
+    Ok(match path.exists() {
+        true => format!("{} good", EventLog::check(&path)?.events),
+        false => "not made yet".to_owned(),
+    })
 }
 
 /// Makes all balances again from the journal.

@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
-use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig, load::ConfigError};
+use super::{
+    AccountsConfig, Config, EventsConfig, HttpConfig, InferenceConfig, MemoryConfig,
+    load::ConfigError,
+};
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
@@ -14,6 +17,10 @@ const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from
 /// How long a login can be good: for ever is what the key of a registration is for.
 const LOGIN_PERIOD: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(400 * 86_400);
+
+/// How long events can be kept.
+const EVENTS_PERIOD: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3660 * 86_400);
 
 /// A key, whether its value fits, and what it must be.
 type Row = (&'static str, bool, &'static str);
@@ -28,6 +35,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         .chain(http_rows(&config.http))
         .chain(accounts_rows(&config.accounts))
         .chain(memory_rows(&config.memory))
+        .chain(events_rows(&config.events))
         .chain(inference_rows(&config.inference));
     for (key, fits, must) in rows {
         if !fits {
@@ -100,6 +108,15 @@ fn memory_rows(memory: &MemoryConfig) -> [Row; 3] {
         ),
         ("memory.bytes_max", bytes_fit, "must be at least 1MiB"),
         ("memory.index_memory", index_fits, "must be at least 1MiB"),
+    ]
+}
+
+fn events_rows(events: &EventsConfig) -> [Row; 2] {
+    let age_fits = EVENTS_PERIOD.contains(&events.age_max);
+    let bytes_fit = events.bytes_max >= 1 << 20;
+    [
+        ("events.bytes_max", bytes_fit, "must be at least 1MiB"),
+        ("events.age_max", age_fits, "must be 1s to 3660days"),
     ]
 }
 
@@ -193,6 +210,11 @@ mod tests {
             (
                 message_of(|c| c.accounts.login_key_ttl = Duration::ZERO),
                 "accounts.login_key_ttl",
+            ),
+            (message_of(|c| c.events.bytes_max = 1), "events.bytes_max"),
+            (
+                message_of(|c| c.events.age_max = Duration::ZERO),
+                "events.age_max",
             ),
             (
                 message_of(|c| c.http.connections_max = 0),

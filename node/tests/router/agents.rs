@@ -77,6 +77,11 @@ async fn door(api: &Api, (method, path): &(String, String), key: Option<&str>) -
         ("host", "node.example"),
     ];
     headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+    // A stream would not end; patterns that are none let nobody in further.
+    let path = &match path.ends_with("/subscribe") {
+        true => format!("{path}?events=.."),
+        false => path.clone(),
+    };
     let reply = api.send(method, path, &headers, "{}").await;
     match reply.status {
         StatusCode::UNAUTHORIZED => Door::NoKey,
@@ -117,6 +122,7 @@ async fn keys(api: &Api) -> Keys {
         "agent_spawn",
         "memory_read",
         "memory_write",
+        "event_subscribe",
     ];
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
@@ -132,7 +138,9 @@ async fn keys(api: &Api) -> Keys {
             .with(Capability::LlmEmbed)
             .with(Capability::AgentSpawn)
             .with(Capability::MemoryRead)
-            .with(Capability::MemoryWrite);
+            .with(Capability::MemoryWrite)
+            .with(Capability::EventEmit)
+            .with(Capability::EventSubscribe);
         let terms = SpawnTerms {
             capabilities,
             caveats,
@@ -193,6 +201,7 @@ fn is_management((method, path): &(String, String)) -> bool {
         "/rotate-key",
         "/suspend",
         "/resume",
+        "/logs",
     ];
     deletes
         || (path.starts_with("/v1/agents/") && ends.iter().any(|end| path.ends_with(end)))
@@ -214,6 +223,7 @@ fn needs_more(path: &str) -> bool {
             "embed",
             "embeddings",
             "spawn",
+            "subscribe",
         ]
         .contains(&last)
 }

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod agents;
+mod events;
 mod idempotency;
 mod support;
 
@@ -70,12 +71,14 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /v1/agents",
         "get /v1/agents/{name}",
         "get /v1/agents/{name}/connection-info",
+        "get /v1/agents/{name}/logs",
         "get /v1/auth/me",
         "get /v1/billing/balance",
         "get /v1/billing/statement",
         "get /v1/billing/usage",
         "get /v1/capabilities",
         "get /v1/discovery",
+        "get /v1/events/subscribe",
         "get /v1/keys",
         "get /v1/marketplace",
         "get /v1/memory/list",
@@ -113,6 +116,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/chat/completions",
         "post /v1/completions",
         "post /v1/embeddings",
+        "post /v1/events/emit",
         "post /v1/llm/chat",
         "post /v1/llm/embed",
         "post /v1/llm/generate",

@@ -11,13 +11,17 @@ use aither_node::{
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path},
+    data_dir::{
+        accounts_path, answers_path, events_path, ledger_path, memory_path, prices_path,
+        registry_path,
+    },
+    events::LogLimits,
     identity::{AdminKey, NodeIdentity},
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
-        Targets,
+        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
+        Readiness, Targets,
     },
 };
 use axum::{
@@ -36,6 +40,7 @@ pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) accounts: AccountService,
     pub(crate) agents: AgentService,
+    pub(crate) events: EventService,
     pub(crate) readiness: Readiness,
     _data_dir: tempfile::TempDir,
 }
@@ -93,6 +98,8 @@ pub(crate) fn api_made_of(
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
+    let events = EventService::open(&events_path(data_dir.path()), LogLimits::default()).unwrap();
+    events.follow_payments(&billing);
     let aliases = Config::default().aliases;
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
@@ -102,7 +109,7 @@ pub(crate) fn api_made_of(
         accounts: accounts.clone(),
         agents: agents.clone(),
         memory,
-        events: aither_node::services::EventService::default(),
+        events: events.clone(),
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -119,6 +126,7 @@ pub(crate) fn api_made_of(
         router: make_router(state),
         accounts,
         agents,
+        events,
         readiness,
         _data_dir: data_dir,
     }

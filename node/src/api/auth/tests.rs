@@ -277,6 +277,7 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         "/rotate-key",
         "/suspend",
         "/resume",
+        "/logs",
         "/{token}",
     ];
     let manages = ends.iter().any(|end| path.ends_with(end))
@@ -294,6 +295,12 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
     if path.ends_with("/spawn") {
         // The highest tier alone may have sub-agents.
         return has(Capability::AgentSpawn) && holder.tier == Tier::Orchestrator;
+    }
+    if path == "/v1/events/emit" {
+        return has(Capability::EventEmit);
+    }
+    if path == "/v1/events/subscribe" {
+        return has(Capability::EventSubscribe) && holder.tier >= Tier::Agent;
     }
     let ending = path.rsplit('/').next().unwrap_or_default();
     if path.starts_with("/v1/memory/") {
