@@ -15,6 +15,7 @@ mod admin_backup;
 mod agents;
 mod agents_types;
 mod agents_v3;
+mod artifacts;
 mod auth;
 mod base_url;
 mod billing;
@@ -33,6 +34,7 @@ mod memory_codegraph;
 mod memory_search;
 mod memory_types;
 mod metrics;
+mod multipart;
 mod native;
 mod native_models;
 mod native_types;
@@ -50,6 +52,7 @@ mod recorded;
 mod request_id;
 mod rules;
 mod stream;
+mod workspaces;
 
 use std::{
     collections::BTreeMap,
@@ -60,7 +63,7 @@ use std::{
 };
 
 use aither_inference::Engine;
-use axum::{Router, middleware};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
@@ -76,7 +79,7 @@ use crate::{
     models::ModelStore,
     services::{
         AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
-        MemoryService, ModelCatalog, Readiness,
+        MemoryService, ModelCatalog, Readiness, WorkspaceService,
     },
 };
 
@@ -100,6 +103,8 @@ pub struct ApiParts {
     pub memory: MemoryService,
     /// What happens.
     pub events: EventService,
+    /// Files of agents and accounts.
+    pub workspaces: WorkspaceService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -141,6 +146,7 @@ pub struct Shared {
     memory: MemoryService,
     codegraph: CodegraphService,
     events: EventService,
+    workspaces: WorkspaceService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -184,6 +190,7 @@ impl ApiState {
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 events: parts.events,
+                workspaces: parts.workspaces,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -303,6 +310,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
+        .merge(file_routes())
         .merge(memory_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
@@ -317,6 +325,19 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::docs_page))
         .routes(routes!(docs::root))
+}
+
+fn file_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(workspaces::write))
+        .routes(routes!(workspaces::read))
+        .routes(routes!(workspaces::list))
+        .routes(routes!(workspaces::delete))
+        .routes(routes!(artifacts::store))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::show, artifacts::delete))
+        // Bodies in parts are streams with bounds of their own.
+        .layer(DefaultBodyLimit::disable())
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

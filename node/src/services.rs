@@ -22,6 +22,7 @@ pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
+pub mod workspaces;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
@@ -39,4 +40,5 @@ pub use self::{
     outbound::Targets,
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
+    workspaces::{Upload, WorkspaceService},
 };

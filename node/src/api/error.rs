@@ -113,7 +113,12 @@ impl Dialect {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        const NATIVE: [&str; 3] = ["/api/onboard", "/api/agents", "/api/audit"];
+        const NATIVE: [&str; 4] = [
+            "/api/onboard",
+            "/api/agents",
+            "/api/audit",
+            "/api/workspaces",
+        ];
         if path == "/v1/models/import" || NATIVE.into_iter().any(is_below) {
             // Ours, although it stands below a path of OpenAI's.
             Self::Native
@@ -160,6 +165,12 @@ impl ApiError {
     /// Adds a member to the native form.
     pub(super) fn with_member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.push((name, value.into()));
+        self
+    }
+
+    /// Says when to ask again.
+    pub(super) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
         self
     }
 

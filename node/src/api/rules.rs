@@ -53,6 +53,7 @@ const LLM: Option<Capability> = Some(Capability::LlmInference);
 const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
+const UPLOAD: Option<Capability> = Some(Capability::FileUpload);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -128,6 +129,14 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/index",         Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/query",         Access::Holder,    READ),
+    ("POST",   "/v1/artifacts/store",                Access::Holder,    UPLOAD),
+    ("GET",    "/v1/artifacts",                      Access::Holder,    None),
+    ("GET",    "/v1/artifacts/{id}",                 Access::Holder,    None),
+    ("DELETE", "/v1/artifacts/{id}",                 Access::Holder,    None),
+    ("POST",   "/api/workspaces/{id}/write",         Access::Holder,    None),
+    ("GET",    "/api/workspaces/{id}/read",          Access::Holder,    None),
+    ("GET",    "/api/workspaces/{id}/files",         Access::Holder,    None),
+    ("DELETE", "/api/workspaces/{id}/delete",        Access::Holder,    None),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

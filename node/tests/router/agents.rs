@@ -117,6 +117,8 @@ async fn keys(api: &Api) -> Keys {
         "agent_spawn",
         "memory_read",
         "memory_write",
+        "file_upload",
+        "document_analysis",
     ];
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
@@ -132,7 +134,9 @@ async fn keys(api: &Api) -> Keys {
             .with(Capability::LlmEmbed)
             .with(Capability::AgentSpawn)
             .with(Capability::MemoryRead)
-            .with(Capability::MemoryWrite);
+            .with(Capability::MemoryWrite)
+            .with(Capability::FileUpload)
+            .with(Capability::DocumentAnalysis);
         let terms = SpawnTerms {
             capabilities,
             caveats,
@@ -213,6 +217,8 @@ fn needs_more(path: &str) -> bool {
             "embed",
             "embeddings",
             "spawn",
+            "store",
+            "analyze",
         ]
         .contains(&last)
 }

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod agents;
+mod files;
 mod idempotency;
 mod support;
 
@@ -47,8 +48,10 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
     let expected = [
         "delete /api/agents/{id}",
         "delete /api/delete",
+        "delete /api/workspaces/{id}/delete",
         "delete /v1/agents/{name}",
         "delete /v1/agents/{name}/tokens/{token}",
+        "delete /v1/artifacts/{id}",
         "delete /v1/keys/{id}",
         "get /",
         "get /AGENTS.md",
@@ -58,6 +61,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /api/ps",
         "get /api/tags",
         "get /api/version",
+        "get /api/workspaces/{id}/files",
+        "get /api/workspaces/{id}/read",
         "get /docs",
         "get /health",
         "get /metrics",
@@ -68,6 +73,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /v1/agents",
         "get /v1/agents/{name}",
         "get /v1/agents/{name}/connection-info",
+        "get /v1/artifacts",
+        "get /v1/artifacts/{id}",
         "get /v1/auth/me",
         "get /v1/billing/balance",
         "get /v1/billing/statement",
@@ -93,6 +100,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /api/onboard/quick",
         "post /api/pull",
         "post /api/show",
+        "post /api/workspaces/{id}/write",
         "post /v1/admin/accounts",
         "post /v1/admin/backup",
         "post /v1/admin/token-keys",
@@ -101,6 +109,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/agents/{name}/rotate-key",
         "post /v1/agents/{name}/spawn",
         "post /v1/agents/{name}/suspend",
+        "post /v1/artifacts/store",
         "post /v1/auth/login",
         "post /v1/auth/refresh",
         "post /v1/auth/register",

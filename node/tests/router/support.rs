@@ -7,6 +7,7 @@ use aither_inference::{
     engine::{BackendChoice, Speculation},
 };
 use aither_node::{
+    agents::AgentId,
     answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
@@ -17,7 +18,7 @@ use aither_node::{
     models::{DownloadLimits, ModelStore},
     services::{
         AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
-        Targets,
+        Targets, WorkspaceService,
     },
 };
 use axum::{
@@ -31,6 +32,8 @@ use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) const ARTIFACT_BYTES_MAX: u64 = 3 << 20;
 
 pub(crate) struct Api {
     pub(crate) router: Router,
@@ -93,6 +96,12 @@ pub(crate) fn api_made_of(
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
+    let owner_of = |agent| {
+        agents
+            .owner_of(AgentId::from_u128(agent))
+            .map(|owner| owner.0)
+    };
+    let workspaces = WorkspaceService::open(data_dir.path(), ARTIFACT_BYTES_MAX, owner_of).unwrap();
     let aliases = Config::default().aliases;
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
@@ -103,6 +112,7 @@ pub(crate) fn api_made_of(
         agents: agents.clone(),
         memory,
         events: aither_node::services::EventService::default(),
+        workspaces,
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -199,9 +209,14 @@ impl Api {
 pub(crate) fn assert_shape(path: &str, reply: &Reply) {
     assert!(!reply.header("x-request-id").is_empty(), "{path}");
     let json = reply.json();
-    let is_ours = ["/api/onboard", "/api/agents", "/api/audit"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix));
+    let is_ours = [
+        "/api/onboard",
+        "/api/agents",
+        "/api/audit",
+        "/api/workspaces",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix));
     if path.starts_with("/api/") && !is_ours {
         assert!(json["error"].is_string(), "{path}: {json}");
     } else if [

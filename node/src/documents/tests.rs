@@ -1,0 +1,1 @@
+//! Documents made here, honest ones and such as are made to do harm.
