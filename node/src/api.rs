@@ -24,6 +24,7 @@ mod discovery;
 mod discovery_text;
 mod discovery_types;
 mod docs;
+mod documents;
 mod embeddings;
 mod error;
 mod extract;
@@ -78,8 +79,8 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
-        MemoryService, ModelCatalog, Readiness, WorkspaceService,
+        AccountService, AgentService, CodegraphService, DocumentService, EmbeddingService,
+        EventService, LlmService, MemoryService, ModelCatalog, Readiness, WorkspaceService,
     },
 };
 
@@ -105,6 +106,8 @@ pub struct ApiParts {
     pub events: EventService,
     /// Files of agents and accounts.
     pub workspaces: WorkspaceService,
+    /// Reads documents.
+    pub documents: DocumentService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -147,6 +150,7 @@ pub struct Shared {
     codegraph: CodegraphService,
     events: EventService,
     workspaces: WorkspaceService,
+    documents: DocumentService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -191,6 +195,7 @@ impl ApiState {
                 memory: parts.memory,
                 events: parts.events,
                 workspaces: parts.workspaces,
+                documents: parts.documents,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -336,6 +341,7 @@ fn file_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(artifacts::store))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::show, artifacts::delete))
+        .routes(routes!(documents::analyze))
         // Bodies in parts are streams with bounds of their own.
         .layer(DefaultBodyLimit::disable())
 }

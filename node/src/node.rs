@@ -36,8 +36,8 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
-        Readiness, ReadyState, Targets, WorkspaceService,
+        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
+        MemoryService, Readiness, ReadyState, Targets, WorkspaceService,
     },
     signals::Signals,
 };
@@ -141,6 +141,7 @@ impl Node {
             memory: parts.memory.clone(),
             events: parts.events.clone(),
             workspaces: parts.workspaces.clone(),
+            documents: DocumentService::new(data_dir.path(), config.files.document_bytes_max),
             billing: parts.billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: parts.answers.clone(),

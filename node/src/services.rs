@@ -9,6 +9,7 @@ pub mod agent_health;
 pub mod agents;
 pub mod catalog;
 pub mod codegraph;
+pub mod documents;
 pub mod embeddings;
 pub mod events;
 pub mod gate;
@@ -30,6 +31,7 @@ pub use self::{
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
+    documents::{DocumentError, DocumentPlace, DocumentService, Spool},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},

@@ -54,6 +54,7 @@ const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
 const UPLOAD: Option<Capability> = Some(Capability::FileUpload);
+const DOCUMENT: Option<Capability> = Some(Capability::DocumentAnalysis);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -133,6 +134,7 @@ pub(super) const ROWS: &[Row] = &[
     ("GET",    "/v1/artifacts",                      Access::Holder,    None),
     ("GET",    "/v1/artifacts/{id}",                 Access::Holder,    None),
     ("DELETE", "/v1/artifacts/{id}",                 Access::Holder,    None),
+    ("POST",   "/v1/documents/analyze",              Access::Holder,    DOCUMENT),
     ("POST",   "/api/workspaces/{id}/write",         Access::Holder,    None),
     ("GET",    "/api/workspaces/{id}/read",          Access::Holder,    None),
     ("GET",    "/api/workspaces/{id}/files",         Access::Holder,    None),

@@ -24,7 +24,9 @@ pub(super) fn read(bytes: &[u8]) -> Draft {
                 _ => {}
             },
             Event::End(end) => {
-                if let (TagEnd::Heading(_), Some((level, begin))) = (end, heading.take()) {
+                if matches!(end, TagEnd::Heading(_))
+                    && let Some((level, begin)) = heading.take()
+                {
                     let words = draft.text[begin..].to_owned();
                     let level = level as u8;
                     if level == 1 && draft.title.is_none() {

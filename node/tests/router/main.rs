@@ -8,6 +8,7 @@
 
 mod accounts;
 mod agents;
+mod documents;
 mod files;
 mod idempotency;
 mod support;
@@ -118,6 +119,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/billing/topup",
         "post /v1/chat/completions",
         "post /v1/completions",
+        "post /v1/documents/analyze",
         "post /v1/embeddings",
         "post /v1/llm/chat",
         "post /v1/llm/embed",

@@ -17,8 +17,8 @@ use aither_node::{
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
-        Targets, WorkspaceService,
+        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService,
+        MemoryService, Readiness, Targets, WorkspaceService,
     },
 };
 use axum::{
@@ -33,6 +33,7 @@ use tower::ServiceExt;
 pub(crate) const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 3 << 20;
 pub(crate) const ARTIFACT_BYTES_MAX: u64 = 3 << 20;
 
 pub(crate) struct Api {
@@ -113,6 +114,7 @@ pub(crate) fn api_made_of(
         memory,
         events: aither_node::services::EventService::default(),
         workspaces,
+        documents: documents_at(data_dir.path()),
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -132,6 +134,12 @@ pub(crate) fn api_made_of(
         readiness,
         _data_dir: data_dir,
     }
+}
+
+fn documents_at(data_dir: &Path) -> DocumentService {
+    // This process is no node, so it cannot start itself.
+    let program = env!("CARGO_BIN_EXE_aither-node").into();
+    DocumentService::with_program(program, data_dir, DOCUMENT_BYTES_MAX)
 }
 
 fn memory_at(data_dir: &Path) -> MemoryService {
