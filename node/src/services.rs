@@ -23,6 +23,7 @@ pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
+pub mod shares;
 pub mod workspaces;
 
 pub use self::{

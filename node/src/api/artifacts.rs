@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{Seek, SeekFrom},
     sync::Arc,
+    time::Duration,
 };
 
 use aither_protocol::ErrorCode;
@@ -48,6 +49,8 @@ const CONTENT_TYPE_BYTES_MAX: usize = 127;
 const METADATA_BYTES_MAX: usize = 16 << 10;
 /// What an artifact is that nobody says anything of.
 const CONTENT_TYPE_DEFAULT: &str = "application/octet-stream";
+/// Longest time for a whole upload: its place is another's meanwhile.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// Bytes that are read of an artifact at once.
 const CHUNK_BYTES: usize = 128 << 10;
 /// What a browser may do with an artifact that it shows against what it is told.
@@ -136,7 +139,7 @@ pub(super) async fn store(
     request: Request,
 ) -> Result<Response, ApiError> {
     let reach = own(&state, &caller)?;
-    let mut form = Form::of(request, &state).await?;
+    let mut form = Form::of(request, &state, BODY_TIME_MAX).await?;
     match take(&state, (&caller, &reach), &mut form).await {
         Ok((upload, draft)) => {
             let stored = upload.finish(draft).await;

@@ -1,6 +1,6 @@
 //! `/v1/documents/analyze`: the text of a document that is sent, or is here already.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use aither_protocol::ErrorCode;
 use axum::{
@@ -19,10 +19,14 @@ use super::{
     workspaces::{own, refused},
 };
 use crate::{
+    billing::OPERATOR,
     documents::{DocumentFault, Format},
     services::{DocumentError, DocumentPlace, Spool},
     workspaces::{FilePath, FilesError},
 };
+
+/// Longest time for a whole body: its place is another's meanwhile.
+const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// `POST /v1/documents/analyze`, where the document is not in the body.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,6 +35,15 @@ pub(super) struct AnalyzeBody {
     path: Option<String>,
     /// An artifact.
     artifact_id: Option<String>,
+}
+
+/// `POST /v1/documents/analyze`, where it is.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "the part is read as it comes; this documents it")]
+pub(super) struct AnalyzeForm {
+    /// The document.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
 }
 
 /// What a document says.
@@ -82,7 +95,10 @@ struct Given {
 /// workspace, or an artifact.
 #[utoipa::path(
     post, path = "/v1/documents/analyze", tag = "files",
-    request_body = AnalyzeBody,
+    request_body(content(
+        (AnalyzeForm = "multipart/form-data"),
+        (AnalyzeBody = "application/json"),
+    )),
     responses(
         (status = 200, description = "What it says", body = AnalyzedBody),
         (
@@ -98,12 +114,21 @@ pub(super) async fn analyze(
     request: Request,
 ) -> Result<Json<AnalyzedBody>, ApiError> {
     // Before the body is read, which is on the disk from then on.
-    let place = state.documents.place()?;
+    let place = state.documents.place(account_of(&caller))?;
     let given = match is_multipart(&request) {
         true => sent(&state, request).await?,
         false => here(&state, &caller, request).await?,
     };
     extract(&state, place, given).await.map(Json)
+}
+
+/// Returns whose documents count together.
+fn account_of(caller: &Caller) -> u128 {
+    match caller {
+        Caller::Account(caller) => caller.account.as_u128(),
+        Caller::Agent(caller) => caller.agent.owner.0,
+        Caller::Operator | Caller::Anyone | Caller::Local => OPERATOR.0,
+    }
 }
 
 async fn extract(
@@ -135,7 +160,7 @@ async fn extract(
 
 /// Takes a document out of a body as it comes.
 async fn sent(state: &ApiState, request: Request) -> Result<Given, ApiError> {
-    let mut form = Form::of(request, state).await?;
+    let mut form = Form::of(request, state, BODY_TIME_MAX).await?;
     match take(state, &mut form).await {
         Ok((spool, name, content_type)) => Ok(Given {
             document: spool.finish().await?,

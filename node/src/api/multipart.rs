@@ -26,6 +26,7 @@ use axum::{
     http::header,
 };
 use futures_util::Stream;
+use tokio::time::Instant;
 
 use super::{ApiError, ApiState};
 
@@ -45,8 +46,7 @@ const EXCESS_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Form {
     parts: Multipart,
     consumed: Arc<AtomicU64>,
-    /// Longest wait for the next piece.
-    patience: Duration,
+    patience: Patience,
     count: usize,
 }
 
@@ -55,7 +55,16 @@ pub(super) struct Form {
 pub(super) struct Part<'a> {
     field: Field<'a>,
     consumed: &'a AtomicU64,
-    patience: Duration,
+    patience: Patience,
+}
+
+/// How long a body is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Longest wait for the next piece.
+    piece: Duration,
+    /// When all of it must have come.
+    whole: Instant,
 }
 
 /// A body a piece at a time.
@@ -83,8 +92,12 @@ pub(super) fn is_multipart(request: &Request) -> bool {
 }
 
 impl Form {
-    /// Begins to read a body.
-    pub(super) async fn of(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+    /// Begins to read a body, which must have come within `time_max`.
+    pub(super) async fn of(
+        request: Request,
+        state: &ApiState,
+        time_max: Duration,
+    ) -> Result<Self, ApiError> {
         if !is_multipart(&request) {
             let words = "the body must be multipart/form-data";
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, words));
@@ -104,7 +117,10 @@ impl Form {
             parts: parts
                 .map_err(|error| ApiError::new(ErrorCode::InvalidRequest, error.body_text()))?,
             consumed,
-            patience: state.http.request_timeout,
+            patience: Patience {
+                piece: state.http.request_timeout,
+                whole: Instant::now() + time_max,
+            },
             count: 0,
         })
     }
@@ -174,10 +190,11 @@ impl Part<'_> {
 }
 
 async fn in_time<T>(
-    patience: Duration,
+    patience: Patience,
     coming: impl Future<Output = Result<T, MultipartError>>,
 ) -> Result<T, ApiError> {
-    let come = tokio::time::timeout(patience, coming).await;
+    let until = patience.whole.min(Instant::now() + patience.piece);
+    let come = tokio::time::timeout_at(until, coming).await;
     let come = come.map_err(|_elapsed| {
         let words = "the request's body did not arrive in time";
         ApiError::new(ErrorCode::TimedOut, words)

@@ -450,7 +450,9 @@ impl From<FilesError> for ApiError {
                 let words = "the node's disk is full; its operator must make room";
                 Self::new(code, words).with_retry_after(Some(RETRY_WHEN_MENDED))
             }
-            FilesError::Io { .. } | FilesError::Internal(_) => Self::internal(words),
+            FilesError::Io { .. } | FilesError::Damaged { .. } | FilesError::Internal(_) => {
+                Self::internal(words)
+            }
             _ => Self::new(code, words),
         }
     }

@@ -18,10 +18,11 @@ use crate::{
         DownloadLimits, ModelStore,
         import::{check_gguf, sha256_of_file},
     },
+    workspaces::{ArtifactStore, FilesError},
 };
 
 /// Verifies the keys, the accounts, the agents and their memory, the kept answers, the whole ledger
-/// and the checksum of every stored model.
+/// and the checksum of every artifact and every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -55,6 +56,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         true => format!("{} good", AnswerStore::check(&answers_path)?),
         false => "not made yet".to_owned(),
     };
+    let artifacts = check_artifacts(data_dir.path())?;
     let ledger = check_ledger(data_dir.path())?;
     let mut problems = Vec::new();
     let entries = models.list();
@@ -85,11 +87,26 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
          agents     {agents}\nmemory     {memory}\nanswers    {answers}\n\
-         ledger     {ledger}\nmodels     {} good\n",
+         artifacts  {artifacts}\nledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
         entries.len()
     ))
+}
+
+/// Compares the checksum of every artifact.
+fn check_artifacts(data_dir: &Path) -> Result<String, NodeError> {
+    let path = data_dir::artifacts_path(data_dir);
+    if !path.exists() {
+        return Ok("not made yet".to_owned());
+    }
+    match ArtifactStore::check(&path) {
+        Ok(count) => Ok(format!("{count} good")),
+        Err(error @ FilesError::Damaged { .. }) => Err(NodeError::Damaged {
+            message: error.to_string(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes all balances again from the journal.

@@ -108,7 +108,7 @@ fn a_docx_has_paragraphs_tables_lists_and_headings() {
         <dc:creator>Ann</dc:creator></cp:coreProperties>";
     let inner = [
         "<w:p><w:pPr><w:pStyle w:val=\"Heading1\"/></w:pPr><w:r><w:t>Top</w:t></w:r></w:p>",
-        "<w:p><w:pPr><w:pStyle w:val=\"berschrift2\"/></w:pPr><w:r><w:t>Unter</w:t></w:r></w:p>",
+        "<w:p><w:pPr><w:pStyle w:val=\"berschrift2\"/></w:pPr><w:r><w:t>Below</w:t></w:r></w:p>",
         &paragraph("a &lt;b&gt; &#246; &unknown;c"),
         "<w:p><w:pPr><w:numPr/></w:pPr><w:r><w:t>item</w:t></w:r></w:p>",
         "<w:p><w:r><w:t>one</w:t><w:tab/><w:t>two</w:t><w:br/><w:t>three</w:t></w:r></w:p>",
@@ -129,9 +129,9 @@ fn a_docx_has_paragraphs_tables_lists_and_headings() {
         ("docProps/core.xml", core),
     ]);
     let found = extract(Format::Docx, &file).unwrap();
-    let expected = "Top\n\nUnter\n\na <b> \u{f6} c\n\n- item\none\ttwo\nthree\n\nonce\n\nx \ty";
+    let expected = "Top\n\nBelow\n\na <b> \u{f6} c\n\n- item\none\ttwo\nthree\n\nonce\n\nx \ty";
     assert_eq!(found.text, expected);
-    assert_eq!(headings(&found), [(1, "Top"), (2, "Unter")]);
+    assert_eq!(headings(&found), [(1, "Top"), (2, "Below")]);
     assert_eq!(found.title.as_deref(), Some("T & U"));
     assert_eq!(found.metadata["author"], "Ann");
 }

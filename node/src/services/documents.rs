@@ -15,12 +15,15 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::shares::{Share, Shares};
 use crate::documents::{DocumentFault, Extracted, Format, HEAD_BYTES, Unknown, child::Outcome};
 
 /// Documents that are read at once: one keeps a core busy, and may take a gibibyte.
 const READING_MAX: usize = 2;
 /// Documents that wait for that, the bodies of which may lie on the disk already.
 const WAITING_MAX: usize = 16;
+/// Documents of one account that are read or wait.
+const SHARE_MAX: usize = 6;
 /// Longest time for one, by the clock. Its reader ends itself after less time on a core.
 const WALL_TIME_MAX: Duration = Duration::from_secs(15);
 /// What is read of what a reader says: its longest text with every character escaped, and the rest.
@@ -80,12 +83,14 @@ pub struct DocumentService {
     bytes_max: u64,
     reading: Arc<Semaphore>,
     present: Arc<Semaphore>,
+    shares: Shares,
 }
 
 /// The right to have a document read, as soon as it is its turn.
 #[derive(Debug)]
 pub struct DocumentPlace {
     _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// A document on its way to being read.
@@ -129,21 +134,24 @@ impl DocumentService {
             bytes_max,
             reading: Arc::new(Semaphore::new(READING_MAX)),
             present: Arc::new(Semaphore::new(READING_MAX + WAITING_MAX)),
+            shares: Shares::new(SHARE_MAX),
         }
     }
 
-    /// Takes a place among those who wait.
+    /// Takes a place among those who wait, for an account.
     ///
     /// # Errors
-    /// There is none.
-    pub fn place(&self) -> Result<DocumentPlace, DocumentError> {
-        let place = Arc::clone(&self.present).try_acquire_owned();
-        let full = DocumentError::Overloaded {
+    /// There is none, or the account has as many as it may.
+    pub fn place(&self, account: u128) -> Result<DocumentPlace, DocumentError> {
+        let full = || DocumentError::Overloaded {
             retry_after: RETRY_AFTER,
         };
-        place
-            .map(|_permit| DocumentPlace { _permit })
-            .map_err(|_none_left| full)
+        let share = self.shares.take(account).ok_or_else(full)?;
+        let permit = Arc::clone(&self.present).try_acquire_owned();
+        Ok(DocumentPlace {
+            _permit: permit.map_err(|_none_left| full())?,
+            _share: share,
+        })
     }
 
     /// Begins to take a document that comes in pieces.
@@ -301,7 +309,8 @@ fn hear(process: &Mutex<Child>) -> io::Result<(ExitStatus, Remains)> {
         err.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut words)?;
         remains.last_words = String::from_utf8_lossy(&words).into_owned();
     }
-    // Its ends are closed because it has ended, and then this does nothing; or it has said too much.
+    // Its ends are closed because it has ended, and then this does nothing; or it has said too
+    // much.
     let mut process = process.lock().unwrap_or_else(PoisonError::into_inner);
     process.kill()?;
     Ok((process.wait()?, remains))

@@ -18,7 +18,10 @@ use tokio::{
 };
 use ulid::Ulid;
 
-use super::gate::{Gate, GateError};
+use super::{
+    gate::{Gate, GateError},
+    shares::Shares,
+};
 use crate::{
     accounts::{new_id, unix_ms},
     data_dir,
@@ -34,6 +37,8 @@ const USES_MAX: usize = 4;
 const USES_WAITING_MAX: usize = 512;
 /// Artifacts that are stored at once; each has a thread.
 const UPLOADS_MAX: usize = 16;
+/// Artifacts of one account that are stored at once.
+const SHARE_MAX: usize = 6;
 /// Pieces of an upload that wait for the disk.
 const UPLOAD_PIECES_MAX: usize = 8;
 /// When to ask again where uploads have no place.
@@ -47,6 +52,7 @@ pub struct WorkspaceService {
     usage: Arc<Usage>,
     using: Gate,
     uploading: Arc<Semaphore>,
+    shares: Shares,
     artifact_bytes_max: u64,
 }
 
@@ -83,6 +89,7 @@ impl WorkspaceService {
             usage,
             using: Gate::new(USES_MAX, USES_WAITING_MAX),
             uploading: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            shares: Shares::new(SHARE_MAX),
             artifact_bytes_max,
         })
     }
@@ -173,17 +180,18 @@ impl WorkspaceService {
     /// # Errors
     /// Too many come in already, there is no room for one more, or the disk fails.
     pub async fn upload(&self, whose: (Holder, Payer)) -> Result<Upload, FilesError> {
-        let full = FilesError::Overloaded {
+        let full = || FilesError::Overloaded {
             retry_after: RETRY_AFTER,
         };
+        let share = self.shares.take(whose.1.account).ok_or_else(full)?;
         let place = Arc::clone(&self.uploading).try_acquire_owned();
-        let place = place.map_err(|_none_left| full)?;
+        let place = place.map_err(|_none_left| full())?;
         let (artifacts, bytes_max) = (self.artifacts.clone(), self.artifact_bytes_max);
         let writer = self.run(move || artifacts.begin(whose, bytes_max)).await?;
         let (steps, coming) = mpsc::channel(UPLOAD_PIECES_MAX);
         let storing = tokio::task::spawn_blocking(move || {
             let stored = store(writer, coming);
-            drop(place);
+            drop((place, share));
             stored
         });
         Ok(Upload { steps, storing })

@@ -166,9 +166,9 @@ impl ArtifactStore {
                 hash.update(&buffer[..len]);
             }
             if hex(hash) != *artifact.sha256 {
-                let message = format!("its checksum is wrong: artifact {}", artifact.id);
-                let what = "trust an artifact";
-                return Err(FilesError::Io { what, message });
+                return Err(FilesError::Damaged {
+                    id: artifact.id.to_string(),
+                });
             }
         }
         Ok(artifacts.len())

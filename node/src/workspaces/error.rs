@@ -79,6 +79,15 @@ pub enum FilesError {
         /// The operating system's words.
         message: String,
     },
+    /// The bytes of an artifact are not those that were stored.
+    #[error(
+        "the checksum of artifact {id} is wrong; bring its file in the folder \"artifacts\" back, \
+         or remove it"
+    )]
+    Damaged {
+        /// Which.
+        id: String,
+    },
     /// A defect of this node.
     #[error("{0}")]
     Internal(&'static str),
@@ -108,7 +117,7 @@ impl FilesError {
             Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Full { .. } | Self::TooMany(_) => ErrorCode::InsufficientStorage,
-            Self::Io { .. } | Self::Internal(_) => ErrorCode::Internal,
+            Self::Io { .. } | Self::Damaged { .. } | Self::Internal(_) => ErrorCode::Internal,
         }
     }
 }

@@ -226,7 +226,14 @@ impl WorkspaceStore {
     pub fn list(&self, holder: Holder, wanted: &ListFiles) -> Result<Files, FilesError> {
         let mut found = Files::default();
         let Some(mut dir) = enter(&self.shared.root.dir, &holder.folder(), "")? else {
-            return Ok(found);
+            // Made with its first file; its own folders are as good as there.
+            return match &wanted.folder {
+                Some(folder) if !FOLDERS.contains(&&*folder.to_string()) => {
+                    let path = folder.to_string();
+                    Err(FilesError::NotFound { path })
+                }
+                _ => Ok(found),
+            };
         };
         let mut parts = Vec::new();
         for name in wanted.folder.iter().flat_map(FilePath::parts) {

@@ -190,8 +190,16 @@ fn lists_are_in_the_order_of_paths_and_go_on_behind_any() {
         ..all()
     };
     assert_eq!(disk.names(&inner), ["a/b/c", "a/z"]);
-    let nobody = disk.workspaces.list(Holder::Agent(1), &all()).unwrap();
-    assert!(nobody.files.is_empty());
+    let of_nobody = |folder: &str| {
+        let wanted = ListFiles {
+            folder: FilePath::parse(folder).ok(),
+            ..all()
+        };
+        let found = disk.workspaces.list(Holder::Agent(1), &wanted);
+        found.map(|found| found.total)
+    };
+    assert_eq!((of_nobody(""), of_nobody("data")), (Ok(0), Ok(0)));
+    assert!(of_nobody("other").is_err());
 }
 
 #[test]

@@ -13,6 +13,7 @@ import resource
 import socket
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -517,6 +518,30 @@ def test_hostile_documents_end_their_reader_and_not_the_node(home: Node, owner: 
         if answer.status_code != 200:
             assert_problem(answer, 422, "invalid_document")
         assert home.http.get("/health").status_code == 200
+    assert analyze(http, "a.md", b"fine").json()["text"] == "fine"
+
+
+def test_a_pdf_that_unpacks_without_end_ends_its_reader(home: Node, owner: Account):
+    http, _ = agent(home, owner, "pdf-bomb")
+    packer = zlib.compressobj(1)
+    megabyte = b" " * (1 << 20)
+    packed = b"".join(packer.compress(megabyte) for _ in range(1600)) + packer.flush()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 1 /Kids [3 0 R] >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R /Resources << >> >>",
+        b"<< /Filter /FlateDecode /Length %d >>\nstream\n%s\nendstream" % (len(packed), packed),
+    ]
+    file, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(file))
+        file += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    begin = len(file)
+    file += b"xref\n0 5\n0000000000 65535 f \n"
+    file += b"".join(b"%010d 00000 n \n" % place for place in places)
+    file += b"trailer\n<< /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % begin
+    body = assert_problem(analyze(http, "a.pdf", file), 422, "invalid_document")
+    assert body["reason"] == "memory", body
     assert analyze(http, "a.md", b"fine").json()["text"] == "fine"
 
 

@@ -170,6 +170,34 @@ async fn a_pdf_that_draws_itself_ends_its_reader_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pdf_that_would_draw_for_ever_is_given_up() {
+    let api = api();
+    // Each form draws the next one twice, and the last of them would be drawn 2^60 times.
+    let form = |number: usize| {
+        let next = format!("/Resources << /XObject << /X {} 0 R >> >>", number + 1);
+        stream(
+            &format!("/Type /XObject /Subtype /Form {next}"),
+            "/X Do /X Do",
+        )
+    };
+    let page = "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R \
+        /Resources << /XObject << /X 5 0 R >> >> >>";
+    let mut objects = vec![
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Count 1 /Kids [3 0 R] >>".to_owned(),
+        page.to_owned(),
+        stream("", "/X Do"),
+    ];
+    objects.extend((5..65).map(form));
+    objects.push(stream("/Type /XObject /Subtype /Form", "0 0 m"));
+    assert_fault(
+        &analyze(&api, "a.pdf", &pdf(&objects)).await,
+        &["timed_out"],
+    );
+    assert_reads(&api).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn documents_that_unpack_to_too_much_are_given_up() {
     let api = api();
     let spaces = vec![b' '; 140 << 20];
@@ -192,9 +220,9 @@ async fn documents_that_unpack_to_too_much_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nesting_without_end_ends_a_reader_at_most() {
     let api = api();
-    let opened = "<div>".repeat(400_000);
-    let quotes = "> ".repeat(200_000);
-    let lists = "[".repeat(1 << 20);
+    let opened = "<div>".repeat(100_000);
+    let quotes = "> ".repeat(50_000);
+    let lists = "[".repeat(200_000);
     let brackets = pdf(&[format!(
         "<< /Type /Catalog /Pages {} >>",
         "[".repeat(1 << 20)
