@@ -15,6 +15,7 @@ mod admin_backup;
 mod agents;
 mod agents_types;
 mod agents_v3;
+mod artifacts;
 mod auth;
 mod base_url;
 mod billing;
@@ -23,6 +24,7 @@ mod discovery;
 mod discovery_text;
 mod discovery_types;
 mod docs;
+mod documents;
 mod embeddings;
 mod error;
 mod events;
@@ -36,6 +38,7 @@ mod memory_codegraph;
 mod memory_search;
 mod memory_types;
 mod metrics;
+mod multipart;
 mod native;
 mod native_models;
 mod native_types;
@@ -53,6 +56,7 @@ mod recorded;
 mod request_id;
 mod rules;
 mod stream;
+mod workspaces;
 
 use std::{
     collections::BTreeMap,
@@ -63,7 +67,7 @@ use std::{
 };
 
 use aither_inference::Engine;
-use axum::{Router, middleware};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
@@ -78,8 +82,8 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
-        MemoryService, ModelCatalog, Readiness,
+        AccountService, AgentService, CodegraphService, DocumentService, EmbeddingService,
+        EventService, LlmService, MemoryService, ModelCatalog, Readiness, WorkspaceService,
     },
 };
 
@@ -103,6 +107,10 @@ pub struct ApiParts {
     pub memory: MemoryService,
     /// What happens.
     pub events: EventService,
+    /// Files of agents and accounts.
+    pub workspaces: WorkspaceService,
+    /// Reads documents.
+    pub documents: DocumentService,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -144,6 +152,8 @@ pub struct Shared {
     memory: MemoryService,
     codegraph: CodegraphService,
     events: EventService,
+    workspaces: WorkspaceService,
+    documents: DocumentService,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -187,6 +197,8 @@ impl ApiState {
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 events: parts.events,
+                workspaces: parts.workspaces,
+                documents: parts.documents,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -254,6 +266,29 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(docs::ApiDocument::openapi())
+        .merge(inference_routes())
+        .merge(account_routes())
+        .merge(agent_routes())
+        .routes(routes!(discovery::agents_document))
+        .routes(routes!(discovery::skills_document))
+        .routes(routes!(discovery::discovery))
+        .routes(routes!(discovery::capabilities))
+        .routes(routes!(discovery::agent_card_schema))
+        .routes(routes!(discovery::agent_spec_schema))
+        .merge(file_routes())
+        .merge(memory_routes())
+        .merge(marketplace_routes())
+        .merge(event_routes())
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(docs::openapi_json))
+        .routes(routes!(docs::docs_page))
+        .routes(routes!(docs::root))
+}
+
+fn inference_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
         .routes(routes!(native::generate))
         .routes(routes!(native::chat))
         .routes(routes!(embeddings::native))
@@ -273,6 +308,10 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(ollama_models::pull))
         .routes(routes!(ollama_models::delete))
         .routes(routes!(ollama_models::version))
+}
+
+fn account_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
         .routes(routes!(accounts::register))
         .routes(routes!(accounts::login))
         .routes(routes!(accounts::refresh))
@@ -282,12 +321,17 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(admin_accounts::list, admin_accounts::create))
         .routes(routes!(admin_accounts::update))
         .routes(routes!(admin_backup::back_up))
-        .routes(routes!(discovery::agents_document))
-        .routes(routes!(discovery::skills_document))
-        .routes(routes!(discovery::discovery))
-        .routes(routes!(discovery::capabilities))
-        .routes(routes!(discovery::agent_card_schema))
-        .routes(routes!(discovery::agent_spec_schema))
+        .routes(routes!(billing::balance))
+        .routes(routes!(billing::check))
+        .routes(routes!(billing::deduct))
+        .routes(routes!(billing::top_up))
+        .routes(routes!(billing::usage))
+        .routes(routes!(billing::statement))
+        .routes(routes!(billing::prices, billing::set_price))
+}
+
+fn agent_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
         .routes(routes!(agents::auto_onboard))
         .routes(routes!(agents::list))
         .routes(routes!(agents::show, agents::tear_down))
@@ -306,22 +350,6 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
-        .merge(memory_routes())
-        .merge(marketplace_routes())
-        .merge(event_routes())
-        .routes(routes!(billing::balance))
-        .routes(routes!(billing::check))
-        .routes(routes!(billing::deduct))
-        .routes(routes!(billing::top_up))
-        .routes(routes!(billing::usage))
-        .routes(routes!(billing::statement))
-        .routes(routes!(billing::prices, billing::set_price))
-        .routes(routes!(health::health))
-        .routes(routes!(health::ready))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(docs::openapi_json))
-        .routes(routes!(docs::docs_page))
-        .routes(routes!(docs::root))
 }
 
 fn marketplace_routes() -> OpenApiRouter<ApiState> {
@@ -329,6 +357,20 @@ fn marketplace_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(marketplace::offers))
         .routes(routes!(marketplace::list, marketplace::unlist))
         .routes(routes!(marketplace::unlist_named))
+}
+
+fn file_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(workspaces::write))
+        .routes(routes!(workspaces::read))
+        .routes(routes!(workspaces::list))
+        .routes(routes!(workspaces::delete))
+        .routes(routes!(artifacts::store))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::show, artifacts::delete))
+        .routes(routes!(documents::analyze))
+        // Bodies in parts are streams with bounds of their own.
+        .layer(DefaultBodyLimit::disable())
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

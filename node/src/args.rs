@@ -10,6 +10,7 @@ use figment::value::Value;
 
 use crate::{
     config::{Backend, LogFormat, Speculation, load::Overrides},
+    documents::Format,
     error::NodeError,
 };
 
@@ -68,6 +69,13 @@ pub enum Command {
     Check,
     /// Look for what is wrong with the set-up (not in this build)
     Doctor,
+    /// Read a document from standard input: the node starts this by itself
+    #[command(hide = true)]
+    ExtractText {
+        /// Which format it has
+        #[arg(long)]
+        format: Format,
+    },
 }
 
 /// Flags of `run`.

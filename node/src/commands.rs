@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod extract_text;
 pub mod key;
 pub mod models;
 pub mod progress;
@@ -42,6 +43,7 @@ pub fn execute(cli: Cli) -> Result<(), NodeError> {
         Command::Backup { file } => backup::back_up(&quiet_config(&cli.global)?, &file),
         Command::Restore { file } => backup::restore(&quiet_config(&cli.global)?, &file),
         Command::Doctor => later("doctor"),
+        Command::ExtractText { format } => extract_text::extract_text(format),
     }
 }
 

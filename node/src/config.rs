@@ -52,6 +52,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// What is paid for what.
     pub billing: BillingConfig,
+    /// Files of agents and accounts.
+    pub files: FilesConfig,
     /// What agents remember.
     pub memory: MemoryConfig,
     /// The log of events.
@@ -151,6 +153,21 @@ pub enum Registration {
     Open,
     /// The operator.
     Closed,
+}
+
+/// Files of agents and accounts. An account may keep what its plan gives, workspaces and artifacts
+/// together: "explorer" 1 GiB, "builder" 10 GiB, "enterprise" 100 GiB.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesConfig {
+    /// Largest artifact.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub artifact_bytes_max: u64,
+    /// Largest document that is read for its text.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub document_bytes_max: u64,
 }
 
 /// What agents remember. An account may keep what its plan gives: "explorer" 10 000 entries and
@@ -295,6 +312,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             accounts: AccountsConfig::default(),
             billing: BillingConfig::default(),
+            files: FilesConfig::default(),
             memory: MemoryConfig::default(),
             events: EventsConfig::default(),
             inference: InferenceConfig::default(),
@@ -362,6 +380,15 @@ impl Default for BillingConfig {
         Self {
             welcome_grant: Amount::from_tokens(1000),
             prices: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for FilesConfig {
+    fn default() -> Self {
+        Self {
+            artifact_bytes_max: 256 << 20,
+            document_bytes_max: 32 << 20,
         }
     }
 }

@@ -22,6 +22,8 @@ const IDENTITY_FILE: &str = "identity.key";
 const ADMIN_KEY_FILE: &str = "admin.key";
 const ACCOUNTS_FILE: &str = "accounts.redb";
 const REGISTRY_FILE: &str = "registry.redb";
+const WORKSPACES_FOLDER: &str = "workspaces";
+const ARTIFACTS_FOLDER: &str = "artifacts";
 const LEDGER_FILE: &str = "ledger.redb";
 const MEMORY_FILE: &str = "memory.redb";
 const EVENTS_FILE: &str = "events.redb";
@@ -203,6 +205,16 @@ pub fn events_path(data_dir: &Path) -> PathBuf {
     data_dir.join(EVENTS_FILE)
 }
 
+/// Returns where the workspaces lie.
+pub fn workspaces_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(WORKSPACES_FOLDER)
+}
+
+/// Returns where the artifacts lie.
+pub fn artifacts_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(ARTIFACTS_FOLDER)
+}
+
 /// Returns where the prices lie.
 pub fn prices_path(data_dir: &Path) -> PathBuf {
     data_dir.join(PRICES_FILE)
@@ -219,7 +231,11 @@ pub fn local_url(bound: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, bound.port()))
 }
 
-fn create_private(path: &Path) -> io::Result<()> {
+/// Makes a folder, and those above it, for its owner alone.
+///
+/// # Errors
+/// The operating system's.
+pub fn create_private(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

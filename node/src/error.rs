@@ -16,6 +16,7 @@ use crate::{
     identity::IdentityError,
     memory::MemoryError,
     models::ModelStoreError,
+    workspaces::FilesError,
 };
 
 /// Why a command, or the node, did not come to a good end.
@@ -54,6 +55,9 @@ pub enum NodeError {
     /// The agents' memory refuses.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The files of agents cannot be opened.
+    #[error("files of agents: {0}")]
+    Files(#[from] FilesError),
     /// The store of answers refuses.
     #[error(transparent)]
     Answers(#[from] AnswersError),

@@ -21,6 +21,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    agents::AgentId,
     answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
     billing::{self, Billing, ModelPrice, PriceBook, Welcome},
@@ -36,8 +37,8 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
-        Readiness, ReadyState, Targets,
+        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
+        MemoryService, Readiness, ReadyState, Targets, WorkspaceService,
     },
     signals::Signals,
 };
@@ -79,6 +80,7 @@ struct Parts {
     agents: AgentService,
     memory: MemoryService,
     events: EventService,
+    workspaces: WorkspaceService,
     billing: Billing,
     answers: AnswerStore,
 }
@@ -99,6 +101,7 @@ impl Parts {
         let memory = open_memory(config, data_dir)?;
         memory.find_by_meaning(&embeddings).await?;
         let agents = open_agents(config, data_dir, (&accounts, memory.store()), identity)?;
+        let workspaces = open_workspaces(config, data_dir, &agents)?;
         Ok(Self {
             embeddings,
             models,
@@ -106,6 +109,7 @@ impl Parts {
             agents,
             memory,
             events,
+            workspaces,
             billing,
             answers,
         })
@@ -138,6 +142,8 @@ impl Node {
             agents: parts.agents.clone(),
             memory: parts.memory.clone(),
             events: parts.events.clone(),
+            workspaces: parts.workspaces.clone(),
+            documents: DocumentService::new(data_dir.path(), config.files.document_bytes_max),
             billing: parts.billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: parts.answers.clone(),
@@ -387,6 +393,22 @@ fn open_agents(
     Ok(AgentService::open(
         &path, accounts, identity, targets, memory,
     )?)
+}
+
+fn open_workspaces(
+    config: &Config,
+    data_dir: &DataDir,
+    agents: &AgentService,
+) -> Result<WorkspaceService, NodeError> {
+    let owner_of = |agent| {
+        agents
+            .owner_of(AgentId::from_u128(agent))
+            .map(|owner| owner.0)
+    };
+    let artifact_bytes_max = config.files.artifact_bytes_max;
+    let workspaces = WorkspaceService::open(data_dir.path(), artifact_bytes_max, owner_of)?;
+    agents.forget_files_of(workspaces.clone());
+    Ok(workspaces)
 }
 
 fn open_memory(config: &Config, data_dir: &DataDir) -> Result<MemoryService, NodeError> {

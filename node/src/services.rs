@@ -9,6 +9,7 @@ pub mod agent_health;
 pub mod agents;
 pub mod catalog;
 pub mod codegraph;
+pub mod documents;
 pub mod embeddings;
 pub mod events;
 pub mod gate;
@@ -23,6 +24,8 @@ pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
+pub mod shares;
+pub mod workspaces;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
@@ -30,6 +33,7 @@ pub use self::{
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
+    documents::{DocumentError, DocumentPlace, DocumentService, Spool},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{
         Audience, Emission, Emitted, EventCounts, EventService, NodeEvent, Step, Subscription,
@@ -43,4 +47,5 @@ pub use self::{
     outbound::Targets,
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
+    workspaces::{Upload, WorkspaceService},
 };

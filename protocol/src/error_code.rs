@@ -26,7 +26,7 @@ pub enum ErrorCode {
     TierForbidden,
     /// The account has as much as its plan allows.
     PlanLimit,
-    /// The account's memory holds as much as its plan allows.
+    /// The account's memory or files take as much as its plan allows.
     QuotaExceeded,
     /// Nobody can register here by himself.
     RegistrationClosed,
@@ -50,6 +50,8 @@ pub enum ErrorCode {
     ValueTooLarge,
     /// The body is not of a media type that the route reads.
     UnsupportedMediaType,
+    /// A document of which no text can be had.
+    InvalidDocument,
     /// An agent's card or spec that is wrong.
     InvalidSpec,
     /// Well-formed, but a field is missing or out of bounds.
@@ -98,6 +100,7 @@ impl ErrorCode {
         Self::PayloadTooLarge,
         Self::ValueTooLarge,
         Self::UnsupportedMediaType,
+        Self::InvalidDocument,
         Self::InvalidSpec,
         Self::ValidationFailed,
         Self::HeadersTooLarge,
@@ -134,6 +137,7 @@ impl ErrorCode {
             Self::PayloadTooLarge => "payload_too_large",
             Self::ValueTooLarge => "value_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::InvalidDocument => "invalid_document",
             Self::InvalidSpec => "invalid_spec",
             Self::ValidationFailed => "validation_failed",
             Self::HeadersTooLarge => "headers_too_large",
@@ -162,7 +166,7 @@ impl ErrorCode {
             Self::Conflict | Self::VersionConflict => 409,
             Self::PayloadTooLarge | Self::ValueTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::InvalidSpec | Self::ValidationFailed => 422,
+            Self::InvalidDocument | Self::InvalidSpec | Self::ValidationFailed => 422,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::Internal => 500,
@@ -183,7 +187,7 @@ impl ErrorCode {
             Self::InsufficientTokens => "Too few tokens",
             Self::CapabilityMissing => "Not permitted with this key",
             Self::TierForbidden => "Memory beyond the tier",
-            Self::QuotaExceeded => "Memory quota exceeded",
+            Self::QuotaExceeded => "Quota exceeded",
             Self::PlanLimit => "Beyond the plan",
             Self::RegistrationClosed => "Registration closed",
             Self::NotFound => "Not found",
@@ -196,6 +200,7 @@ impl ErrorCode {
             Self::PayloadTooLarge => "Body too large",
             Self::ValueTooLarge => "Value too large",
             Self::UnsupportedMediaType => "Unsupported media type",
+            Self::InvalidDocument => "Document cannot be read",
             Self::InvalidSpec => "Invalid agent card",
             Self::ValidationFailed => "Validation failed",
             Self::HeadersTooLarge => "Headers too large",

@@ -34,6 +34,7 @@ use crate::{
     billing::OPERATOR,
     memory::Owner,
     services::Authority,
+    workspaces::Quota,
 };
 
 /// Takes an agent aboard. Known already, it gets a fresh key, and its card is replaced.
@@ -93,7 +94,10 @@ fn bundle_of(
     let catalog = state.llm.catalog();
     let models = catalog.list().into_iter().map(|card| card.info.name);
     let models: Vec<_> = models.collect();
-    bundle(agent, base, (&models, &catalog.default_model()), secrets)
+    let mut bundle = bundle(agent, base, (&models, &catalog.default_model()), secrets);
+    let quota = Quota::of(state.agents.plan_of(agent.owner));
+    bundle["workspace"]["quota_gb"] = (quota.bytes >> 30).into();
+    bundle
 }
 
 /// Lists agents, in the order in which they came aboard.

@@ -45,6 +45,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "marketplace", description = "Agents that are offered, and for how much"),
         (name = "memory", description = "What agents remember"),
         (name = "events", description = "What happens, told and heard"),
+        (name = "files", description = "Workspaces, artifacts and the text of documents"),
         (name = "billing", description = "Balances, payments, usage and prices"),
         (name = "openai", description = "Inference, as OpenAI's clients know it"),
         (name = "ollama", description = "Inference and models, as Ollama's clients know them"),

@@ -113,7 +113,12 @@ impl Dialect {
             path.strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        const NATIVE: [&str; 3] = ["/api/onboard", "/api/agents", "/api/audit"];
+        const NATIVE: [&str; 4] = [
+            "/api/onboard",
+            "/api/agents",
+            "/api/audit",
+            "/api/workspaces",
+        ];
         if path == "/v1/models/import" || NATIVE.into_iter().any(is_below) {
             // Ours, although it stands below a path of OpenAI's.
             Self::Native
@@ -164,8 +169,8 @@ impl ApiError {
     }
 
     /// Says when the same request may pass.
-    pub(super) fn with_retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+    pub(super) fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = after.into();
         self
     }
 

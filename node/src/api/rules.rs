@@ -55,6 +55,8 @@ const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
 const EMIT: Option<Capability> = Some(Capability::EventEmit);
 const SUBSCRIBE: Option<Capability> = Some(Capability::EventSubscribe);
+const UPLOAD: Option<Capability> = Some(Capability::FileUpload);
+const DOCUMENT: Option<Capability> = Some(Capability::DocumentAnalysis);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
 
 /// Every route.
@@ -137,6 +139,15 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/events/emit",                    Access::Holder,    EMIT),
     ("GET",    "/v1/events/subscribe",               Access::Holder,    SUBSCRIBE),
     ("GET",    "/v1/agents/{name}/logs",             Access::Manage,    None),
+    ("POST",   "/v1/artifacts/store",                Access::Holder,    UPLOAD),
+    ("GET",    "/v1/artifacts",                      Access::Holder,    None),
+    ("GET",    "/v1/artifacts/{id}",                 Access::Holder,    None),
+    ("DELETE", "/v1/artifacts/{id}",                 Access::Holder,    None),
+    ("POST",   "/v1/documents/analyze",              Access::Holder,    DOCUMENT),
+    ("POST",   "/api/workspaces/{id}/write",         Access::Holder,    None),
+    ("GET",    "/api/workspaces/{id}/read",          Access::Holder,    None),
+    ("GET",    "/api/workspaces/{id}/files",         Access::Holder,    None),
+    ("DELETE", "/api/workspaces/{id}/delete",        Access::Holder,    None),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

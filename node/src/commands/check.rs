@@ -19,10 +19,11 @@ use crate::{
         DownloadLimits, ModelStore,
         import::{check_gguf, sha256_of_file},
     },
+    workspaces::{ArtifactStore, FilesError},
 };
 
 /// Verifies the keys, the accounts, the agents and their memory, the events, the kept answers, the
-/// whole ledger and the checksum of every stored model.
+/// whole ledger and the checksum of every artifact and every stored model.
 ///
 /// # Errors
 /// A node is running on the directory, or something is damaged; each is told in words.
@@ -57,6 +58,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
         true => format!("{} good", AnswerStore::check(&answers_path)?),
         false => "not made yet".to_owned(),
     };
+    let artifacts = check_artifacts(data_dir.path())?;
     let ledger = check_ledger(data_dir.path())?;
     let mut problems = Vec::new();
     let entries = models.list();
@@ -87,7 +89,7 @@ pub fn check(config: &Config) -> Result<(), NodeError> {
     super::print(&format!(
         "identity   {}\nadmin key  {}\naccounts   {accounts}\n\
          agents     {agents}\nmemory     {memory}\nevents     {events}\n\
-         answers    {answers}\n\
+         answers    {answers}\nartifacts  {artifacts}\n\
          ledger     {ledger}\nmodels     {} good\n",
         state(identity.is_some()),
         state(admin_key.is_some()),
@@ -102,6 +104,21 @@ fn check_events(data_dir: &Path) -> Result<String, NodeError> {
         true => format!("{} good", EventLog::check(&path)?.events),
         false => "not made yet".to_owned(),
     })
+}
+
+/// Compares the checksum of every artifact.
+fn check_artifacts(data_dir: &Path) -> Result<String, NodeError> {
+    let path = data_dir::artifacts_path(data_dir);
+    if !path.exists() {
+        return Ok("not made yet".to_owned());
+    }
+    match ArtifactStore::check(&path) {
+        Ok(count) => Ok(format!("{count} good")),
+        Err(error @ FilesError::Damaged { .. }) => Err(NodeError::Damaged {
+            message: error.to_string(),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Makes all balances again from the journal.

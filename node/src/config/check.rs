@@ -6,7 +6,7 @@ use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AccountsConfig, Config, EventsConfig, HttpConfig, InferenceConfig, MemoryConfig,
+    AccountsConfig, Config, EventsConfig, FilesConfig, HttpConfig, InferenceConfig, MemoryConfig,
     load::ConfigError,
 };
 use crate::models::check_name;
@@ -34,6 +34,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         .into_iter()
         .chain(http_rows(&config.http))
         .chain(accounts_rows(&config.accounts))
+        .chain(files_rows(&config.files))
         .chain(memory_rows(&config.memory))
         .chain(events_rows(&config.events))
         .chain(inference_rows(&config.inference));
@@ -94,6 +95,24 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
             period_must,
         ),
         ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn files_rows(files: &FilesConfig) -> [Row; 2] {
+    let artifact_fits = (1 << 10..=1 << 40).contains(&files.artifact_bytes_max);
+    // Its reader holds it in a gibibyte of memory, with all that it makes of it.
+    let document_fits = (1 << 10..=256 << 20).contains(&files.document_bytes_max);
+    [
+        (
+            "files.artifact_bytes_max",
+            artifact_fits,
+            "must be 1KiB to 1TiB",
+        ),
+        (
+            "files.document_bytes_max",
+            document_fits,
+            "must be 1KiB to 256MiB",
+        ),
     ]
 }
 
@@ -215,6 +234,10 @@ mod tests {
             (
                 message_of(|c| c.events.age_max = Duration::ZERO),
                 "events.age_max",
+            ),
+            (
+                message_of(|c| c.files.document_bytes_max = 1 << 40),
+                "files.document_bytes_max",
             ),
             (
                 message_of(|c| c.http.connections_max = 0),

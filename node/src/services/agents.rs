@@ -7,7 +7,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use aither_ledger::AccountId;
 use aither_protocol::{
@@ -23,6 +28,7 @@ use super::{
     gate::{Gate, GateError},
     health_probe::HealthProbe,
     outbound::Targets,
+    workspaces::WorkspaceService,
 };
 use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
@@ -34,6 +40,7 @@ use crate::{
     billing::OPERATOR,
     identity::NodeIdentity,
     memory::{MemoryStore, Owner},
+    workspaces::Holder,
 };
 
 /// Uses of the store at once. They take turns at its lock, so more would only hold threads.
@@ -107,6 +114,8 @@ struct Shared {
     reading: Gate,
     /// What agents remember, to be forgotten with them.
     memory: Option<MemoryStore>,
+    /// Their files, likewise.
+    files: OnceLock<WorkspaceService>,
     /// Held while agents are purged, which is done in several steps.
     purging: tokio::sync::Mutex<()>,
     probe: HealthProbe,
@@ -134,11 +143,19 @@ impl AgentService {
                 storing: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 reading: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 memory,
+                files: OnceLock::new(),
                 purging: tokio::sync::Mutex::default(),
                 probe: HealthProbe::new(targets)?,
                 health: AgentHealth::default(),
             }),
         })
+    }
+
+    /// Has files of agents be forgotten with them. They are opened after this service, which knows
+    /// whose they are.
+    pub fn forget_files_of(&self, files: WorkspaceService) {
+        // The first stay: there is one data directory.
+        let _ = self.shared.files.set(files);
     }
 
     /// Returns the agent whose key this is. Takes some microseconds and touches no disk.
@@ -259,7 +276,8 @@ impl AgentService {
         self.agent(id)
     }
 
-    fn plan_of(&self, owner: AccountId) -> Plan {
+    /// Returns the plan of an account that has agents.
+    pub fn plan_of(&self, owner: AccountId) -> Plan {
         let account = accounts::AccountId::from_u128(owner.0);
         // Of an owner who is switched off or gone nothing more is allowed than of the smallest.
         match owner {
@@ -340,6 +358,12 @@ impl AgentService {
         found
             .filter(|agent| may(agent))
             .ok_or_else(|| AgentError::Unknown(name.to_owned()))
+    }
+
+    /// Returns the account that an agent belongs to, whether it is aboard or was.
+    pub fn owner_of(&self, id: AgentId) -> Option<AccountId> {
+        let agent = self.shared.store.directory().agent(id);
+        agent.map(|agent| agent.owner)
     }
 
     /// Returns how agents fare.
@@ -542,7 +566,7 @@ impl AgentService {
         let noted = memory.clone();
         let is_forgotten = self.store(move |store| end_kept(store, &noted, id, by));
         match is_forgotten.await?? {
-            true => forget(memory).await,
+            true => self.forget(memory).await,
             false => Ok(()),
         }
     }
@@ -572,7 +596,7 @@ impl AgentService {
             })
         })
         .await??;
-        forget(memory).await
+        self.forget(memory).await
     }
 
     /// Ends what purges have left undone that were cut off, or found no room.
@@ -594,12 +618,31 @@ impl AgentService {
             agents.try_for_each(|id| end_purged(store, &noted, id))
         });
         let ended = match ended.await {
-            Ok(Ok(())) => forget(memory).await,
+            Ok(Ok(())) => self.forget(memory).await,
             Ok(Err(error)) | Err(error) => Err(error),
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "memory of agents that have left is still there");
         }
+    }
+
+    /// Leaves nothing of the files and the memory of those of whom that is noted. Files go first:
+    /// the note is in memory's file, and whatever it names is done again after a crash.
+    async fn forget(&self, memory: MemoryStore) -> Result<(), AgentError> {
+        let now_ms = unix_ms(SystemTime::now());
+        let files = self.shared.files.get().cloned();
+        // Both may be large.
+        let forgetting = tokio::task::spawn_blocking(move || {
+            for owner in memory.unfinished_purges()? {
+                if let (Some(files), Owner::Agent(id)) = (&files, owner) {
+                    let removed = files.remove(Holder::Agent(id));
+                    removed.map_err(|error| AgentError::Internal(error.to_string()))?;
+                }
+            }
+            Ok(memory.purge(now_ms)?)
+        });
+        let panicked = |_| AgentError::Internal("forgetting an agent panicked".into());
+        forgetting.await.map_err(panicked)?
     }
 
     /// Makes a token void, and all that were narrowed from it.
@@ -710,13 +753,4 @@ fn end_purged(store: &AgentStore, noted: &MemoryStore, id: AgentId) -> Result<()
         Err(AgentError::Unknown(_)) => Ok(()),
         ended => ended,
     }
-}
-
-/// Leaves nothing of the memory of those of whom that is noted. The file may be large.
-async fn forget(memory: MemoryStore) -> Result<(), AgentError> {
-    let now_ms = unix_ms(SystemTime::now());
-    let forgetting = tokio::task::spawn_blocking(move || memory.purge(now_ms));
-    let forgotten = forgetting.await;
-    let panicked = |_| AgentError::Internal("forgetting an agent panicked".into());
-    Ok(forgotten.map_err(panicked)??)
 }

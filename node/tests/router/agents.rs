@@ -123,6 +123,8 @@ async fn keys(api: &Api) -> Keys {
         "memory_read",
         "memory_write",
         "event_subscribe",
+        "file_upload",
+        "document_analysis",
     ];
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
@@ -140,7 +142,9 @@ async fn keys(api: &Api) -> Keys {
             .with(Capability::MemoryRead)
             .with(Capability::MemoryWrite)
             .with(Capability::EventEmit)
-            .with(Capability::EventSubscribe);
+            .with(Capability::EventSubscribe)
+            .with(Capability::FileUpload)
+            .with(Capability::DocumentAnalysis);
         let terms = SpawnTerms {
             capabilities,
             caveats,
@@ -224,6 +228,8 @@ fn needs_more(path: &str) -> bool {
             "embeddings",
             "spawn",
             "subscribe",
+            "store",
+            "analyze",
         ]
         .contains(&last)
 }

@@ -8,7 +8,9 @@
 
 mod accounts;
 mod agents;
+mod documents;
 mod events;
+mod files;
 mod idempotency;
 mod support;
 
@@ -48,8 +50,10 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
     let expected = [
         "delete /api/agents/{id}",
         "delete /api/delete",
+        "delete /api/workspaces/{id}/delete",
         "delete /v1/agents/{name}",
         "delete /v1/agents/{name}/tokens/{token}",
+        "delete /v1/artifacts/{id}",
         "delete /v1/keys/{id}",
         "delete /v1/marketplace/listings",
         "delete /v1/marketplace/listings/{agent}",
@@ -61,6 +65,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /api/ps",
         "get /api/tags",
         "get /api/version",
+        "get /api/workspaces/{id}/files",
+        "get /api/workspaces/{id}/read",
         "get /docs",
         "get /health",
         "get /metrics",
@@ -72,6 +78,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /v1/agents/{name}",
         "get /v1/agents/{name}/connection-info",
         "get /v1/agents/{name}/logs",
+        "get /v1/artifacts",
+        "get /v1/artifacts/{id}",
         "get /v1/auth/me",
         "get /v1/billing/balance",
         "get /v1/billing/statement",
@@ -99,6 +107,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /api/onboard/quick",
         "post /api/pull",
         "post /api/show",
+        "post /api/workspaces/{id}/write",
         "post /v1/admin/accounts",
         "post /v1/admin/backup",
         "post /v1/admin/token-keys",
@@ -107,6 +116,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/agents/{name}/rotate-key",
         "post /v1/agents/{name}/spawn",
         "post /v1/agents/{name}/suspend",
+        "post /v1/artifacts/store",
         "post /v1/auth/login",
         "post /v1/auth/refresh",
         "post /v1/auth/register",
@@ -115,6 +125,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/billing/topup",
         "post /v1/chat/completions",
         "post /v1/completions",
+        "post /v1/documents/analyze",
         "post /v1/embeddings",
         "post /v1/events/emit",
         "post /v1/llm/chat",

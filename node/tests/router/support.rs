@@ -7,6 +7,7 @@ use aither_inference::{
     engine::{BackendChoice, Speculation},
 };
 use aither_node::{
+    agents::AgentId,
     answers::{AnswerLimits, AnswerStore},
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
@@ -20,8 +21,8 @@ use aither_node::{
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
-        Readiness, Targets,
+        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
+        MemoryService, Readiness, Targets, WorkspaceService,
     },
 };
 use axum::{
@@ -35,6 +36,9 @@ use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "aither_admin_0123456789abcdef0123456789abcdef";
 pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 3 << 20;
+pub(crate) const ARTIFACT_BYTES_MAX: u64 = 3 << 20;
 
 pub(crate) struct Api {
     pub(crate) router: Router,
@@ -100,6 +104,12 @@ pub(crate) fn api_made_of(
     let agents = agents_at(data_dir.path(), &accounts, &memory);
     let events = EventService::open(&events_path(data_dir.path()), LogLimits::default()).unwrap();
     events.follow_payments(&billing);
+    let owner_of = |agent| {
+        agents
+            .owner_of(AgentId::from_u128(agent))
+            .map(|owner| owner.0)
+    };
+    let workspaces = WorkspaceService::open(data_dir.path(), ARTIFACT_BYTES_MAX, owner_of).unwrap();
     let aliases = Config::default().aliases;
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
@@ -110,6 +120,8 @@ pub(crate) fn api_made_of(
         agents: agents.clone(),
         memory,
         events: events.clone(),
+        workspaces,
+        documents: documents_at(data_dir.path()),
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
@@ -130,6 +142,12 @@ pub(crate) fn api_made_of(
         readiness,
         _data_dir: data_dir,
     }
+}
+
+fn documents_at(data_dir: &Path) -> DocumentService {
+    // This process is no node, so it cannot start itself.
+    let program = env!("CARGO_BIN_EXE_aither-node").into();
+    DocumentService::with_program(program, data_dir, DOCUMENT_BYTES_MAX)
 }
 
 fn memory_at(data_dir: &Path) -> MemoryService {
@@ -207,9 +225,14 @@ impl Api {
 pub(crate) fn assert_shape(path: &str, reply: &Reply) {
     assert!(!reply.header("x-request-id").is_empty(), "{path}");
     let json = reply.json();
-    let is_ours = ["/api/onboard", "/api/agents", "/api/audit"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix));
+    let is_ours = [
+        "/api/onboard",
+        "/api/agents",
+        "/api/audit",
+        "/api/workspaces",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix));
     if path.starts_with("/api/") && !is_ours {
         assert!(json["error"].is_string(), "{path}: {json}");
     } else if [

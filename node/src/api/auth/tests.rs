@@ -313,6 +313,8 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         "embed" | "embeddings" => has(Capability::LlmEmbed),
         "generate" | "completions" => has(Capability::LlmInference),
         "chat" => has(Capability::LlmInference),
+        "store" => has(Capability::FileUpload) && holder.tier >= Tier::Agent,
+        "analyze" => has(Capability::DocumentAnalysis) && holder.tier >= Tier::Agent,
         _ => true,
     }
 }
