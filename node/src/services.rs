@@ -25,7 +25,7 @@ pub mod readiness;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
-    agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
+    agent_health::{AgentHealth, CallEnd, Checkup, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},

@@ -1,0 +1,193 @@
+//! The lives of all agents, and when each is to be looked at.
+//!
+//! A heap of times: looking at whoever is due costs nothing for the others, however many there are.
+//! A time that was overtaken by an earlier one stays in the heap until it comes, and is passed over
+//! then; when most are of that kind, the heap is made anew.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    time::{Duration, Instant},
+};
+
+use super::{Admission, Input, Life, Output, splitmix};
+use crate::agents::{AgentId, AgentState};
+
+/// Probes in a row without a pause.
+const PROBES_BURST: u32 = 20;
+/// Probes a second besides: in no second are there more than 200.
+const PROBES_PER_SECOND: u32 = 180;
+/// Lives that are looked at in one go besides those that are asked.
+const LOOKED_AT_MAX: usize = 1000;
+/// Times in the heap that are no reason to make it anew.
+const TIMES_KEPT: usize = 1024;
+
+/// When probes may be made: so many in a row, then one at a time.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    period: Duration,
+    burst: u32,
+    /// When as many as were made would have been made one at a time.
+    full_at: Option<Instant>,
+}
+
+/// All lives.
+#[derive(Debug)]
+pub struct Fleet {
+    lives: HashMap<AgentId, Life>,
+    times: BinaryHeap<Reverse<(Instant, AgentId)>>,
+    pace: Pace,
+    seed: u64,
+}
+
+impl Pace {
+    /// A pace that allows `burst` at once and `per_second` besides.
+    pub fn new(burst: u32, per_second: u32) -> Self {
+        Self {
+            period: Duration::from_secs(1) / per_second,
+            burst,
+            full_at: None,
+        }
+    }
+
+    /// Takes the next turn and says when it is, if that is within `wait_max`.
+    pub fn take(&mut self, now: Instant, wait_max: Duration) -> Option<Instant> {
+        let full_at = self.full_at.map_or(now, |at| at.max(now));
+        let ahead = self.period * (self.burst - 1);
+        let at = full_at.checked_sub(ahead).map_or(now, |at| at.max(now));
+        if at.duration_since(now) > wait_max {
+            return None;
+        }
+        self.full_at = Some(full_at + self.period);
+        Some(at)
+    }
+
+    fn is_free(&self, now: Instant) -> bool {
+        self.clone().take(now, Duration::ZERO).is_some()
+    }
+}
+
+impl Fleet {
+    /// A fleet of none, whose jitter comes of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            lives: HashMap::new(),
+            times: BinaryHeap::new(),
+            pace: Pace::new(PROBES_BURST, PROBES_PER_SECOND),
+            seed,
+        }
+    }
+
+    /// Returns a life, if it is known.
+    pub fn life(&self, id: AgentId) -> Option<&Life> {
+        self.lives.get(&id)
+    }
+
+    /// Returns the pace at which agents are asked.
+    pub fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
+    }
+
+    /// Tells a life what happens, and returns what comes of it but for times. One that is not known
+    /// begins when it is placed.
+    pub fn step(&mut self, id: AgentId, input: Input<'_>, now: Instant) -> Vec<Output> {
+        let life = match (self.lives.get_mut(&id), input) {
+            (Some(life), _) => life,
+            (None, Input::Placed { state, .. }) => {
+                self.lives.entry(id).or_insert(Life::new(state, now))
+            }
+            (None, _) => return Vec::new(),
+        };
+        let seed = seed_of(self.seed, id);
+        let mut outputs = life.step(input, now, seed);
+        outputs.retain(|output| match output {
+            Output::WakeAt(at) => {
+                self.times.push(Reverse((*at, id)));
+                false
+            }
+            Output::Moved { .. } | Output::Probe => true,
+        });
+        self.tidy();
+        outputs
+    }
+
+    /// Says whether a call may go through.
+    pub fn admit(&mut self, id: AgentId, now: Instant) -> Option<Admission> {
+        let life = self.lives.get_mut(&id)?;
+        let admission = life.admit(now);
+        if admission == Admission::AskFirst || life.wake_at.is_none() {
+            // Whoever asks tells the answer; one who does not is made up for.
+            self.step(id, Input::Asking, now);
+        }
+        Some(admission)
+    }
+
+    /// Forgets a life.
+    pub fn forget(&mut self, id: AgentId) {
+        self.lives.remove(&id);
+    }
+
+    /// Tells those whose time has come so, those first that have waited longest, and returns what
+    /// comes of it; no more of them are to be asked than `probes_max` and the pace allow.
+    pub fn due(&mut self, now: Instant, probes_max: usize) -> Vec<(AgentId, Output)> {
+        let mut due = Vec::new();
+        let mut probes = 0;
+        for _ in 0..LOOKED_AT_MAX {
+            let Some(Reverse((at, id))) = self.times.peek().copied() else {
+                break;
+            };
+            if now < at || probes >= probes_max || !self.pace.is_free(now) {
+                break;
+            }
+            self.times.pop();
+            // Overtaken by another time, or gone.
+            if self
+                .lives
+                .get(&id)
+                .is_none_or(|life| life.wake_at != Some(at))
+            {
+                continue;
+            }
+            for output in self.step(id, Input::Time, now) {
+                if output == Output::Probe {
+                    probes += 1;
+                    self.pace.take(now, Duration::ZERO);
+                }
+                due.push((id, output));
+            }
+        }
+        due
+    }
+
+    /// Returns those in one of these states, whoever was used last first.
+    pub fn in_states(&self, states: &[AgentState]) -> Vec<AgentId> {
+        let lives = self.lives.iter();
+        let mut found: Vec<_> = lives
+            .filter(|(_, life)| states.contains(&life.state()))
+            .map(|(id, life)| (Reverse(life.used()), *id))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn times_len(&self) -> usize {
+        self.times.len()
+    }
+
+    fn tidy(&mut self) {
+        if self.times.len() <= 2 * self.lives.len() + TIMES_KEPT {
+            return;
+        }
+        let times = self.lives.iter();
+        let times = times.filter_map(|(id, life)| Some(Reverse((life.wake_at?, *id))));
+        self.times = times.collect();
+    }
+}
+
+/// Returns an agent's own seed, so that those who fail together are not tried together.
+fn seed_of(seed: u64, id: AgentId) -> u64 {
+    // Folded: both halves of an id matter.
+    let number = id.as_u128();
+    splitmix(seed ^ (number as u64) ^ ((number >> 64) as u64))
+}
