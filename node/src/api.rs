@@ -13,6 +13,7 @@ mod accounts_types;
 mod admin_accounts;
 mod admin_backup;
 mod agents;
+mod agents_lifecycle;
 mod agents_types;
 mod agents_v3;
 mod auth;
@@ -303,6 +304,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
+        .merge(lifecycle_routes())
         .merge(memory_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
@@ -317,6 +319,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::docs_page))
         .routes(routes!(docs::root))
+}
+
+fn lifecycle_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(agents_lifecycle::lifecycle))
+        .routes(routes!(agents_lifecycle::health))
+        .routes(routes!(agents_lifecycle::drain))
+        .routes(routes!(agents_lifecycle::usage))
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

@@ -31,6 +31,7 @@ pub use self::{
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
+    health_probe::ProbeFailure,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,

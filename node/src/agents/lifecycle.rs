@@ -54,6 +54,9 @@ const JITTER: f64 = 0.2;
 const RELAPSE_TIME: Duration = Duration::from_secs(600);
 /// After this time a trial that nobody has told the end of counts for nothing.
 const TRIAL_TIME_MAX: Duration = Duration::from_secs(120);
+/// After this time a trial that has not begun counts for nothing: a call may be let in and then not
+/// be made, for lack of money, say.
+const TRIAL_BEGIN_MAX: Duration = Duration::from_secs(5);
 /// Longest time that an agent has to finish its calls: as long as a call may take by default.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
 /// An agent without a call for this long is asked for its health on use only.
@@ -317,8 +320,12 @@ impl Life {
     fn admit_trial(&mut self, now: Instant) -> Admission {
         let due = self.probe_at.unwrap_or(now).saturating_duration_since(now);
         let words = self.why("calls are held back after it has failed again and again");
+        let longest = match self.running + self.waiting {
+            0 => TRIAL_BEGIN_MAX,
+            _ => TRIAL_TIME_MAX,
+        };
         let trouble = self.trouble.get_or_insert_default();
-        let runs = trouble.trial.map(|since| since + TRIAL_TIME_MAX);
+        let runs = trouble.trial.map(|since| since + longest);
         if runs.is_some_and(|until| now < until) {
             return refused(words, Some(SOON));
         }

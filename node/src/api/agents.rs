@@ -135,7 +135,8 @@ pub(super) async fn list(
     let mut skills = state.agents.skills_of(ids).await?.into_iter();
     Ok(Json(cut.map(|agent| {
         let skills = skills.next().unwrap_or_default();
-        AgentItem::of(&agent, skills, &state.peer_id)
+        let standing = state.agents.health().standing(agent.id);
+        AgentItem::of(&agent, skills, &state.peer_id, &standing)
     })))
 }
 
@@ -429,8 +430,14 @@ pub(super) async fn body_of(state: &ApiState, agent: &Agent) -> Result<Json<Agen
 }
 
 /// Shows an agent as lists do.
-async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
+pub(super) async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
     let skills = state.agents.skills_of(vec![agent.id]).await?;
     let skills = skills.into_iter().next().unwrap_or_default();
-    Ok(Json(AgentItem::of(agent, skills, &state.peer_id)))
+    let standing = state.agents.health().standing(agent.id);
+    Ok(Json(AgentItem::of(
+        agent,
+        skills,
+        &state.peer_id,
+        &standing,
+    )))
 }

@@ -313,16 +313,17 @@ fn while_the_circuit_is_open_one_call_at_a_time_is_a_trial() {
 
 #[test]
 fn a_trial_whose_end_nobody_tells_blocks_the_next_for_a_while_only() {
-    let mut told = Told::broken();
-    told.now += TRIAL_PAUSE * 2;
-    assert_eq!(told.life.admit(told.now), Admission::Trial);
-    told.now += TRIAL_TIME_MAX - Duration::from_secs(1);
-    assert!(matches!(
-        told.life.admit(told.now),
-        Admission::Refused { .. }
-    ));
-    told.now += Duration::from_secs(1);
-    assert_eq!(told.life.admit(told.now), Admission::Trial);
+    for (running, longest) in [(0, TRIAL_BEGIN_MAX), (1, TRIAL_TIME_MAX)] {
+        let mut told = Told::broken();
+        told.now += TRIAL_PAUSE * 2;
+        assert_eq!(told.life.admit(told.now), Admission::Trial);
+        told.load(running, 0);
+        told.now += longest - Duration::from_secs(1);
+        let refused = told.life.admit(told.now);
+        assert!(matches!(refused, Admission::Refused { .. }));
+        told.now += Duration::from_secs(1);
+        assert_eq!(told.life.admit(told.now), Admission::Trial);
+    }
 }
 
 #[test]

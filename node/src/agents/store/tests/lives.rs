@@ -99,7 +99,7 @@ fn what_memory_moves_is_seen_at_once_and_survives_once_it_is_written() {
     home.store.write_moves(at(9)).unwrap();
     let whole = [Deploy, Init, Boot, Live, Pain, Boot, Live];
     assert_eq!(path(&home.store, id), whole);
-    let started = &home.store.story(id).unwrap().moves[5];
+    let started = &home.store.story(id).unwrap().moves[4];
     assert_eq!((started.from, &*started.reason), (Pain, "the node started"));
     let path_of_file = home.path();
     drop(home.store);
