@@ -47,7 +47,8 @@ async fn home(url: Option<&str>) -> (Api, Keys) {
     let (owner, stranger) = (owner.unwrap(), stranger.unwrap());
     let id = owner.account.id.as_u128();
     let payer = (AccountId(id), Plan::Enterprise);
-    let onboarded = api.agents.onboard(payer, &card("bot", url), Mode::Remote);
+    let card = card("bot", url);
+    let onboarded = api.agents.onboard(payer, &card, Mode::Remote);
     let agent = onboarded.await.unwrap().key.0.reveal().to_owned();
     let keys = Keys {
         owner: id,
