@@ -7,8 +7,8 @@
 //!
 //! Where an agent is in its life is the one thing that memory knows first, unless somebody has
 //! ordered it: what probes and calls make of an agent must not wait for the disk. Such moves wait
-//! here until the store writes them. An order that is committed meanwhile counts as the earlier: what
-//! waits of its agent is dropped.
+//! here until the store writes them. An order that is committed meanwhile counts as the earlier:
+//! what waits of its agent is dropped.
 //!
 //! Each agent has a place, and later ones have later ids, for which the store sees. The places of
 //! those that were purged are given back all at once when they are the most.

@@ -1,4 +1,5 @@
-//! Where an agent is in its life, and why it moves on: a machine that is told what happens and when.
+//! Where an agent is in its life, and why it moves on: a machine that is told what happens and
+//! when.
 //!
 //! What somebody orders is decided by [`ordered`] inside the store's transaction, since it must be
 //! durable before it is acknowledged; the machine is then told where the agent is. What probes,
@@ -177,7 +178,7 @@ pub struct Life {
     /// How often the pause between probes was doubled.
     doubled: u8,
     is_healthy: bool,
-    /// Grows whenever it is placed.
+    /// Another one whenever it is placed.
     era: u32,
     interval: Option<Duration>,
     since: Instant,
@@ -193,6 +194,8 @@ pub struct Life {
     /// What only few have.
     trouble: Option<Box<Trouble>>,
 }
+
+const _: () = assert!(size_of::<Life>() <= 160, "20 MB for a hundred thousand");
 
 #[derive(Debug, Clone, Default)]
 struct Trouble {
@@ -246,6 +249,11 @@ impl Life {
     /// Returns a number that changes whenever it is placed: what was asked before says nothing.
     pub fn era(&self) -> u32 {
         self.era
+    }
+
+    /// Returns the time between two probes, if it has an address.
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
     }
 
     /// Returns when it was last asked for its health and whether it had it, if it was asked.
@@ -345,7 +353,6 @@ impl Life {
 
     fn place(&mut self, state: State, interval: Option<Duration>, now: Instant) {
         self.enter(state, now);
-        self.era = self.era.wrapping_add(1);
         self.interval = interval;
         self.used = now;
         self.checked = None;

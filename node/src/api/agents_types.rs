@@ -74,8 +74,8 @@ pub(super) struct AgentItem {
     node: String,
     /// Whether that is this one.
     local: bool,
-    /// Where it is in its life: `BOOT`, `LIVE`, `PAIN`, `HEAL`, `DRAIN` or `STOP`. `LIVE` and `PAIN`
-    /// take calls.
+    /// Where it is in its life: `BOOT`, `LIVE`, `PAIN`, `HEAL`, `DRAIN` or `STOP`. With `LIVE` and
+    /// `PAIN` it takes calls.
     state: &'static str,
     #[schema(value_type = Vec<Object>)]
     skills: Vec<SkillSummary>,

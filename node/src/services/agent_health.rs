@@ -1,7 +1,7 @@
 //! How agents fare: whether they take calls, how many they have, and how those ended.
 //!
-//! The lives of all agents are in memory, under one lock that is held for microseconds: a call costs
-//! a few looks at it and never waits for the disk. What comes of probes and calls changes the
+//! The lives of all agents are in memory, under one lock that is held for microseconds: a call
+//! costs a few looks at it and never waits for the disk. What comes of probes and calls changes the
 //! directory at once; the store writes it a moment later. The clock is read here, and handed to the
 //! machines; so is the seed of their jitter.
 
@@ -114,10 +114,13 @@ pub struct AgentHealth {
     fleet: Mutex<Fleet>,
     calls: Mutex<CallBook>,
     /// Who is being asked: whoever wants to know it meanwhile waits for the same answer.
-    asking: Mutex<HashMap<AgentId, Arc<Asking>>>,
+    asking: Mutex<HashMap<(AgentId, Era), Arc<Asking>>>,
 }
 
 type Asking = OnceCell<Result<(), ProbeFailure>>;
+
+/// Between two orders about an agent.
+type Era = u32;
 
 impl AgentHealth {
     /// Takes over the agents of a store, which are to be asked for their health one after another.
@@ -234,6 +237,10 @@ impl AgentHealth {
 
     /// Notes how a call ended, and what it took.
     pub fn ended(&self, id: AgentId, end: &CallEnd, took: Duration) {
+        if self.state_of(id).is_none() {
+            // It has left meanwhile, and nothing of it is to stay.
+            return;
+        }
         lock(&self.calls).count(id, end, took, SystemTime::now());
         let end = match end {
             CallEnd::Answered { .. } => Ended::Answered,
@@ -299,52 +306,51 @@ impl AgentHealth {
     }
 
     async fn ask_once(&self, id: AgentId, has_turn: bool) -> Result<(), ProbeFailure> {
-        let asking = Arc::clone(lock(&self.asking).entry(id).or_default());
-        let answer = asking.get_or_init(|| self.ask_alone(id, has_turn)).await;
+        let era = lock(&self.fleet).life(id).map(|life| life.era());
+        let Some(era) = era else {
+            return Err(ProbeFailure::NotHealthy(
+                "it has no address, or was stopped".into(),
+            ));
+        };
+        let place = (id, era);
+        let asking = Arc::clone(lock(&self.asking).entry(place).or_default());
+        let ask = || self.ask_alone(id, era, has_turn);
+        let answer = asking.get_or_init(ask).await;
         let mut all = lock(&self.asking);
         if all
-            .get(&id)
+            .get(&place)
             .is_some_and(|known| Arc::ptr_eq(known, &asking))
         {
-            all.remove(&id);
+            all.remove(&place);
         }
         answer.clone()
     }
 
-    async fn ask_alone(&self, id: AgentId, has_turn: bool) -> Result<(), ProbeFailure> {
-        let not_asked = |words: &str| Err(ProbeFailure::NotHealthy(words.to_owned()));
+    async fn ask_alone(&self, id: AgentId, era: Era, has_turn: bool) -> Result<(), ProbeFailure> {
         let agent = self.store.directory().agent(id);
-        let Some(agent) = agent else {
-            return not_asked("it has left");
-        };
-        let Some(asked) = agent.probe.clone() else {
-            return not_asked("it has no address");
+        let asked = agent.and_then(|agent| Some((agent.probe.clone()?, agent)));
+        let Some((probe, agent)) = asked else {
+            return Err(ProbeFailure::NotHealthy("it has no address".into()));
         };
         let now = Instant::now();
-        let (era, at) = {
+        let at = {
             let mut fleet = lock(&self.fleet);
-            let Some(era) = fleet.life(id).map(|life| life.era()) else {
-                return not_asked("it was stopped");
-            };
             fleet.step(id, Input::Asking, now);
-            let at = match has_turn {
+            match has_turn {
                 true => Some(now),
                 false => fleet.pace().take(now, TURN_TIMEOUT),
-            };
-            (era, at)
+            }
         };
-        let Some(at) = at else {
-            return Err(ProbeFailure::Busy);
-        };
+        let at = at.ok_or(ProbeFailure::Busy)?;
         sleep_until(at.into()).await;
-        let answer = self.probe.ask(&asked).await;
+        let answer = self.probe.ask(&probe).await;
         self.answered(&agent, era, &answer);
         answer
     }
 
     /// Takes in what an agent said. What was asked of an earlier card, or before an order, says
     /// nothing about the agent of today.
-    fn answered(&self, asked: &Agent, era: u32, answer: &Result<(), ProbeFailure>) {
+    fn answered(&self, asked: &Agent, era: Era, answer: &Result<(), ProbeFailure>) {
         let probed = match answer {
             Ok(()) => Ok(()),
             Err(ProbeFailure::NotHealthy(why)) => Err(&**why),
@@ -395,8 +401,24 @@ impl AgentHealth {
         }
     }
 
-    /// Takes in where an order has led an agent.
+    /// Takes in where an order has led an agent, if it has.
     pub fn place(&self, id: AgentId) {
+        let agent = self.store.directory().agent(id);
+        let known = lock(&self.fleet)
+            .life(id)
+            .map(|life| (life.state(), life.interval()));
+        let wanted = agent.as_ref().map(|agent| {
+            let interval = agent.probe.as_ref().map(|probe| probe.interval);
+            (agent.state, interval)
+        });
+        // What is known of it stays, where nothing has changed.
+        if agent.is_none() || known != wanted {
+            self.begin_anew(id);
+        }
+    }
+
+    /// Takes in that all that was known of an agent's health is of another card, or another life.
+    pub fn begin_anew(&self, id: AgentId) {
         let now = Instant::now();
         match self.store.directory().agent(id) {
             Some(agent) => self.place_in(&mut lock(&self.fleet), &agent, now),

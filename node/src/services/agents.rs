@@ -235,6 +235,7 @@ impl AgentService {
             .await??;
         let id = onboarded.agent.id;
         tracing::info!(agent = %id, name = %onboarded.agent.name, "aboard");
+        self.shared.health.begin_anew(id);
         self.settle(id).await;
         Ok(Onboarded {
             agent: self.agent(id)?,
@@ -307,8 +308,8 @@ impl AgentService {
         Ok((signed.to_string(), granted(card)))
     }
 
-    /// Takes in an order that is durable now, and asks at once for the health of an agent that is to
-    /// live if it has it.
+    /// Takes in an order that is durable now, and asks at once for the health of an agent that is
+    /// to live if it has it.
     async fn settle(&self, id: AgentId) {
         let health = &self.shared.health;
         health.place(id);
@@ -319,8 +320,8 @@ impl AgentService {
         }
     }
 
-    /// Asks agents for their health when it is time, and writes what comes of it and of calls. Never
-    /// ends by itself.
+    /// Asks agents for their health when it is time, and writes what comes of it and of calls.
+    /// Never ends by itself.
     pub async fn maintain(&self) {
         tokio::join!(self.shared.health.probe_all(), self.write_behind());
     }

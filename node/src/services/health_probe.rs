@@ -231,7 +231,8 @@ mod tests {
         let said = client.ask(&probe(&url, false)).await;
         assert_eq!(
             said.unwrap_err().to_string(),
-            "its address must not lie on this machine or in a private network: this node serves others"
+            "its address must not lie on this machine or in a private network: this node serves \
+             others"
         );
     }
 }

@@ -1,4 +1,4 @@
-"""Lives of agents on the real binary: pain, healing, draining, and what a start and an end leave."""
+"""Lives of agents on the real binary: pain, healing, draining, and what starts and ends leave."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def test_a_drained_agent_is_taken_back_by_who_may(home: Node, owner: Account, ag
     answer = operator(home).post("/v1/agents/drained/drain")
     assert answer.status_code == 200 and answer.json()["state"] in ("DRAIN", "STOP")
     wait_for(owner.http, "drained", "STOP")
-    for http in (itself, owner.http):
-        assert_problem(http.post("/v1/agents/drained/resume"), 403, "capability_missing")
+    for lower in (itself, owner.http):
+        assert_problem(lower.post("/v1/agents/drained/resume"), 403, "capability_missing")
     assert operator(home).post("/v1/agents/drained/resume").json()["state"] == "LIVE"
     states = path(itself, "drained")
     assert states[3:] == ["LIVE", "DRAIN", "STOP", "BOOT", "LIVE"]
@@ -224,10 +224,10 @@ def test_a_start_asks_for_everybodys_health_and_forgets_nothing(
     aside = path(owner.http, "aside")
     leave(node)
     node.start()
-    http = with_key(node, owner.key)
-    wait_for(http, "steady", "LIVE")
-    after = path(http, "steady")
-    reasons = [move["reason"] for move in story(http, "steady")["history"]]
+    again = with_key(node, owner.key)
+    wait_for(again, "steady", "LIVE")
+    after = path(again, "steady")
+    reasons = [move["reason"] for move in story(again, "steady")["history"]]
     if leave is end:
         assert after == [*before, *between, "BOOT", "LIVE"]
         assert reasons[-4:-2] == ["the node stops"] * 2
@@ -235,6 +235,6 @@ def test_a_start_asks_for_everybodys_health_and_forgets_nothing(
         # A crash may lose the very last moves, and says so by what follows.
         assert after[: len(before) - 1] == before[:-1] and after[-2:] == ["BOOT", "LIVE"]
     assert reasons[-2:] == ["the node started", "it was found healthy"]
-    assert path(http, "aside") == aside
-    assert path(http, "resting") == ["DEPLOY", "INIT", "BOOT", "LIVE"]
-    assert http.post("/v1/agents/aside/resume").json()["state"] == "LIVE"
+    assert path(again, "aside") == aside
+    assert path(again, "resting") == ["DEPLOY", "INIT", "BOOT", "LIVE"]
+    assert again.post("/v1/agents/aside/resume").json()["state"] == "LIVE"

@@ -38,6 +38,8 @@ pub struct Fleet {
     times: BinaryHeap<Reverse<(Instant, AgentId)>>,
     pace: Pace,
     seed: u64,
+    /// How often lives were placed.
+    eras: u32,
 }
 
 impl Pace {
@@ -75,6 +77,7 @@ impl Fleet {
             times: BinaryHeap::new(),
             pace: Pace::new(PROBES_BURST, PROBES_PER_SECOND),
             seed,
+            eras: 0,
         }
     }
 
@@ -98,6 +101,10 @@ impl Fleet {
             }
             (None, _) => return Vec::new(),
         };
+        if matches!(input, Input::Placed { .. }) {
+            self.eras = self.eras.wrapping_add(1);
+            life.era = self.eras;
+        }
         let seed = seed_of(self.seed, id);
         let mut outputs = life.step(input, now, seed);
         outputs.retain(|output| match output {

@@ -1,10 +1,12 @@
 //! Where agents are in their lives, on the disk: orders, what memory has moved by itself, and what
 //! is known of calls.
 //!
-//! An order is durable before it is acknowledged. Moves that memory has made come later, many in one
-//! transaction, and a crash loses the last of them: the next move says so, since it does not begin
-//! where the row before it ends. That is also how a start shows, at an agent's first move after it:
-//! nothing is written for a hundred thousand agents when the node starts.
+//! An order is durable before it is acknowledged. Moves that memory has made come later, many in
+//! one transaction, and a crash loses the last of them: the next move says so, since it does not
+//! begin where the row before it ends. That is also how a start shows, at an agent's first move
+//! after it: nothing is written for a hundred thousand agents when the node starts.
+
+use std::time::Duration;
 
 use aither_protocol::limits::PAGE_ITEMS_MAX;
 
@@ -22,6 +24,8 @@ const _: () = assert!(MOVES_MAX as usize <= PAGE_ITEMS_MAX, "a story is one page
 const MOVES_WRITTEN_MAX: usize = 4096;
 /// How often an agent's life is read that moves on meanwhile.
 const STORY_READS_MAX: usize = 5;
+/// When to ask again for the life of an agent that never rests.
+const STORY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Longest reason that is kept, in letters.
 const REASON_CHARS_MAX: usize = 256;
 /// Why a move does not begin where the one before it ends, unless the node has started in between.
@@ -112,14 +116,14 @@ impl AgentStore {
     /// # Errors
     /// There is no such agent, or the store fails.
     pub fn story(&self, id: AgentId) -> Result<LifeStory, AgentError> {
-        // Rows are read after what waits, so a move may be in both, and never in none. An agent that
-        // has moved on in between is read again; one that never rests is shown as it was last.
+        // Rows are read after what waits, so a move may be in both, and never in none. An agent
+        // that has moved on in between is read again.
         for _ in 0..STORY_READS_MAX {
             let (state, unwritten) = self.directory.state_of(id);
-            let Some(state) = state else { break };
-            let Some(mut story) = self.read(|tables| read_story(tables, id))? else {
-                break;
-            };
+            let unknown = || AgentError::Unknown(id.to_string());
+            let state = state.ok_or_else(unknown)?;
+            let story = self.read(|tables| read_story(tables, id))?;
+            let mut story = story.ok_or_else(unknown)?;
             if self.directory.state_of(id).0 != Some(state) {
                 continue;
             }
@@ -134,7 +138,9 @@ impl AgentStore {
             story.moves.drain(..excess);
             return Ok(story);
         }
-        Err(AgentError::Unknown(id.to_string()))
+        Err(AgentError::Overloaded {
+            retry_after: STORY_RETRY_AFTER,
+        })
     }
 
     /// Writes what is known of agents from their calls.

@@ -71,7 +71,8 @@ pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreE
         for row in tables.moves.iter()? {
             let (key, row) = row?;
             let record = MoveV1::decode(row.value())?;
-            (state_of(&record.from)?, state_of(&record.to)?);
+            state_of(&record.from)?;
+            state_of(&record.to)?;
             if tables.agents.get(key.value().0)?.is_none() {
                 return Err(corrupt("a move belongs to no agent"));
             }
@@ -88,10 +89,15 @@ pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreE
 pub(super) fn read_all(path: &Path, database: &Database) -> Result<Directory, StoreError> {
     let read = |take: &mut dyn FnMut(Change) -> bool| -> Result<(), redb::Error> {
         let tables = ReadTables::open(database)?;
+        let nowhere = || corrupt("an agent is nowhere in its life, or a state is of no agent");
+        // In the same order, and one for each.
+        let mut states = tables.states.iter()?;
         for row in tables.agents.iter()? {
             let (id, value) = row?;
-            let state = tables.states.get(id.value())?;
-            let state = state.ok_or_else(|| corrupt("an agent is nowhere in its life"))?;
+            let (of, state) = states.next().ok_or_else(nowhere)??;
+            if of.value() != id.value() {
+                return Err(nowhere());
+            }
             let was = StateV1::decode(state.value())?.state()?;
             let id = AgentId(Ulid::from_bytes(id.value()));
             let mut record = AgentV3::decode(value.value())?;

@@ -1,8 +1,8 @@
 //! What is known of agents from their calls: counts, a mean time, a share of good calls, days.
 //!
 //! In memory, and written now and then by whoever owns it; a crash loses the last seconds. An agent
-//! that was never called has no entry. The reputation is Laplace's rule over recent calls: with each
-//! call what was before counts 0.99 of what it did, so the last hundred or so decide, and
+//! that was never called has no entry. The reputation is Laplace's rule over recent calls: with
+//! each call what was before counts 0.99 of what it did, so the last hundred or so decide, and
 //! `(answered + 1) / (all + 2)` begins at a half and never reaches certainty.
 
 use std::{

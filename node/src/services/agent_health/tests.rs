@@ -241,6 +241,7 @@ async fn what_an_agent_said_before_its_card_was_replaced_says_nothing() {
     home.store.suspend(agent.id, Rank::Owner, now).unwrap();
     home.health.answered(&agent, era, &Ok(()));
     assert_eq!(home.state(&agent), AgentState::Stop);
+    home.health.place(agent.id);
     home.store.resume(agent.id, Rank::Owner, now).unwrap();
     home.health.place(agent.id);
     home.health.answered(&agent, era, &Ok(()));
@@ -250,6 +251,27 @@ async fn what_an_agent_said_before_its_card_was_replaced_says_nothing() {
     assert_eq!(home.health.checkup(agent.id), None, "it was not asked");
     home.health.answered(&agent, era, &Ok(()));
     assert_eq!(home.state(&agent), AgentState::Live);
+}
+
+#[tokio::test]
+async fn an_order_that_changes_nothing_leaves_what_is_known() {
+    let (home, server) = (home(), Server::start(true).await);
+    let agent = home.onboard(Some(&server.url));
+    home.health.admit(&agent).await.unwrap();
+    for _ in 0..6 {
+        home.ended(&agent, &CallEnd::TimedOut);
+    }
+    let refused = home.refusal(&agent).await;
+    // Whoever resumes an agent that was not set aside opens no circuit by it.
+    let now = SystemTime::now();
+    home.store.resume(agent.id, Rank::Owner, now).unwrap();
+    home.health.place(agent.id);
+    assert_eq!(home.refusal(&agent).await.reason, refused.reason);
+    home.health.begin_anew(agent.id);
+    assert!(
+        home.health.admit(&agent).await.is_ok(),
+        "another card is another matter"
+    );
 }
 
 #[tokio::test]
