@@ -2,7 +2,8 @@
 //!
 //! A heap of times: looking at whoever is due costs nothing for the others, however many there are.
 //! A time that was overtaken by an earlier one stays in the heap until it comes, and is passed over
-//! then; when most are of that kind, the heap is made anew.
+//! then; when most are of that kind, the heap is made anew. Times at which nobody is asked are in a
+//! heap of their own: they do not wait behind all who are due to be asked.
 
 use std::{
     cmp::Reverse,
@@ -31,11 +32,16 @@ pub struct Pace {
     full_at: Option<Instant>,
 }
 
+type Times = BinaryHeap<Reverse<(Instant, AgentId)>>;
+
 /// All lives.
 #[derive(Debug)]
 pub struct Fleet {
     lives: HashMap<AgentId, Life>,
-    times: BinaryHeap<Reverse<(Instant, AgentId)>>,
+    /// When somebody is to be asked.
+    probes: Times,
+    /// When something else is to be looked at.
+    times: Times,
     pace: Pace,
     seed: u64,
     /// How often lives were placed.
@@ -74,6 +80,7 @@ impl Fleet {
     pub fn new(seed: u64) -> Self {
         Self {
             lives: HashMap::new(),
+            probes: BinaryHeap::new(),
             times: BinaryHeap::new(),
             pace: Pace::new(PROBES_BURST, PROBES_PER_SECOND),
             seed,
@@ -109,7 +116,11 @@ impl Fleet {
         let mut outputs = life.step(input, now, seed);
         outputs.retain(|output| match output {
             Output::WakeAt(at) => {
-                self.times.push(Reverse((*at, id)));
+                let times = match life.probe_at == Some(*at) {
+                    true => &mut self.probes,
+                    false => &mut self.times,
+                };
+                times.push(Reverse((*at, id)));
                 false
             }
             Output::Moved { .. } | Output::Probe => true,
@@ -138,21 +149,32 @@ impl Fleet {
     /// comes of it; no more of them are to be asked than `probes_max` and the pace allow.
     pub fn due(&mut self, now: Instant, probes_max: usize) -> Vec<(AgentId, Output)> {
         let mut due = Vec::new();
-        let mut probes = 0;
         for _ in 0..LOOKED_AT_MAX {
-            let Some(Reverse((at, id))) = self.times.peek().copied() else {
+            let Some((at, id)) = next_due(&mut self.times, now) else {
                 break;
             };
-            if now < at || probes >= probes_max || !self.pace.is_free(now) {
+            let Some(life) = self.lives.get(&id).filter(|life| life.wake_at == Some(at)) else {
+                continue;
+            };
+            if life.probe_at.is_some_and(|at| at <= now) {
+                // To be asked as well by now, when it is its turn.
+                self.probes.push(Reverse((at, id)));
+                continue;
+            }
+            let outputs = self.step(id, Input::Time, now);
+            due.extend(outputs.into_iter().map(|output| (id, output)));
+        }
+        let mut probes = 0;
+        for _ in 0..LOOKED_AT_MAX {
+            if probes >= probes_max || !self.pace.is_free(now) {
                 break;
             }
-            self.times.pop();
+            let Some((at, id)) = next_due(&mut self.probes, now) else {
+                break;
+            };
             // Overtaken by another time, or gone.
-            if self
-                .lives
-                .get(&id)
-                .is_none_or(|life| life.wake_at != Some(at))
-            {
+            let life = self.lives.get(&id);
+            if life.is_none_or(|life| life.wake_at != Some(at)) {
                 continue;
             }
             for output in self.step(id, Input::Time, now) {
@@ -179,17 +201,32 @@ impl Fleet {
 
     #[cfg(test)]
     pub(super) fn times_len(&self) -> usize {
-        self.times.len()
+        self.times.len() + self.probes.len()
     }
 
     fn tidy(&mut self) {
-        if self.times.len() <= 2 * self.lives.len() + TIMES_KEPT {
+        let times_max = 2 * self.lives.len() + TIMES_KEPT;
+        if self.times.len() + self.probes.len() <= times_max {
             return;
         }
         let times = self.lives.iter();
-        let times = times.filter_map(|(id, life)| Some(Reverse((life.wake_at?, *id))));
-        self.times = times.collect();
+        let times = times.filter_map(|(id, life)| {
+            let at = life.wake_at?;
+            Some((life.probe_at == Some(at), Reverse((at, *id))))
+        });
+        let (probes, times): (Vec<_>, Vec<_>) = times.partition(|(is_probe, _)| *is_probe);
+        self.probes = probes.into_iter().map(|(_, time)| time).collect();
+        self.times = times.into_iter().map(|(_, time)| time).collect();
     }
+}
+
+/// Takes out the first time that has come.
+fn next_due(times: &mut Times, now: Instant) -> Option<(Instant, AgentId)> {
+    let Reverse((at, _)) = times.peek()?;
+    if now < *at {
+        return None;
+    }
+    times.pop().map(|Reverse(time)| time)
 }
 
 /// Returns an agent's own seed, so that those who fail together are not tried together.

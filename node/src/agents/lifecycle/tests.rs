@@ -668,6 +668,30 @@ fn who_is_waited_for_has_a_turn_however_many_are_due() {
 }
 
 #[test]
+fn a_drain_ends_in_time_however_many_wait_to_be_asked() {
+    let mut fleet = Fleet::new(1);
+    let start = Instant::now();
+    (0..50_000).for_each(|n| drop(fleet.step(id(n), boot(), start)));
+    let busy = Input::Loaded {
+        running: 1,
+        waiting: 0,
+        max: 5,
+    };
+    let drain = Input::Placed {
+        state: State::Drain,
+        interval: Some(INTERVAL),
+    };
+    fleet.step(id(1), busy, start);
+    fleet.step(id(1), drain, start);
+    let end = start + DRAIN_TIME_MAX;
+    let early = fleet.due(end - Duration::from_millis(50), usize::MAX);
+    assert!(early.iter().all(|(_, output)| *output == Output::Probe));
+    let due = fleet.due(end, 0);
+    assert_eq!(due.len(), 1);
+    assert!(matches!(&due[0], (who, Output::Moved { to: State::Stop, .. }) if *who == id(1)));
+}
+
+#[test]
 fn times_that_were_overtaken_are_let_go_of() {
     let mut fleet = Fleet::new(1);
     let start = Instant::now();
