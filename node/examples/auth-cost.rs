@@ -22,7 +22,7 @@ use aither_node::{
     config::AccountsConfig,
     data_dir,
     identity::NodeIdentity,
-    services::{AccountService, AgentService, Targets},
+    services::{AccountService, AgentService, EventService, Targets},
 };
 use aither_protocol::CAPABILITY_TOKEN_PREFIX;
 
@@ -71,7 +71,14 @@ fn open(folder: &Path) -> Result<(AccountService, AgentService)> {
     let path = data_dir::accounts_path(folder);
     let accounts = AccountService::open(&path, AccountsConfig::default(), None)?;
     let path = data_dir::registry_path(folder);
-    let agents = AgentService::open(&path, accounts.clone(), &identity, Targets::Any, None)?;
+    let agents = AgentService::open(
+        &path,
+        accounts.clone(),
+        &identity,
+        Targets::Any,
+        None,
+        EventService::default(),
+    )?;
     Ok((accounts, agents))
 }
 

@@ -9,6 +9,7 @@
 
 mod directory;
 mod error;
+pub mod lifecycle;
 mod listing;
 mod records;
 mod store;
@@ -24,10 +25,11 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 pub use self::{
-    directory::{AgentFilter, Directory},
+    directory::{AgentFilter, Directory, Moved},
     error::{AgentError, TokenRefusal},
     listing::{LISTING_DESCRIPTION_BYTES_MAX, Listing},
-    store::{AgentStore, CardChange, NewAgent, Onboarded, TORN_DOWN_MAX},
+    records::{CallDay, CallStats},
+    store::{AgentStore, CardChange, LifeStory, NewAgent, Onboarded, TORN_DOWN_MAX, Transition},
 };
 use crate::accounts::SecretText;
 
@@ -52,15 +54,25 @@ pub enum Mode {
     Hybrid,
 }
 
-/// Where an agent is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where an agent is in its life; [`lifecycle`] says how it gets from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AgentState {
+    /// Its card is looked at.
+    Deploy,
+    /// Its keys are made.
+    Init,
     /// Aboard, and not found healthy yet.
     Boot,
-    /// Takes requests.
+    /// Takes calls.
     Live,
-    /// Set aside, or torn down without being forgotten.
+    /// Takes calls, and fails often or has more than it can do.
+    Pain,
+    /// Has gone on failing: only trials get through to it, until they succeed.
+    Heal,
+    /// Finishes the calls that it has, and takes no more.
+    Drain,
+    /// Set aside, torn down without being forgotten, or aboard of a node that has stopped.
     Stop,
 }
 
@@ -257,15 +269,39 @@ impl Rank {
 
 impl AgentState {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Boot, Self::Live, Self::Stop];
+    pub const ALL: [Self; 8] = [
+        Self::Deploy,
+        Self::Init,
+        Self::Boot,
+        Self::Live,
+        Self::Pain,
+        Self::Heal,
+        Self::Drain,
+        Self::Stop,
+    ];
 
     /// Returns the state's word.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Deploy => "DEPLOY",
+            Self::Init => "INIT",
             Self::Boot => "BOOT",
             Self::Live => "LIVE",
+            Self::Pain => "PAIN",
+            Self::Heal => "HEAL",
+            Self::Drain => "DRAIN",
             Self::Stop => "STOP",
         }
+    }
+
+    /// Returns the state of a word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Returns whether calls are let through.
+    pub const fn takes_calls(self) -> bool {
+        matches!(self, Self::Live | Self::Pain)
     }
 }
 
@@ -275,15 +311,17 @@ impl Agent {
         self.suspended_by.is_some()
     }
 
-    /// Returns whether it takes requests, or will once it is found healthy.
+    /// Returns whether it takes requests.
     pub fn is_reachable(&self) -> bool {
-        self.state != AgentState::Stop
+        self.state.takes_calls()
     }
 
     /// Returns the agent as a caller, with what its owner's plan leaves of what it was granted.
     pub fn caller(self: Arc<Self>, plan: Plan) -> AgentCaller {
         let tier = self.tier.min(plan.tier_max());
-        let granted = match self.is_suspended() {
+        // One that is drained may need its keys to finish what it has.
+        let is_set_aside = self.is_suspended() && self.state != AgentState::Drain;
+        let granted = match is_set_aside {
             true => CapabilitySet::EMPTY,
             false => self.granted,
         };

@@ -13,6 +13,7 @@ mod accounts_types;
 mod admin_accounts;
 mod admin_backup;
 mod agents;
+mod agents_lifecycle;
 mod agents_types;
 mod agents_v3;
 mod artifacts;
@@ -277,6 +278,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(discovery::agent_spec_schema))
         .merge(file_routes())
         .merge(memory_routes())
+        .merge(lifecycle_routes())
         .merge(marketplace_routes())
         .merge(event_routes())
         .routes(routes!(health::health))
@@ -371,6 +373,14 @@ fn file_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(documents::analyze))
         // Bodies in parts are streams with bounds of their own.
         .layer(DefaultBodyLimit::disable())
+}
+
+fn lifecycle_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(agents_lifecycle::lifecycle))
+        .routes(routes!(agents_lifecycle::health))
+        .routes(routes!(agents_lifecycle::drain))
+        .routes(routes!(agents_lifecycle::usage))
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

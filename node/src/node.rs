@@ -100,7 +100,8 @@ impl Parts {
         let embeddings = open_embeddings(config, &models, &billing)?;
         let memory = open_memory(config, data_dir)?;
         memory.find_by_meaning(&embeddings).await?;
-        let agents = open_agents(config, data_dir, (&accounts, memory.store()), identity)?;
+        let mates = (&accounts, memory.store(), &events);
+        let agents = open_agents(config, data_dir, mates, identity)?;
         let workspaces = open_workspaces(config, data_dir, &agents)?;
         Ok(Self {
             embeddings,
@@ -327,6 +328,7 @@ impl Node {
             tracing::warn!(requests, "requests without clients were cut off");
         }
         self.parts.accounts.flush().await;
+        self.parts.agents.stop().await;
         // It is waited for until its batch ends; what it did not come to is done after the start.
         let memory = self.parts.memory.clone();
         let _ = tokio::task::spawn_blocking(move || memory.stop_index()).await;
@@ -378,7 +380,7 @@ fn open_models(config: &Config, data_dir: &DataDir) -> Result<ModelStore, NodeEr
 fn open_agents(
     config: &Config,
     data_dir: &DataDir,
-    (accounts, memory): (&AccountService, &MemoryStore),
+    (accounts, memory, events): (&AccountService, &MemoryStore, &EventService),
     identity: &NodeIdentity,
 ) -> Result<AgentService, NodeError> {
     let path = data_dir::registry_path(data_dir.path());
@@ -390,8 +392,9 @@ fn open_agents(
     };
     let accounts = accounts.clone();
     let memory = Some(memory.clone());
+    let events = events.clone();
     Ok(AgentService::open(
-        &path, accounts, identity, targets, memory,
+        &path, accounts, identity, targets, memory, events,
     )?)
 }
 

@@ -29,7 +29,7 @@ pub mod workspaces;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
-    agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
+    agent_health::{AgentHealth, CallEnd, Checkup, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
@@ -38,6 +38,7 @@ pub use self::{
     events::{
         Audience, Emission, Emitted, EventCounts, EventService, NodeEvent, Step, Subscription,
     },
+    health_probe::ProbeFailure,
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     marketplace::{Offer, OfferFilter, OfferOrder, OfferPlace},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},

@@ -5,6 +5,11 @@
 //! ids, so that a page of a hundred thousand costs what it shows. What is only shown, or only makes
 //! an agent be found, is on the disk.
 //!
+//! Where an agent is in its life is the one thing that memory knows first, unless somebody has
+//! ordered it: what probes and calls make of an agent must not wait for the disk. Such moves wait
+//! here until the store writes them. An order that is committed meanwhile counts as the earlier:
+//! what waits of its agent is dropped.
+//!
 //! Each agent has a place, and later ones have later ids, for which the store sees. The places of
 //! those that were purged are given back all at once when they are the most.
 
@@ -13,7 +18,8 @@ mod index;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
@@ -26,6 +32,11 @@ use crate::accounts::SecretHash;
 
 /// Empty places that are kept in any case.
 const EMPTY_KEPT: usize = 1024;
+/// Most moves that wait to be written. More are not written: the agents' next ones say that
+/// something is missing.
+const UNWRITTEN_MAX: usize = 1 << 16;
+/// Most moves that wait to be told; more are not told.
+const UNTOLD_MAX: usize = 4096;
 
 /// What a commit changed.
 pub(super) enum Change {
@@ -47,11 +58,33 @@ pub(super) enum Change {
     NotOffered(AgentId),
     /// There is a root key of capability tokens.
     RootKey(u32, Arc<RootKey>),
+    /// So many of the moves that waited are on the disk, of agents that are found by this.
+    Written(usize, Vec<(AgentId, SummaryV1)>),
+    /// Agents have moved, by an order to many.
+    Moves(Vec<Moved>),
+}
+
+/// A move in an agent's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose.
+    pub id: AgentId,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// From there.
+    pub from: AgentState,
+    /// To there.
+    pub to: AgentState,
+    /// Why, in words.
+    pub reason: Cow<'static, str>,
 }
 
 /// An agent, and what it is found by.
 pub(super) struct Listed {
+    /// Its state counts where it is new or has moved.
     pub(super) agent: Agent,
+    /// How it has moved, if it has.
+    pub(super) moves: Vec<Moved>,
     pub(super) found_by: SummaryV1,
     /// What it was found by until now, if it was known.
     pub(super) was_found_by: Option<SummaryV1>,
@@ -92,7 +125,10 @@ struct Inner {
     keys: HashMap<SecretHash, Place>,
     owners: HashMap<AccountId, Owned>,
     index: Index,
-    booting: BTreeSet<Place>,
+    /// Moves that are not on the disk yet, in their order.
+    unwritten: VecDeque<Moved>,
+    /// Moves that nobody was told of yet, with how the agent was when it had moved.
+    untold: VecDeque<(Arc<Agent>, Moved)>,
     revoked: HashMap<AgentId, HashSet<u128>>,
     /// Of those that are offered.
     listings: BTreeMap<AgentId, Arc<Listing>>,
@@ -105,6 +141,8 @@ struct Slot {
     id: AgentId,
     /// `None` once it is purged.
     agent: Option<Arc<Agent>>,
+    /// Whether its skills are counted among those that can be asked for.
+    is_counted: bool,
     /// Its keys with when they were made, the oldest first.
     keys: Vec<(u64, SecretHash)>,
 }
@@ -250,11 +288,46 @@ impl Directory {
         keys.map(|(_, hash)| *hash).collect()
     }
 
-    /// Returns the agents that wait to be found healthy.
-    pub fn booting(&self) -> Vec<Arc<Agent>> {
+    /// Calls `look` with each agent.
+    pub fn for_each(&self, mut look: impl FnMut(&Arc<Agent>)) {
         let inner = self.read();
-        let booting = inner.booting.iter();
-        booting.filter_map(|place| inner.agent(*place)).collect()
+        let agents = inner.slots.iter().filter_map(|slot| slot.agent.as_ref());
+        agents.for_each(&mut look);
+    }
+
+    /// Moves an agent, unless it is somewhere else by now, and returns whether it did.
+    pub fn move_on(&self, moved: Moved) -> bool {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.move_on(moved)
+    }
+
+    /// Returns moves that are not on the disk, so many at most; they stay until they are written.
+    pub(super) fn unwritten(&self, count_max: usize) -> Vec<Moved> {
+        let inner = self.read();
+        inner.unwritten.iter().take(count_max).cloned().collect()
+    }
+
+    /// Returns where an agent is, if it is known, and its moves that are not on the disk.
+    pub(super) fn state_of(&self, id: AgentId) -> (Option<AgentState>, Vec<Moved>) {
+        let inner = self.read();
+        let place = inner.place_of(id);
+        let agent = place.and_then(|place| inner.agent(place));
+        let moves = inner.unwritten.iter().filter(|moved| moved.id == id);
+        (agent.map(|agent| agent.state), moves.cloned().collect())
+    }
+
+    /// Returns whether moves wait to be written.
+    pub fn has_unwritten(&self) -> bool {
+        !self.read().unwritten.is_empty()
+    }
+
+    /// Takes the moves that nobody was told of.
+    pub fn take_untold(&self) -> Vec<(Arc<Agent>, Moved)> {
+        if self.read().untold.is_empty() {
+            return Vec::new();
+        }
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut inner.untold).into()
     }
 
     /// Returns the ids of the most common skills, with how many agents can be asked for each.
@@ -404,23 +477,102 @@ impl Inner {
             Change::RootKey(number, key) => {
                 self.root_keys.insert(number, key);
             }
+            Change::Written(count, found_by) => self.on_written(count, &found_by),
+            Change::Moves(moves) => {
+                let ids: HashSet<_> = moves.iter().map(|moved| moved.id).collect();
+                self.unwritten.retain(|moved| !ids.contains(&moved.id));
+                for moved in moves {
+                    if self.set_state(moved.id, moved.to) {
+                        self.tell(moved);
+                    }
+                }
+            }
         }
         true
     }
 
+    fn move_on(&mut self, moved: Moved) -> bool {
+        let Some(place) = self.place_of(moved.id) else {
+            return false;
+        };
+        let known = self.slots[place as usize].agent.as_ref();
+        if known.is_none_or(|agent| agent.state != moved.from) {
+            return false;
+        }
+        self.set_state(moved.id, moved.to);
+        if self.unwritten.len() < UNWRITTEN_MAX {
+            self.unwritten.push_back(moved.clone());
+        } else {
+            tracing::warn!(agent = %moved.id, "too many agents move: a move is not kept");
+        }
+        self.tell(moved);
+        true
+    }
+
+    fn set_state(&mut self, id: AgentId, state: AgentState) -> bool {
+        let Some(place) = self.place_of(id) else {
+            return false;
+        };
+        if let Some(agent) = &mut self.slots[place as usize].agent {
+            Arc::make_mut(agent).state = state;
+        }
+        true
+    }
+
+    fn tell(&mut self, moved: Moved) {
+        let place = self.place_of(moved.id);
+        let agent = place.and_then(|place| self.agent(place));
+        if let Some(agent) = agent
+            && self.untold.len() < UNTOLD_MAX
+        {
+            self.untold.push_back((agent, moved));
+        }
+    }
+
+    /// Takes what was written out of what waits. What an agent is found by is on the disk, so its
+    /// skills begin or cease to count now, a moment after it has moved.
+    fn on_written(&mut self, count: usize, found_by: &[(AgentId, SummaryV1)]) {
+        self.unwritten.drain(..count.min(self.unwritten.len()));
+        for (id, found_by) in found_by {
+            if let Some(place) = self.place_of(*id) {
+                self.count_skills(place, found_by);
+            }
+        }
+    }
+
+    /// Counts an agent's skills, if it takes requests, and else no more.
+    fn count_skills(&mut self, place: Place, found_by: &SummaryV1) {
+        let slot = &mut self.slots[place as usize];
+        let is_reachable = slot
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.is_reachable());
+        if slot.is_counted != is_reachable {
+            slot.is_counted = is_reachable;
+            self.index.count_reachable(found_by, is_reachable);
+        }
+    }
+
     fn put(&mut self, listed: Listed) {
         let Listed {
-            agent,
+            mut agent,
+            moves,
             found_by,
             was_found_by,
         } = listed;
-        let place = self.place_of(agent.id);
-        let place = place.unwrap_or_else(|| self.add(agent.id));
-        let known = self.slots[place as usize].agent.take();
+        let id = agent.id;
+        let place = self.place_of(id);
+        let place = place.unwrap_or_else(|| self.add(id));
+        let slot = &mut self.slots[place as usize];
+        let known = slot.agent.take();
+        let was_counted = std::mem::take(&mut slot.is_counted);
         let owned = self.owners.entry(agent.owner).or_default();
         if let (Some(known), Some(was)) = (known, &was_found_by) {
+            if moves.is_empty() {
+                agent.state = known.state;
+            }
             owned.discount(&known, place);
-            if known.is_reachable() {
+            if was_counted {
                 self.index.count_reachable(was, false);
             }
             if *was != found_by {
@@ -433,14 +585,13 @@ impl Inner {
             self.index.insert(place, &found_by);
         }
         owned.count(&agent, place);
-        if agent.is_reachable() {
-            self.index.count_reachable(&found_by, true);
-        }
-        match agent.state {
-            AgentState::Boot => self.booting.insert(place),
-            AgentState::Live | AgentState::Stop => self.booting.remove(&place),
-        };
         self.slots[place as usize].agent = Some(Arc::new(agent));
+        self.count_skills(place, &found_by);
+        if !moves.is_empty() {
+            // Those that were written along, and those that the order has overtaken.
+            self.unwritten.retain(|moved| moved.id != id);
+            moves.into_iter().for_each(|moved| self.tell(moved));
+        }
     }
 
     /// Returns the place of an agent that is new.
@@ -454,6 +605,7 @@ impl Inner {
         self.slots.push(Slot {
             id,
             agent: None,
+            is_counted: false,
             keys: Vec::new(),
         });
         place.expect("four billion agents would have filled the memory before")
@@ -472,10 +624,10 @@ impl Inner {
             return;
         };
         self.names.remove(&agent.name);
-        self.booting.remove(&place);
-        if agent.is_reachable() {
+        if std::mem::take(&mut slot.is_counted) {
             self.index.count_reachable(found_by, false);
         }
+        self.unwritten.retain(|moved| moved.id != id);
         self.index.remove(place, found_by);
         if let Some(owned) = self.owners.get_mut(&agent.owner) {
             owned.discount(&agent, place);
@@ -505,7 +657,6 @@ impl Inner {
         for place in self.names.values_mut().chain(self.keys.values_mut()) {
             *place = renumbered(place);
         }
-        self.booting = self.booting.iter().map(renumbered).collect();
         for owned in self.owners.values_mut() {
             owned.places.renumber(&new_places);
             let left = owned.left.iter();

@@ -36,7 +36,7 @@ pub(super) struct AgentV1 {
     pub(super) card: String,
 }
 
-/// An agent.
+/// An agent, as schema version 2 had it: with where it is in its life.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct AgentV2 {
     pub(super) owner: u128,
@@ -55,6 +55,80 @@ pub(super) struct AgentV2 {
     pub(super) updated_ms: u64,
     pub(super) summary: SummaryV1,
 }
+
+/// An agent.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AgentV3 {
+    pub(super) owner: u128,
+    pub(super) mode: String,
+    /// A [`Rank`].
+    pub(super) suspended_by: Option<String>,
+    pub(super) is_torn_down: bool,
+    /// Bits of a [`CapabilitySet`].
+    pub(super) granted: u32,
+    /// Its ed25519 secret key.
+    pub(super) seed: [u8; 32],
+    pub(super) public_key: [u8; 32],
+    pub(super) tokens_since_ms: u64,
+    pub(super) created_ms: u64,
+    pub(super) updated_ms: u64,
+    pub(super) summary: SummaryV1,
+}
+
+/// Where an agent is in its life.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct StateV1 {
+    pub(super) state: String,
+    pub(super) since_ms: u64,
+    /// In words.
+    pub(super) reason: String,
+}
+
+/// A move in an agent's life.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct MoveV1 {
+    pub(super) time_ms: u64,
+    pub(super) from: String,
+    pub(super) to: String,
+    /// In words.
+    pub(super) reason: String,
+}
+
+/// What is known of an agent from its calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallStats {
+    /// Calls that were answered, failed or took too long.
+    pub calls: u64,
+    /// Those of them that were not answered.
+    pub failed: u64,
+    /// What its owner has earned, in micro-tokens.
+    pub earned_micros: u128,
+    /// A moving mean of what answers took, in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Answered calls, those of long ago counting less.
+    pub recent_answered: f64,
+    /// All calls, likewise.
+    pub recent: f64,
+    /// Day by day, the oldest first.
+    pub days: Vec<CallDay>,
+}
+
+/// An agent's calls of a day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallDay {
+    /// Days since 1970, in UTC.
+    pub day: u32,
+    /// Calls that were answered, failed or took too long.
+    pub calls: u64,
+    /// Those of them that were not answered.
+    pub failed: u64,
+    /// What its owner has earned, in micro-tokens.
+    pub earned_micros: u128,
+}
+
+/// [`CallStats`], as the first version of its table has them.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct CallStatsV1(pub(super) CallStats);
 
 /// The card of an agent.
 #[derive(Clone, Serialize, Deserialize)]
@@ -131,6 +205,22 @@ impl Record for AgentV2 {
     const VERSION: u8 = 2;
 }
 
+impl Record for AgentV3 {
+    const VERSION: u8 = 3;
+}
+
+impl Record for StateV1 {
+    const VERSION: u8 = 1;
+}
+
+impl Record for MoveV1 {
+    const VERSION: u8 = 1;
+}
+
+impl Record for CallStatsV1 {
+    const VERSION: u8 = 1;
+}
+
 impl Record for CardV1 {
     const VERSION: u8 = 1;
 }
@@ -163,6 +253,12 @@ impl Drop for AgentV2 {
     }
 }
 
+impl Drop for AgentV3 {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
 impl Drop for RootKeyV1 {
     fn drop(&mut self) {
         self.bytes.zeroize();
@@ -170,7 +266,7 @@ impl Drop for RootKeyV1 {
 }
 
 impl AgentV1 {
-    /// Returns what the schema of today keeps. Version 1 did not say who had suspended an agent:
+    /// Returns what schema version 2 keeps. Version 1 did not say who had suspended an agent:
     /// that its owner did is neither more nor less than it can have meant.
     pub(super) fn split(mut self) -> (AgentV2, CardV1) {
         let is_torn_down = self.state == AgentState::Stop.as_str() && !self.is_suspended;
@@ -194,18 +290,40 @@ impl AgentV1 {
 }
 
 impl AgentV2 {
+    /// Returns what the schema of today keeps, with the state apart.
+    pub(super) fn split(mut self) -> (AgentV3, StateV1) {
+        let agent = AgentV3 {
+            owner: self.owner,
+            mode: std::mem::take(&mut self.mode),
+            suspended_by: self.suspended_by.take(),
+            is_torn_down: self.is_torn_down,
+            granted: self.granted,
+            seed: self.seed,
+            public_key: self.public_key,
+            tokens_since_ms: self.tokens_since_ms,
+            created_ms: self.created_ms,
+            updated_ms: self.updated_ms,
+            summary: std::mem::take(&mut self.summary),
+        };
+        let state = StateV1 {
+            state: std::mem::take(&mut self.state),
+            since_ms: self.updated_ms,
+            reason: "it was so before reasons were kept".to_owned(),
+        };
+        (agent, state)
+    }
+}
+
+impl AgentV3 {
     /// Returns what memory keeps.
-    pub(super) fn agent(&self, id: AgentId) -> Result<Agent, redb::Error> {
+    pub(super) fn agent(&self, id: AgentId, state: AgentState) -> Result<Agent, redb::Error> {
         let mode = [Mode::Managed, Mode::Remote, Mode::Hybrid];
         let mode = mode.into_iter().find(|mode| mode.as_str() == self.mode);
-        let mut states = AgentState::ALL.into_iter();
-        let state = states.find(|state| state.as_str() == self.state);
         let granted = CapabilitySet::from_bits(self.granted);
         let tier: Option<Tier> = self.summary.tier.parse().ok();
-        let (Some(mode), Some(state), Some(granted), Some(tier)) = (mode, state, granted, tier)
-        else {
+        let (Some(mode), Some(granted), Some(tier)) = (mode, granted, tier) else {
             return Err(corrupt(
-                "an agent has a mode, state, capability or tier that is none",
+                "an agent has a mode, capability or tier that is none",
             ));
         };
         Ok(Agent {
@@ -238,6 +356,18 @@ impl AgentV2 {
         rank.map(Some)
             .ok_or_else(|| corrupt("an agent is suspended by a rank that is none"))
     }
+}
+
+impl StateV1 {
+    /// Returns the state.
+    pub(super) fn state(&self) -> Result<AgentState, redb::Error> {
+        state_of(&self.state)
+    }
+}
+
+/// Returns the state of a word that was written.
+pub(super) fn state_of(word: &str) -> Result<AgentState, redb::Error> {
+    AgentState::from_word(word).ok_or_else(|| corrupt("an agent has a state that is none"))
 }
 
 impl ProbeV1 {

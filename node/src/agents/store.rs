@@ -5,8 +5,10 @@
 //! two who want one name at once, one gets it.
 //!
 //! Bounds: [`KEYS_MAX`] keys an agent, of which the oldest go; [`AUDIT_MAX`] entries of what
-//! happened to it; [`TORN_DOWN_MAX`] agents that were torn down for each account.
+//! happened to it and [`life::MOVES_MAX`] of where it was; [`TORN_DOWN_MAX`] agents that were torn
+//! down for each account.
 
+mod life;
 mod load;
 mod migrate;
 #[cfg(test)]
@@ -19,11 +21,13 @@ use aither_protocol::{AgentCard, CapabilitySet, RootKey};
 use ed25519_dalek::SigningKey;
 use redb::ReadableTable;
 
+pub use self::life::{LifeStory, Transition};
 use super::{
-    Agent, AgentError, AgentId, AgentKey, AgentState, AuditEntry, Directory, Mode, Probe, Rank,
+    Agent, AgentError, AgentId, AgentKey, AgentState, AuditEntry, Directory, Mode, Moved, Rank,
     SkillSummary,
     directory::{Change, Listed},
-    records::{AgentKeyV1, AgentV2, AuditV1, CardV1, ProbeV1, RootKeyV1, SkillV1, SummaryV1},
+    lifecycle::Order,
+    records::{AgentKeyV1, AgentV3, AuditV1, CardV1, RootKeyV1, SkillV1, SummaryV1},
     tables::{ReadTables, Tables},
 };
 use crate::{
@@ -46,6 +50,8 @@ pub const TORN_DOWN_MAX: usize = 1000;
 pub struct AgentStore {
     file: StoreFile,
     directory: Directory,
+    /// When it was opened, in milliseconds since 1970.
+    opened_ms: u64,
 }
 
 /// An agent that comes aboard, or comes again.
@@ -96,7 +102,10 @@ pub struct Onboarded {
 pub(super) struct Edit<'tx> {
     pub(super) tables: Tables<'tx>,
     now_ms: u64,
+    opened_ms: u64,
     pub(super) changes: Vec<Change>,
+    /// How the agent at hand has moved, until it is put.
+    moved: Vec<Moved>,
 }
 
 impl AgentStore {
@@ -111,6 +120,7 @@ impl AgentStore {
         let store = Self {
             file: StoreFile::new(path, database, load::open_database),
             directory,
+            opened_ms: unix_ms(now),
         };
         if is_new {
             store.rotate_root_key(now)?;
@@ -151,13 +161,16 @@ impl AgentStore {
                 Some(agent) => {
                     let mut record = edit.agent(agent.id)?;
                     let was = record.summary.clone();
-                    // Before the card is taken over: a suspended agent keeps its state.
                     if record.suspended_by()? <= Some(new.by) {
                         record.suspended_by = None;
                     }
                     record.is_torn_down = false;
                     record.take(new.card, new.granted, edit.now_ms);
                     record.mode = new.mode.as_str().to_owned();
+                    // A suspended agent keeps its state.
+                    if record.suspended_by.is_none() {
+                        edit.order(agent.id, directory, Order::OnboardAgain, &record)?;
+                    }
                     (agent.id, record, Some(was))
                 }
                 None => {
@@ -165,10 +178,12 @@ impl AgentStore {
                     let fresh = directory
                         .last_id()
                         .map_or(fresh, |last| fresh.max(last.next()));
-                    (fresh, AgentV2::new(new, *seed, edit.now_ms), None)
+                    let record = AgentV3::new(new, *seed, edit.now_ms);
+                    edit.order(fresh, directory, Order::Onboard, &record)?;
+                    (fresh, record, None)
                 }
             };
-            edit.put_agent(id, &record, was)?;
+            edit.put_agent(id, directory, &record, was)?;
             edit.put_card(id, &new.signed_card)?;
             let kept = directory.keys_of(id);
             let excess = (kept.len() + 1).saturating_sub(KEYS_MAX);
@@ -218,7 +233,10 @@ impl AgentStore {
             let mut record = edit.agent(id)?;
             let was = record.summary.clone();
             record.take(change.card, change.granted, edit.now_ms);
-            edit.put_agent(id, &record, Some(was))?;
+            if record.suspended_by.is_none() {
+                edit.order(id, directory, Order::ReplaceCard, &record)?;
+            }
+            edit.put_agent(id, directory, &record, Some(was))?;
             edit.put_card(id, &change.signed_card)?;
             let version = format!("version {}", record.summary.version);
             edit.note(id, "card_replaced", &version)?;
@@ -252,11 +270,30 @@ impl AgentStore {
         by: Rank,
         now: SystemTime,
     ) -> Result<Arc<Agent>, AgentError> {
-        self.change(id, now, |edit, _, record| {
+        self.change(id, now, |edit, directory, record| {
+            let suspended_by = record.suspended_by()?;
+            let state = directory.agent(id).map(|agent| agent.state);
+            let is_drained = state == Some(AgentState::Drain) && suspended_by == Some(by);
+            if suspended_by < Some(by) || is_drained {
+                record.suspended_by = Some(by.as_str().to_owned());
+                edit.order(id, directory, Order::Suspend(by), record)?;
+                edit.note(id, "suspended", by.as_str())?;
+            }
+            Ok(Ok(()))
+        })?;
+        self.agent(id)
+    }
+
+    /// Sets an agent aside once it has finished what it has.
+    ///
+    /// # Errors
+    /// As [`suspend`](Self::suspend).
+    pub fn drain(&self, id: AgentId, by: Rank, now: SystemTime) -> Result<Arc<Agent>, AgentError> {
+        self.change(id, now, |edit, directory, record| {
             if record.suspended_by()? < Some(by) {
                 record.suspended_by = Some(by.as_str().to_owned());
-                record.state = AgentState::Stop.as_str().to_owned();
-                edit.note(id, "suspended", by.as_str())?;
+                edit.order(id, directory, Order::Drain(by), record)?;
+                edit.note(id, "drained", by.as_str())?;
             }
             Ok(Ok(()))
         })?;
@@ -269,7 +306,7 @@ impl AgentStore {
     /// There is no such agent, it was torn down, somebody of a higher rank has set it aside, or the
     /// store fails.
     pub fn resume(&self, id: AgentId, by: Rank, now: SystemTime) -> Result<Arc<Agent>, AgentError> {
-        self.change(id, now, |edit, _, record| {
+        self.change(id, now, |edit, directory, record| {
             let Some(suspended_by) = record.suspended_by()? else {
                 return Ok(Ok(()));
             };
@@ -277,34 +314,11 @@ impl AgentStore {
                 return Ok(Err(AgentError::SuspendedBy(suspended_by)));
             }
             record.suspended_by = None;
-            record.state = record.first_state().as_str().to_owned();
+            edit.order(id, directory, Order::Resume(by), record)?;
             edit.note(id, "resumed", by.as_str())?;
             Ok(Ok(()))
         })?;
         self.agent(id)
-    }
-
-    /// Notes that an agent that was asked there has been found healthy, unless it was changed
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub fn found_healthy(
-        &self,
-        id: AgentId,
-        asked: &Probe,
-        now: SystemTime,
-    ) -> Result<(), AgentError> {
-        self.change(id, now, |edit, _, record| {
-            let probe = record.summary.probe.as_ref().map(ProbeV1::probe);
-            // A late answer from an earlier address says nothing about the one of today.
-            let is_of_today = probe.as_ref() == Some(asked);
-            if is_of_today && record.state == AgentState::Boot.as_str() {
-                record.state = AgentState::Live.as_str().to_owned();
-                edit.note(id, AgentState::Live.as_str(), "healthy")?;
-            }
-            Ok(Ok(()))
-        })
     }
 
     /// Ends an agent: its keys and tokens die. Its name stays its owner's, unless it is purged:
@@ -323,7 +337,7 @@ impl AgentStore {
         if !purge {
             return self.change(id, now, |edit, directory, record| {
                 edit.end_secrets(id, directory, record)?;
-                record.state = AgentState::Stop.as_str().to_owned();
+                edit.order(id, directory, Order::TearDown(by), record)?;
                 record.is_torn_down = true;
                 edit.end_listing(id)?;
                 edit.note(id, "torn_down", by.as_str())?;
@@ -423,7 +437,7 @@ impl AgentStore {
                 let Some(row) = tables.agents.get(id.0.to_bytes())? else {
                     return Ok(Vec::new());
                 };
-                let mut record = AgentV2::decode(row.value())?;
+                let mut record = AgentV3::decode(row.value())?;
                 let skills = std::mem::take(&mut record.summary.skills);
                 Ok(skills.into_iter().map(SkillV1::summary).collect())
             };
@@ -470,6 +484,9 @@ impl AgentStore {
                 copy(&from.revoked, &mut tables.revoked)?;
                 copy(&from.audit, &mut tables.audit)?;
                 copy(&from.listings, &mut tables.listings)?;
+                copy(&from.states, &mut tables.states)?;
+                copy(&from.moves, &mut tables.moves)?;
+                copy(&from.call_stats, &mut tables.call_stats)?;
             }
             tx.commit()?;
             Ok(())
@@ -489,7 +506,7 @@ impl AgentStore {
         change: impl FnOnce(
             &mut Edit<'_>,
             &Directory,
-            &mut AgentV2,
+            &mut AgentV3,
         ) -> Result<Result<(), AgentError>, redb::Error>,
     ) -> Result<(), AgentError> {
         self.write(now, |edit, directory| {
@@ -503,7 +520,7 @@ impl AgentStore {
             let was = record.summary.clone();
             let changed = change(edit, directory, &mut record)?;
             if changed.is_ok() {
-                edit.put_agent(id, &record, Some(was))?;
+                edit.put_agent(id, directory, &record, Some(was))?;
             }
             Ok(changed)
         })?
@@ -528,7 +545,9 @@ impl AgentStore {
             let mut edit = Edit {
                 tables: Tables::open(tx)?,
                 now_ms: unix_ms(now),
+                opened_ms: self.opened_ms,
                 changes: Vec::new(),
+                moved: Vec::new(),
             };
             let outcome = change(&mut edit, &self.directory)?;
             let changes = Some(edit.changes).filter(|changes| !changes.is_empty());
@@ -540,22 +559,29 @@ impl AgentStore {
 }
 
 impl Edit<'_> {
-    fn agent(&self, id: AgentId) -> Result<AgentV2, redb::Error> {
+    fn agent(&self, id: AgentId) -> Result<AgentV3, redb::Error> {
         let found = self.tables.agents.get(id.0.to_bytes())?;
-        let record = found.map(|row| AgentV2::decode(row.value())).transpose()?;
+        let record = found.map(|row| AgentV3::decode(row.value())).transpose()?;
         record.ok_or_else(|| crate::store_file::corrupt("an agent is in memory only"))
     }
 
     fn put_agent(
         &mut self,
         id: AgentId,
-        record: &AgentV2,
+        directory: &Directory,
+        record: &AgentV3,
         was_found_by: Option<SummaryV1>,
     ) -> Result<(), redb::Error> {
         let bytes = record.encode();
         self.tables.agents.insert(id.0.to_bytes(), &bytes[..])?;
+        let moves = std::mem::take(&mut self.moved);
+        let state = match moves.last() {
+            Some(moved) => moved.to,
+            None => directory.agent(id).map_or(AgentState::Boot, |a| a.state),
+        };
         self.changes.push(Change::Agent(Box::new(Listed {
-            agent: record.agent(id)?,
+            agent: record.agent(id, state)?,
+            moves,
             found_by: record.summary.clone(),
             was_found_by,
         })));
@@ -579,7 +605,10 @@ impl Edit<'_> {
             self.remove_key(hash)?;
         }
         let all = (id.0.to_bytes(), 0)..=(id.0.to_bytes(), u64::MAX);
-        self.tables.audit.retain_in(all, |_, _| false)?;
+        self.tables.audit.retain_in(all.clone(), |_, _| false)?;
+        self.tables.moves.retain_in(all, |_, _| false)?;
+        self.tables.states.remove(id.0.to_bytes())?;
+        self.tables.call_stats.remove(id.0.to_bytes())?;
         self.forget_revoked(id)?;
         self.changes.push(Change::NoAgent(id, Box::new(found_by)));
         Ok(())
@@ -608,7 +637,7 @@ impl Edit<'_> {
         &mut self,
         id: AgentId,
         directory: &Directory,
-        record: &mut AgentV2,
+        record: &mut AgentV3,
     ) -> Result<(), redb::Error> {
         for hash in directory.keys_of(id) {
             self.remove_key(hash)?;
@@ -664,12 +693,11 @@ impl Edit<'_> {
     }
 }
 
-impl AgentV2 {
+impl AgentV3 {
     fn new(new: &NewAgent<'_>, seed: [u8; 32], now_ms: u64) -> Self {
         let mut record = Self {
             owner: new.owner.0,
             mode: new.mode.as_str().to_owned(),
-            state: String::new(),
             suspended_by: None,
             is_torn_down: false,
             granted: 0,
@@ -684,21 +712,11 @@ impl AgentV2 {
         record
     }
 
-    /// Takes over a card. An agent with an address is to be found healthy there first.
+    /// Takes over a card.
     fn take(&mut self, card: &AgentCard, granted: CapabilitySet, now_ms: u64) {
         self.summary = SummaryV1::of(card);
         self.granted = granted.bits();
         self.updated_ms = now_ms;
-        if self.suspended_by.is_none() {
-            self.state = self.first_state().as_str().to_owned();
-        }
-    }
-
-    fn first_state(&self) -> AgentState {
-        match self.summary.probe {
-            Some(_) => AgentState::Boot,
-            None => AgentState::Live,
-        }
     }
 }
 

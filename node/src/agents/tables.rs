@@ -8,7 +8,8 @@ use redb::{ReadOnlyTable, ReadableDatabase, Table, TableDefinition, TableError, 
 /// The version that this build writes, and the newest that it reads.
 pub(super) const SCHEMA_VERSION: u64 = 3;
 
-/// Agent id → [`super::records::AgentV2`], [`super::records::AgentV1`] in schema version 1.
+/// Agent id → [`super::records::AgentV3`]; [`super::records::AgentV2`] in schema version 2,
+/// [`super::records::AgentV1`] in version 1.
 const AGENTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("agents-1");
 /// Agent id → [`super::records::CardV1`], since schema version 2.
 const CARDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("cards-1");
@@ -23,6 +24,13 @@ const REVOKED: TableDefinition<'_, ([u8; 16], [u8; 16]), u64> =
 const AUDIT: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new("audit-1");
 /// Agent id → [`super::records::ListingV1`], since schema version 3.
 const LISTINGS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("listings-1");
+/// Agent id → [`super::records::StateV1`], where it is in its life; since schema version 3. Apart
+/// from the rest of the agent, since it changes the most.
+const STATES: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("states-1");
+/// Agent id and a rising number → [`super::records::MoveV1`]; since schema version 3.
+const MOVES: TableDefinition<'_, ([u8; 16], u64), &[u8]> = TableDefinition::new("moves-1");
+/// Agent id → [`super::records::CallStatsV1`], of those that were called; since schema version 3.
+const CALL_STATS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("call-stats-1");
 
 /// The tables of a write transaction, each opened once.
 pub(super) struct Tables<'tx> {
@@ -33,6 +41,9 @@ pub(super) struct Tables<'tx> {
     pub(super) revoked: Table<'tx, ([u8; 16], [u8; 16]), u64>,
     pub(super) audit: Table<'tx, ([u8; 16], u64), &'static [u8]>,
     pub(super) listings: Table<'tx, [u8; 16], &'static [u8]>,
+    pub(super) states: Table<'tx, [u8; 16], &'static [u8]>,
+    pub(super) moves: Table<'tx, ([u8; 16], u64), &'static [u8]>,
+    pub(super) call_stats: Table<'tx, [u8; 16], &'static [u8]>,
 }
 
 impl<'tx> Tables<'tx> {
@@ -45,6 +56,9 @@ impl<'tx> Tables<'tx> {
             revoked: tx.open_table(REVOKED)?,
             audit: tx.open_table(AUDIT)?,
             listings: tx.open_table(LISTINGS)?,
+            states: tx.open_table(STATES)?,
+            moves: tx.open_table(MOVES)?,
+            call_stats: tx.open_table(CALL_STATS)?,
         })
     }
 }
@@ -58,6 +72,9 @@ pub(super) struct ReadTables {
     pub(super) revoked: ReadOnlyTable<([u8; 16], [u8; 16]), u64>,
     pub(super) audit: ReadOnlyTable<([u8; 16], u64), &'static [u8]>,
     pub(super) listings: ReadOnlyTable<[u8; 16], &'static [u8]>,
+    pub(super) states: ReadOnlyTable<[u8; 16], &'static [u8]>,
+    pub(super) moves: ReadOnlyTable<([u8; 16], u64), &'static [u8]>,
+    pub(super) call_stats: ReadOnlyTable<[u8; 16], &'static [u8]>,
 }
 
 impl ReadTables {
@@ -71,6 +88,9 @@ impl ReadTables {
             revoked: tx.open_table(REVOKED)?,
             audit: tx.open_table(AUDIT)?,
             listings: tx.open_table(LISTINGS)?,
+            states: tx.open_table(STATES)?,
+            moves: tx.open_table(MOVES)?,
+            call_stats: tx.open_table(CALL_STATS)?,
         })
     }
 }

@@ -139,12 +139,9 @@ pub(super) async fn list(
     let mut skills = state.agents.skills_of(ids).await?.into_iter();
     Ok(Json(cut.map(|agent| {
         let skills = skills.next().unwrap_or_default();
-        AgentItem::of(
-            &agent,
-            skills,
-            &state.peer_id,
-            state.agents.price_of(&agent),
-        )
+        let standing = state.agents.health().standing(agent.id);
+        let price = state.agents.price_of(&agent);
+        AgentItem::of(&agent, skills, &state.peer_id, (price, &standing))
     })))
 }
 
@@ -438,9 +435,10 @@ pub(super) async fn body_of(state: &ApiState, agent: &Agent) -> Result<Json<Agen
 }
 
 /// Shows an agent as lists do.
-async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
+pub(super) async fn item_of(state: &ApiState, agent: &Agent) -> Result<Json<AgentItem>, ApiError> {
     let skills = state.agents.skills_of(vec![agent.id]).await?;
     let skills = skills.into_iter().next().unwrap_or_default();
-    let price = state.agents.price_of(agent);
-    Ok(Json(AgentItem::of(agent, skills, &state.peer_id, price)))
+    let standing = state.agents.health().standing(agent.id);
+    let known = (state.agents.price_of(agent), &standing);
+    Ok(Json(AgentItem::of(agent, skills, &state.peer_id, known)))
 }

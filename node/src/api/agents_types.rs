@@ -9,7 +9,7 @@ use super::{ApiError, FieldError, base_url::BaseUrl, extract::parse_duration, rf
 use crate::{
     accounts::SecretText,
     agents::{Agent, AgentState, Mode, SkillSummary},
-    services::SpawnTerms,
+    services::{SpawnTerms, Standing},
 };
 
 /// Longest list of memory-key prefixes or skills that a request may narrow by.
@@ -51,8 +51,8 @@ pub(super) struct FindParams {
     pub(super) q: Option<String>,
     /// A node's id: only its agents.
     pub(super) node: Option<String>,
-    /// `BOOT`, `LIVE` or `STOP`: where they are in their lives. Those that were torn down are shown
-    /// with `STOP` alone.
+    /// `BOOT`, `LIVE`, `PAIN`, `HEAL`, `DRAIN` or `STOP`: where they are in their lives. Those that
+    /// were torn down are shown with `STOP` alone.
     state: Option<String>,
 }
 
@@ -74,18 +74,19 @@ pub(super) struct AgentItem {
     node: String,
     /// Whether that is this one.
     local: bool,
-    /// Where it is in its life: `BOOT`, `LIVE` or `STOP`.
+    /// Where it is in its life: `BOOT`, `LIVE`, `PAIN`, `HEAL`, `DRAIN` or `STOP`. With `LIVE` and
+    /// `PAIN` it takes calls.
     state: &'static str,
     #[schema(value_type = Vec<Object>)]
     skills: Vec<SkillSummary>,
     /// Tokens a call: what it is offered for, else what its card says.
     #[schema(value_type = f64)]
     price: Amount,
-    /// Not measured yet.
+    /// A moving mean of what answers took; none before the first.
     latency_ms: Option<f64>,
-    /// Not measured yet.
+    /// How much of what it does at once it has, above 1 some calls wait; none before the first.
     load: Option<f64>,
-    /// Not measured yet.
+    /// Between 0 and 1: how likely a call is answered, by the recent ones; none before the first.
     reputation: Option<f64>,
 }
 
@@ -192,14 +193,22 @@ impl FindParams {
         };
         let mut states = AgentState::ALL.into_iter();
         let state = states.find(|state| state.as_str().eq_ignore_ascii_case(word));
-        let state = state.ok_or_else(|| ApiError::field("state", "must be BOOT, LIVE or STOP"))?;
+        let state = state.ok_or_else(|| {
+            let words: Vec<_> = AgentState::ALL.iter().map(|state| state.as_str()).collect();
+            ApiError::field("state", format!("must be one of {}", words.join(", ")))
+        })?;
         Ok(Some(state))
     }
 }
 
 impl AgentItem {
     /// Shows an agent of this node.
-    pub(super) fn of(agent: &Agent, skills: Vec<SkillSummary>, node: &str, price: Amount) -> Self {
+    pub(super) fn of(
+        agent: &Agent,
+        skills: Vec<SkillSummary>,
+        node: &str,
+        (price, standing): (Amount, &Standing),
+    ) -> Self {
         Self {
             name: agent.name.to_string(),
             id: agent.id.to_string(),
@@ -208,9 +217,9 @@ impl AgentItem {
             state: agent.state.as_str(),
             skills,
             price,
-            latency_ms: None,
-            load: None,
-            reputation: None,
+            latency_ms: standing.latency_ms,
+            load: standing.load,
+            reputation: standing.reputation,
         }
     }
 }

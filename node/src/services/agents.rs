@@ -11,7 +11,7 @@ use std::{
     fmt,
     path::Path,
     sync::{Arc, OnceLock},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use aither_ledger::AccountId;
@@ -25,8 +25,8 @@ use zeroize::Zeroizing;
 use super::{
     AccountService,
     agent_health::AgentHealth,
+    events::EventService,
     gate::{Gate, GateError},
-    health_probe::HealthProbe,
     outbound::Targets,
     workspaces::WorkspaceService,
 };
@@ -34,8 +34,8 @@ use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
     agents::{
         Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
-        AuditEntry, CardChange, Listing, Mode, NewAgent, Onboarded, Rank, SkillSummary,
-        TORN_DOWN_MAX, TokenGrant, TokenRefusal, granted,
+        AuditEntry, CardChange, LifeStory, Listing, Mode, NewAgent, Onboarded, Rank, SkillSummary,
+        TORN_DOWN_MAX, TokenGrant, TokenRefusal, granted, lifecycle::Order,
     },
     billing::OPERATOR,
     identity::NodeIdentity,
@@ -47,6 +47,13 @@ use crate::{
 const STORE_USES_MAX: usize = 2;
 /// Uses of the store that wait: as many as there are connections in the default configuration.
 const STORE_USES_WAITING_MAX: usize = 512;
+/// Time between two looks for moves that memory has made and the disk does not know.
+const MOVES_PERIOD: Duration = Duration::from_millis(200);
+/// So many of those go by until what is known from calls is written: ten seconds.
+const CALLS_EVERY: u32 = 50;
+/// Longest time that moves take at the end of the node: of a hundred thousand agents those that
+/// were used last come first, and the others are at the next start as after a crash.
+const STOP_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Whose agents somebody may manage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +111,7 @@ pub struct AgentService {
 
 #[derive(Debug)]
 struct Shared {
-    store: AgentStore,
+    store: Arc<AgentStore>,
     accounts: AccountService,
     signing_key: SigningKey,
     /// The node's id, which its signatures name.
@@ -118,7 +125,6 @@ struct Shared {
     files: OnceLock<WorkspaceService>,
     /// Held while agents are purged, which is done in several steps.
     purging: tokio::sync::Mutex<()>,
-    probe: HealthProbe,
     health: AgentHealth,
 }
 
@@ -133,10 +139,13 @@ impl AgentService {
         identity: &NodeIdentity,
         targets: Targets,
         memory: Option<MemoryStore>,
+        events: EventService,
     ) -> Result<Self, StoreError> {
+        let store = Arc::new(AgentStore::open(path, SystemTime::now())?);
+        let health = AgentHealth::new(Arc::clone(&store), targets, events)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                store: AgentStore::open(path, SystemTime::now())?,
+                store,
                 accounts,
                 signing_key: identity.signing_key().clone(),
                 node: identity.id().to_string(),
@@ -145,8 +154,7 @@ impl AgentService {
                 memory,
                 files: OnceLock::new(),
                 purging: tokio::sync::Mutex::default(),
-                probe: HealthProbe::new(targets)?,
-                health: AgentHealth::default(),
+                health,
             }),
         })
     }
@@ -239,7 +247,8 @@ impl AgentService {
             .await??;
         let id = onboarded.agent.id;
         tracing::info!(agent = %id, name = %onboarded.agent.name, "aboard");
-        self.probe(&onboarded.agent).await;
+        self.shared.health.begin_anew(id);
+        self.settle(id).await;
         Ok(Onboarded {
             agent: self.agent(id)?,
             ..onboarded
@@ -261,18 +270,17 @@ impl AgentService {
         let (signed_card, granted) = self.accept(&card, plan)?;
         let id = agent.id;
         let keys_since_ms = asks.map(|caller| caller.agent.tokens_since_ms);
-        let agent = self
-            .store(move |store| {
-                let change = CardChange {
-                    card: &card,
-                    signed_card,
-                    granted,
-                    keys_since_ms,
-                };
-                store.update_card(id, &change, SystemTime::now())
-            })
-            .await??;
-        self.probe(&agent).await;
+        self.store(move |store| {
+            let change = CardChange {
+                card: &card,
+                signed_card,
+                granted,
+                keys_since_ms,
+            };
+            store.update_card(id, &change, SystemTime::now())
+        })
+        .await??;
+        self.settle(id).await;
         self.agent(id)
     }
 
@@ -304,7 +312,7 @@ impl AgentService {
             });
         }
         if let Some(url) = &card.agent_url {
-            let targets = self.shared.probe.targets();
+            let targets = self.shared.health.targets();
             targets.check(url.as_str()).map_err(AgentError::Address)?;
         }
         let shared = &self.shared;
@@ -313,31 +321,75 @@ impl AgentService {
         Ok((signed.to_string(), granted(card)))
     }
 
-    /// Asks for an agent's health, and lets it live where it has it.
-    async fn probe(&self, agent: &Agent) {
-        let (AgentState::Boot, Some(probe)) = (agent.state, &agent.probe) else {
-            return;
-        };
-        if let Err(reason) = self.shared.probe.ask(probe).await {
-            tracing::debug!(agent = %agent.id, reason, "not healthy yet");
-            return;
-        }
-        let (id, asked) = (agent.id, probe.clone());
-        let moved = self.store(move |store| store.found_healthy(id, &asked, SystemTime::now()));
-        if let Err(error) = moved.await.and_then(|moved| moved) {
-            tracing::error!(agent = %id, %error, "cannot note that an agent is healthy");
+    /// Takes in an order that is durable now, and asks at once for the health of an agent that is
+    /// to live if it has it.
+    async fn settle(&self, id: AgentId) {
+        let health = &self.shared.health;
+        health.place(id);
+        let agent = self.shared.store.directory().agent(id);
+        let is_new = agent.is_some_and(|a| a.state == AgentState::Boot && a.probe.is_some());
+        if is_new && let Err(reason) = health.ask(id).await {
+            tracing::debug!(agent = %id, %reason, "not healthy yet");
         }
     }
 
-    /// Asks again for the health of agents that were not found healthy. Never ends by itself.
+    /// Asks agents for their health when it is time, and writes what comes of it and of calls.
+    /// Never ends by itself.
     pub async fn maintain(&self) {
-        let mut rounds = super::health_probe::Rounds::default();
+        tokio::join!(self.shared.health.probe_all(), self.write_behind());
+    }
+
+    async fn write_behind(&self) {
+        let mut rounds: u32 = 0;
         loop {
-            let due = rounds
-                .next(|| self.shared.store.directory().booting())
-                .await;
-            futures_util::future::join_all(due.iter().map(|agent| self.probe(agent))).await;
+            tokio::time::sleep(MOVES_PERIOD).await;
+            self.shared.health.announce();
+            let writes_calls = rounds % CALLS_EVERY == CALLS_EVERY - 1;
+            rounds = rounds.wrapping_add(1);
+            if !writes_calls && !self.shared.store.directory().has_unwritten() {
+                continue;
+            }
+            let shared = Arc::clone(&self.shared);
+            let written = self.store(move |store| {
+                store.write_moves(SystemTime::now())?;
+                match writes_calls {
+                    true => shared.health.write_call_stats(),
+                    false => Ok(()),
+                }
+            });
+            if let Err(error) = written.await.and_then(|written| Ok(written?)) {
+                tracing::error!(%error, "cannot write how agents fare; tried again in a moment");
+            }
         }
+    }
+
+    /// Has the agents stop that can be called, and writes all that is not written yet. For the end
+    /// of the node, when nothing else uses this any more.
+    pub async fn stop(&self) {
+        let shared = Arc::clone(&self.shared);
+        let stopped = self.store(move |store| {
+            let now = SystemTime::now();
+            while store.write_moves(now)? > 0 {}
+            shared.health.write_call_stats()?;
+            let started = Instant::now();
+            let is_over = || started.elapsed() >= STOP_TIME_MAX;
+            let ids = shared.health.to_stop();
+            store.order_all(&ids, Order::Shutdown, now, is_over)
+        });
+        if let Err(error) = stopped.await.and_then(|stopped| Ok(stopped?)) {
+            tracing::error!(%error, "cannot write that agents have stopped");
+        }
+        self.shared.health.announce();
+    }
+
+    /// Returns where an agent is in its life, and how it came there.
+    ///
+    /// # Errors
+    /// There is no such agent, or the store fails.
+    pub async fn story(&self, id: AgentId) -> Result<LifeStory, AgentError> {
+        let shared = Arc::clone(&self.shared);
+        let reading = self.shared.reading.run(move || shared.store.story(id));
+        reading.await.map_err(gate_error)?
     }
 
     /// Returns an agent that somebody may manage.
@@ -527,7 +579,20 @@ impl AgentService {
     /// The store's.
     pub async fn suspend(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
         self.store(move |store| store.suspend(id, by, SystemTime::now()))
-            .await?
+            .await??;
+        self.settle(id).await;
+        self.agent(id)
+    }
+
+    /// Sets an agent aside once it has finished the calls that it has.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn drain(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
+        self.store(move |store| store.drain(id, by, SystemTime::now()))
+            .await??;
+        self.settle(id).await;
+        self.agent(id)
     }
 
     /// Takes an agent back that was set aside.
@@ -535,10 +600,9 @@ impl AgentService {
     /// # Errors
     /// The store's.
     pub async fn resume(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
-        let agent = self
-            .store(move |store| store.resume(id, by, SystemTime::now()))
+        self.store(move |store| store.resume(id, by, SystemTime::now()))
             .await??;
-        self.probe(&agent).await;
+        self.settle(id).await;
         self.agent(id)
     }
 
@@ -555,6 +619,7 @@ impl AgentService {
                     .await??;
             }
         }
+        self.shared.health.place(id);
         tracing::info!(agent = %id, purge, "torn down");
         Ok(())
     }

@@ -3,19 +3,12 @@
 //! Where agents may be is a matter of who reaches this node: see [`super::outbound`]. Redirects are
 //! not followed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::outbound::Targets;
-use crate::{
-    accounts::StoreError,
-    agents::{Agent, AgentId, Probe},
-};
+use crate::{accounts::StoreError, agents::Probe};
 
 /// Longest wait for an answer: whoever onboards waits along, and may give up after five seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,12 +16,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
-/// Probes at once.
-const PROBES_MAX: usize = 16;
-/// Agents that are asked again in one round.
-const ROUND_AGENTS_MAX: usize = 64;
-/// Time between two rounds.
-const ROUND_PERIOD: Duration = Duration::from_secs(1);
+/// Probes at once: each is a connection. With all of them silent, 64 are given up in a second.
+const PROBES_MAX: usize = 128;
+
+/// Why an agent was not found healthy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeFailure {
+    /// It was not asked, which says nothing about it.
+    #[error("too many agents are being asked for their health")]
+    Busy,
+    /// It is not healthy, in words.
+    #[error("{0}")]
+    NotHealthy(String),
+}
 
 /// Asks agents for their health.
 #[derive(Debug)]
@@ -69,24 +69,29 @@ impl HealthProbe {
     ///
     /// # Errors
     /// What it lacks, in words.
-    pub async fn ask(&self, probe: &Probe) -> Result<(), String> {
-        self.targets.check(&probe.url)?;
+    pub async fn ask(&self, probe: &Probe) -> Result<(), ProbeFailure> {
         // Whoever onboards waits along: a queue of silent agents must not keep others waiting.
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.running.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or("too many are asked")?;
+        let _turn = turn.ok().and_then(Result::ok).ok_or(ProbeFailure::Busy)?;
+        self.ask_now(probe).await.map_err(ProbeFailure::NotHealthy)
+    }
+
+    async fn ask_now(&self, probe: &Probe) -> Result<(), String> {
+        let checked = self.targets.check(&probe.url);
+        checked.map_err(|error| format!("its address {error}"))?;
         let asked = self.client.get(&*probe.url).send().await;
-        let mut answer = asked.map_err(|error| error.without_url().to_string())?;
+        let mut answer = asked.map_err(words_of)?;
         let status = answer.status();
         if status != reqwest::StatusCode::OK {
-            return Err(format!("answered {status}"));
+            return Err(format!("its health path answered {status}"));
         }
         if probe.is_a2a {
             return Ok(());
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| error.to_string())? {
+        while let Some(chunk) = answer.chunk().await.map_err(words_of)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err("answered too much".into());
+                return Err("its health path answered too much".into());
             }
             body.extend_from_slice(&chunk);
         }
@@ -94,57 +99,26 @@ impl HealthProbe {
         let status = said.as_ref().and_then(|said| said["status"].as_str());
         match status {
             Some("healthy") => Ok(()),
-            _ => Err("did not answer {\"status\": \"healthy\"}".into()),
+            _ => Err("its health path did not answer {\"status\": \"healthy\"}".into()),
         }
     }
 }
 
-/// When which agents are asked again: soon at first, then at their own intervals.
-#[derive(Debug, Default)]
-pub struct Rounds {
-    /// By agent, when it is asked next and how long after that again.
-    waiting: HashMap<AgentId, (Instant, Duration)>,
-}
-
-impl Rounds {
-    /// Waits for the next round and returns who is due.
-    pub async fn next(&mut self, booting: impl FnOnce() -> Vec<Arc<Agent>>) -> Vec<Arc<Agent>> {
-        tokio::time::sleep(ROUND_PERIOD).await;
-        self.due(booting(), Instant::now())
+/// Returns why a connection failed, without the address: others than its owner may read it.
+fn words_of(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        return format!("it did not answer within {seconds} s");
     }
-
-    fn due(&mut self, booting: Vec<Arc<Agent>>, now: Instant) -> Vec<Arc<Agent>> {
-        let present: HashSet<_> = booting.iter().map(|agent| agent.id).collect();
-        self.waiting.retain(|id, _| present.contains(id));
-        let mut due = Vec::new();
-        for agent in booting {
-            if agent.probe.is_none() {
-                continue;
-            }
-            // It has just been asked in vain, and may be up in a moment.
-            let first = (now + ROUND_PERIOD, ROUND_PERIOD);
-            let (next, _) = *self.waiting.entry(agent.id).or_insert(first);
-            if next <= now {
-                due.push((next, agent));
-            }
-        }
-        // Whoever has waited longest comes first, so that many who ask often keep nobody out.
-        due.sort_by_key(|(next, _)| *next);
-        due.truncate(ROUND_AGENTS_MAX);
-        for (_, agent) in &due {
-            let longest = agent.probe.as_ref().map_or(ROUND_PERIOD, |p| p.interval);
-            if let Some((next, wait)) = self.waiting.get_mut(&agent.id) {
-                *wait = (*wait * 2).min(longest);
-                *next = now + *wait;
-            }
-        }
-        due.into_iter().map(|(_, agent)| agent).collect()
+    if error.is_connect() {
+        return "nobody could be reached at its address".into();
     }
+    "what it answered is no HTTP, or broke off".into()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::Instant;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -152,7 +126,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::agents::{AgentState, Mode};
 
     /// A server that gives one answer to whoever asks, after a while.
     async fn serve(answer: impl Into<Vec<u8>>, delay: Duration) -> String {
@@ -188,7 +161,8 @@ mod tests {
     async fn ask(answer: impl Into<Vec<u8>>, is_a2a: bool) -> Result<(), String> {
         let url = serve(answer, Duration::ZERO).await;
         let client = HealthProbe::new(Targets::Any).unwrap();
-        client.ask(&probe(&url, is_a2a)).await
+        let asked = client.ask(&probe(&url, is_a2a)).await;
+        asked.map_err(|error| error.to_string())
     }
 
     const HEALTHY: &str = r#"{"status": "healthy"}"#;
@@ -236,7 +210,7 @@ mod tests {
             "x".repeat(64 << 10)
         );
         let said = ask(answer("200 OK", &huge), false).await;
-        assert_eq!(said, Err("answered too much".into()));
+        assert_eq!(said, Err("its health path answered too much".into()));
         assert!(ask("SSH-2.0-x\r\n", false).await.is_err());
         assert!(ask("", false).await.is_err());
     }
@@ -255,66 +229,10 @@ mod tests {
         let url = serve(answer("200 OK", HEALTHY), Duration::ZERO).await;
         let client = HealthProbe::new(Targets::Public).unwrap();
         let said = client.ask(&probe(&url, false)).await;
-        assert!(said.unwrap_err().contains("private network"));
-    }
-
-    fn booting(number: u128, interval: Duration) -> Arc<Agent> {
-        Arc::new(Agent {
-            id: AgentId::from_u128(number),
-            name: "bot".into(),
-            owner: aither_ledger::AccountId(1),
-            mode: Mode::Remote,
-            state: AgentState::Boot,
-            suspended_by: None,
-            is_torn_down: false,
-            version: "1.0.0".into(),
-            tier: aither_protocol::Tier::Agent,
-            granted: aither_protocol::CapabilitySet::EMPTY,
-            price: 0,
-            model: None,
-            probe: Some(Probe {
-                interval,
-                ..probe("http://127.0.0.1:1/health", false)
-            }),
-            public_key: [0; 32],
-            tokens_since_ms: 0,
-            created: UNIX_EPOCH,
-            updated: UNIX_EPOCH,
-        })
-    }
-
-    #[test]
-    fn an_agent_is_asked_again_soon_and_then_ever_more_rarely() {
-        let mut rounds = Rounds::default();
-        let start = Instant::now();
-        let agent = booting(1, Duration::from_secs(8));
-        let mut asked = Vec::new();
-        for second in 0..40 {
-            let now = start + Duration::from_secs(second);
-            if !rounds.due(vec![Arc::clone(&agent)], now).is_empty() {
-                asked.push(second);
-            }
-        }
-        assert_eq!(asked, [1, 3, 7, 15, 23, 31, 39]);
-        // Who left is forgotten, and begins anew when it comes again.
-        assert!(rounds.due(Vec::new(), start).is_empty());
-        assert!(rounds.waiting.is_empty());
-    }
-
-    #[test]
-    fn no_round_asks_more_than_its_bound_and_none_waits_for_ever() {
-        let mut rounds = Rounds::default();
-        let start = Instant::now();
-        let count = ROUND_AGENTS_MAX * 2 + 5;
-        // As many as may be in a round want to be asked in each of them.
-        let interval = Duration::from_secs(1);
-        let agents: Vec<_> = (0..count).map(|n| booting(n as u128, interval)).collect();
-        let mut asked = HashSet::new();
-        for second in 0..30 {
-            let due = rounds.due(agents.clone(), start + Duration::from_secs(second));
-            assert!(due.len() <= ROUND_AGENTS_MAX);
-            asked.extend(due.iter().map(|agent| agent.id));
-        }
-        assert_eq!(asked.len(), count);
+        assert_eq!(
+            said.unwrap_err().to_string(),
+            "its address must not lie on this machine or in a private network: this node serves \
+             others"
+        );
     }
 }

@@ -206,8 +206,12 @@ fn is_management((method, path): &(String, String)) -> bool {
         "/suspend",
         "/resume",
         "/logs",
+        "/drain",
+        "/lifecycle",
     ];
+    let is_usage = path.starts_with("/v1/agents/") && path.ends_with("/usage");
     deletes
+        || is_usage
         || (path.starts_with("/v1/agents/") && ends.iter().any(|end| path.ends_with(end)))
         || path.starts_with("/api/agents/")
         || path.starts_with("/api/audit/")

@@ -12,6 +12,7 @@ mod documents;
 mod events;
 mod files;
 mod idempotency;
+mod lifecycle;
 mod support;
 
 use aither_node::{api, config::HttpConfig, services::ReadyState};
@@ -77,7 +78,10 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /v1/agents",
         "get /v1/agents/{name}",
         "get /v1/agents/{name}/connection-info",
+        "get /v1/agents/{name}/health",
+        "get /v1/agents/{name}/lifecycle",
         "get /v1/agents/{name}/logs",
+        "get /v1/agents/{name}/usage",
         "get /v1/artifacts",
         "get /v1/artifacts/{id}",
         "get /v1/auth/me",
@@ -112,6 +116,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/admin/backup",
         "post /v1/admin/token-keys",
         "post /v1/agents/auto-onboard",
+        "post /v1/agents/{name}/drain",
         "post /v1/agents/{name}/resume",
         "post /v1/agents/{name}/rotate-key",
         "post /v1/agents/{name}/spawn",

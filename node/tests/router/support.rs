@@ -159,7 +159,8 @@ fn agents_at(data_dir: &Path, accounts: &AccountService, memory: &MemoryService)
     let identity = NodeIdentity::generate().unwrap();
     let path = registry_path(data_dir);
     let (accounts, memory) = (accounts.clone(), Some(memory.store().clone()));
-    AgentService::open(&path, accounts, &identity, Targets::Any, memory).unwrap()
+    let events = aither_node::services::EventService::default();
+    AgentService::open(&path, accounts, &identity, Targets::Any, memory, events).unwrap()
 }
 
 fn billing_at(data_dir: &Path) -> Billing {

@@ -56,16 +56,29 @@ fn new(number: u128, name: &str, skills: &[(&str, &str)]) -> Change {
         agent: agent(number, name),
         found_by: summary(name, skills),
         was_found_by: None,
+        moves: Vec::new(),
     }))
 }
 
 /// The same one in another state, or with other skills.
 fn changed(agent: Agent, was: &SummaryV1, found_by: &SummaryV1) -> Change {
+    let moves = vec![moved(agent.id.as_u128(), AgentState::Boot, agent.state)];
     Change::Agent(Box::new(Listed {
         agent,
+        moves,
         found_by: found_by.clone(),
         was_found_by: Some(was.clone()),
     }))
+}
+
+fn moved(number: u128, from: AgentState, to: AgentState) -> Moved {
+    Moved {
+        id: AgentId::from_u128(number),
+        time_ms: 1,
+        from,
+        to,
+        reason: "it is tested".into(),
+    }
 }
 
 fn names(directory: &Directory, filter: AgentFilter) -> Vec<String> {
@@ -164,7 +177,7 @@ fn what_changed_or_left_is_not_found_by_what_it_was() {
     assert!(directory.is_empty() && directory.count_of(AccountId(1)) == 0);
     let inner = directory.read();
     assert!(inner.index.is_empty());
-    assert!(inner.owners.is_empty() && inner.keys.is_empty() && inner.booting.is_empty());
+    assert!(inner.owners.is_empty() && inner.keys.is_empty());
 }
 
 #[test]
@@ -257,4 +270,56 @@ fn places_are_given_back_and_everybody_is_found_as_before() {
     // Who comes aboard now has a place of its own.
     directory.apply(vec![new(count + 1, "late", &[("s", "t")])]);
     assert_eq!(names(&directory, query("late")), ["late"]);
+}
+
+#[test]
+fn a_move_counts_at_once_and_skills_once_it_is_written() {
+    use AgentState::{Heal, Live, Pain};
+    let directory = Directory::default();
+    let skills = summary("alpha", &[("s", "t")]);
+    directory.apply(vec![new(1, "alpha", &[("s", "t")])]);
+    let state = || directory.by_name("alpha").unwrap().state;
+    assert!(directory.move_on(moved(1, Live, Pain)));
+    assert!(directory.move_on(moved(1, Pain, Heal)));
+    assert_eq!(state(), Heal);
+    // What was believed of it a moment ago moves it no more.
+    assert!(!directory.move_on(moved(1, Live, Pain)));
+    assert!(!directory.move_on(moved(2, Live, Pain)));
+    assert_eq!(directory.unwritten(9).len(), 2);
+    assert_eq!(directory.unwritten(1), [moved(1, Live, Pain)]);
+    assert_eq!(directory.skills(9), [("s".to_owned(), 1)]);
+    let id = AgentId::from_u128(1);
+    directory.apply(vec![Change::Written(2, vec![(id, skills.clone())])]);
+    assert!(directory.skills(9).is_empty() && !directory.has_unwritten());
+    assert!(directory.move_on(moved(1, Heal, Live)));
+    directory.apply(vec![Change::Written(1, vec![(id, skills)])]);
+    assert_eq!(directory.skills(9), [("s".to_owned(), 1)]);
+    let told = directory.take_untold();
+    let told: Vec<_> = told.iter().map(|(_, moved)| moved.to).collect();
+    assert_eq!(told, [Pain, Heal, Live]);
+    assert!(directory.take_untold().is_empty());
+}
+
+#[test]
+fn a_change_without_a_move_keeps_the_state_and_an_order_overtakes_what_waits() {
+    use AgentState::{Live, Pain, Stop};
+    let directory = Directory::default();
+    let skills = summary("alpha", &[("s", "t")]);
+    directory.apply(vec![new(1, "alpha", &[("s", "t")])]);
+    assert!(directory.move_on(moved(1, Live, Pain)));
+    let mut renewed = match changed(agent(1, "alpha"), &skills, &skills) {
+        Change::Agent(listed) => listed,
+        _ => unreachable!(),
+    };
+    renewed.moves.clear();
+    directory.apply(vec![Change::Agent(renewed)]);
+    assert_eq!(directory.by_name("alpha").unwrap().state, Pain);
+    assert!(directory.has_unwritten());
+    let stopped = Agent {
+        state: Stop,
+        ..agent(1, "alpha")
+    };
+    directory.apply(vec![changed(stopped, &skills, &skills)]);
+    assert_eq!(directory.by_name("alpha").unwrap().state, Stop);
+    assert!(!directory.has_unwritten());
 }

@@ -12,7 +12,11 @@ use crate::{
     agents::{
         AgentId, Directory,
         directory::{Change, Listed},
-        records::{AgentKeyV1, AgentV2, AuditV1, CardV1, ListingV1, RootKeyV1},
+        lifecycle,
+        records::{
+            AgentKeyV1, AgentV3, AuditV1, CallStatsV1, CardV1, ListingV1, MoveV1, RootKeyV1,
+            StateV1, state_of,
+        },
         tables::{ReadTables, SCHEMA_VERSION, Tables},
     },
     store_file::{Form, corrupt},
@@ -65,6 +69,18 @@ pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreE
         for row in tables.audit.iter()? {
             AuditV1::decode(row?.1.value())?;
         }
+        for row in tables.moves.iter()? {
+            let (key, row) = row?;
+            let record = MoveV1::decode(row.value())?;
+            state_of(&record.from)?;
+            state_of(&record.to)?;
+            if tables.agents.get(key.value().0)?.is_none() {
+                return Err(corrupt("a move belongs to no agent"));
+            }
+        }
+        for row in tables.call_stats.iter()? {
+            CallStatsV1::decode(row?.1.value())?;
+        }
         Ok(())
     };
     read().map_err(|error| StoreError::of(path, error))
@@ -74,14 +90,25 @@ pub(super) fn check_cards(path: &Path, database: &Database) -> Result<(), StoreE
 pub(super) fn read_all(path: &Path, database: &Database) -> Result<Directory, StoreError> {
     let read = |take: &mut dyn FnMut(Change) -> bool| -> Result<(), redb::Error> {
         let tables = ReadTables::open(database)?;
+        let nowhere = || corrupt("an agent is nowhere in its life, or a state is of no agent");
+        // In the same order, and one for each.
+        let mut states = tables.states.iter()?;
         for row in tables.agents.iter()? {
             let (id, value) = row?;
+            let (of, state) = states.next().ok_or_else(nowhere)??;
+            if of.value() != id.value() {
+                return Err(nowhere());
+            }
+            let was = StateV1::decode(state.value())?.state()?;
             let id = AgentId(Ulid::from_bytes(id.value()));
-            let mut record = AgentV2::decode(value.value())?;
+            let mut record = AgentV3::decode(value.value())?;
+            let is_set_aside = record.suspended_by.is_some() || record.is_torn_down;
+            let state = lifecycle::at_start(was, is_set_aside, record.summary.probe.is_some());
             take(Change::Agent(Box::new(Listed {
-                agent: record.agent(id)?,
+                agent: record.agent(id, state)?,
                 found_by: mem::take(&mut record.summary),
                 was_found_by: None,
+                moves: Vec::new(),
             })));
         }
         for row in tables.keys.iter()? {

@@ -4,7 +4,10 @@ use redb::{ReadableTable, WriteTransaction};
 
 use crate::{
     accounts::Record,
-    agents::{records::AgentV1, tables::Tables},
+    agents::{
+        records::{AgentV1, AgentV2},
+        tables::Tables,
+    },
     store_file::{Step, corrupt},
 };
 
@@ -14,9 +17,7 @@ pub(super) const STEPS: [Step; 2] = [to_version_2, to_version_3];
 /// Version 2 has cards in a table of their own, and says who has suspended an agent.
 fn to_version_2(tx: &WriteTransaction) -> Result<(), redb::Error> {
     let mut tables = Tables::open(tx)?;
-    let ids = tables.agents.iter()?.map(|row| Ok(row?.0.value()));
-    let ids = ids.collect::<Result<Vec<_>, redb::Error>>()?;
-    for id in ids {
+    for id in ids_in(&tables)? {
         let record = tables.agents.get(id)?;
         let record = record.map(|row| AgentV1::decode(row.value())).transpose()?;
         let record = record.ok_or_else(|| corrupt("an agent is listed and not there"))?;
@@ -28,10 +29,24 @@ fn to_version_2(tx: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Version 3 adds offers.
+/// Version 3 has where an agent is in its life in a table of its own, with its history beside.
 fn to_version_3(tx: &WriteTransaction) -> Result<(), redb::Error> {
-    Tables::open(tx)?;
+    let mut tables = Tables::open(tx)?;
+    for id in ids_in(&tables)? {
+        let record = tables.agents.get(id)?;
+        let record = record.map(|row| AgentV2::decode(row.value())).transpose()?;
+        let record = record.ok_or_else(|| corrupt("an agent is listed and not there"))?;
+        let (agent, state) = record.split();
+        let (agent, state) = (agent.encode(), state.encode());
+        tables.agents.insert(id, &agent[..])?;
+        tables.states.insert(id, &state[..])?;
+    }
     Ok(())
+}
+
+fn ids_in(tables: &Tables<'_>) -> Result<Vec<[u8; 16]>, redb::Error> {
+    let ids = tables.agents.iter()?.map(|row| Ok(row?.0.value()));
+    ids.collect()
 }
 
 #[cfg(test)]
@@ -47,11 +62,17 @@ mod tests {
     };
     use crate::agents::{
         AgentState,
-        records::{AgentV2, CardV1},
+        records::{AgentV3, CardV1, StateV1},
     };
 
     #[test]
-    fn a_file_of_schema_version_1_is_brought_up_and_nothing_is_lost() {
+    fn a_file_of_an_earlier_schema_version_is_brought_up_and_nothing_is_lost() {
+        for version in [1, 2] {
+            brought_up_from(version);
+        }
+    }
+
+    fn brought_up_from(version: u64) {
         let home = home();
         let live = onboard(&home.store, "live", "1.0.0");
         let aside = onboard(&home.store, "aside", "1.0.0").agent.id;
@@ -65,7 +86,7 @@ mod tests {
         let before = ids.map(|id| home.store.agent(id).unwrap());
         let path = home.path();
         drop(home.store);
-        make_old(&path);
+        make_old(&path, version);
         for _ in 0..2 {
             let store = AgentStore::open(&path, now()).unwrap();
             assert_eq!(ids.map(|id| store.agent(id).unwrap()), before);
@@ -99,28 +120,27 @@ mod tests {
         assert_eq!(store.audit(gone.id, 1).unwrap()[0].action, "torn_down");
     }
 
-    /// Makes of a file what version 1 of the schema had.
-    fn make_old(path: &std::path::Path) {
+    /// Makes of a file what an earlier version of the schema had.
+    fn make_old(path: &std::path::Path, version: u64) {
         let meta = redb::TableDefinition::<&str, u64>::new("meta");
-        let cards = redb::TableDefinition::<[u8; 16], &[u8]>::new("cards-1");
         let database = Database::open(path).unwrap();
         let tx = database.begin_write().unwrap();
         {
             let mut tables = Tables::open(&tx).unwrap();
-            let rows = tables.agents.iter().unwrap();
-            let rows: Vec<_> = rows
-                .map(|row| {
-                    let (id, row) = row.unwrap();
-                    (id.value(), AgentV2::decode(row.value()).unwrap())
-                })
-                .collect();
-            for (id, record) in rows {
+            for id in ids_in(&tables).unwrap() {
+                let record = tables.agents.get(id).unwrap();
+                let record = record.map(|row| AgentV3::decode(row.value()).unwrap());
+                let mut record = record.unwrap();
+                let state = tables.states.get(id).unwrap().unwrap();
+                let state = StateV1::decode(state.value()).unwrap().state;
                 let json = tables.cards.get(id).unwrap().unwrap();
-                let old = AgentV1 {
+                let json = CardV1::decode(json.value()).unwrap().json;
+                let old = AgentV2 {
                     owner: record.owner,
                     mode: record.mode.clone(),
-                    state: record.state.clone(),
-                    is_suspended: record.suspended_by.is_some(),
+                    state,
+                    suspended_by: record.suspended_by.take(),
+                    is_torn_down: record.is_torn_down,
                     granted: record.granted,
                     seed: record.seed,
                     public_key: record.public_key,
@@ -128,19 +148,44 @@ mod tests {
                     created_ms: record.created_ms,
                     updated_ms: record.updated_ms,
                     summary: record.summary.clone(),
-                    card: CardV1::decode(json.value()).unwrap().json,
                 };
-                drop(json);
-                let old = old.encode();
+                let old = match version {
+                    1 => older(&old, json).encode(),
+                    _ => old.encode(),
+                };
                 tables.agents.insert(id, &old[..]).unwrap();
             }
         }
-        tx.delete_table(cards).unwrap();
+        let of_agents = |name| redb::TableDefinition::<[u8; 16], &[u8]>::new(name);
+        let moves = redb::TableDefinition::<([u8; 16], u64), &[u8]>::new("moves-1");
+        tx.delete_table(of_agents("states-1")).unwrap();
+        tx.delete_table(of_agents("call-stats-1")).unwrap();
+        tx.delete_table(moves).unwrap();
+        if version == 1 {
+            tx.delete_table(of_agents("cards-1")).unwrap();
+        }
         tx.open_table(meta)
             .unwrap()
-            .insert("schema_version", 1)
+            .insert("schema_version", version)
             .unwrap();
         tx.commit().unwrap();
+    }
+
+    fn older(record: &AgentV2, card: String) -> AgentV1 {
+        AgentV1 {
+            owner: record.owner,
+            mode: record.mode.clone(),
+            state: record.state.clone(),
+            is_suspended: record.suspended_by.is_some(),
+            granted: record.granted,
+            seed: record.seed,
+            public_key: record.public_key,
+            tokens_since_ms: record.tokens_since_ms,
+            created_ms: record.created_ms,
+            updated_ms: record.updated_ms,
+            summary: record.summary.clone(),
+            card,
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The agents' store on real files: who comes aboard, what ends, what survives and what is left.
 
+mod lives;
+
 use std::{fs, path::PathBuf, sync::Barrier, time::Duration};
 
 use aither_protocol::{Capability, ErrorCode};
@@ -101,7 +103,8 @@ pub(super) fn holder(store: &AgentStore, key: &AgentKey) -> Option<AgentId> {
     store.directory().by_key(&hash).map(|agent| agent.id)
 }
 
-/// Returns how many rows of agents, keys, revoked tokens and audit there are.
+/// Returns how many rows of agents, keys, revoked tokens and audit there are; an agent has one of
+/// each other kind that has one.
 fn rows(store: &AgentStore) -> [u64; 4] {
     let count = |tables: &ReadTables| {
         Ok([
@@ -111,6 +114,9 @@ fn rows(store: &AgentStore) -> [u64; 4] {
             tables.audit.len()?,
         ])
     };
+    let states = store.read(|tables| Ok([tables.cards.len()?, tables.states.len()?]));
+    let agents = store.read(|tables| Ok(tables.agents.len()?)).unwrap();
+    assert_eq!(states.unwrap(), [agents, agents]);
     store.read(count).unwrap()
 }
 
@@ -415,13 +421,13 @@ fn revoked_tokens_are_bounded_and_rotating_begins_anew() {
 fn the_audit_trail_keeps_the_newest_entries() {
     let Home { store, .. } = &home();
     let id = onboard(store, "bot", "1.0.0").agent.id;
-    let noted = store.write(now(), |edit, _| {
+    let noted = store.write(now(), |edit, directory| {
         for n in 0..AUDIT_MAX + 50 {
             edit.note(id, "noted", &n.to_string())?;
         }
         // A transaction that changes nothing in memory is not committed.
         let record = edit.agent(id)?;
-        edit.put_agent(id, &record, Some(record.summary.clone()))
+        edit.put_agent(id, directory, &record, Some(record.summary.clone()))
     });
     noted.unwrap();
     let entries = store.audit(id, usize::MAX).unwrap();
@@ -599,30 +605,6 @@ fn what_a_higher_rank_has_set_aside_a_lower_one_does_not_take_back() {
 }
 
 #[test]
-fn a_late_answer_from_another_address_makes_nobody_live() {
-    let Home { store, .. } = &home();
-    let at = |version: &str, url: &str| {
-        let mut json = card("bot", version).to_json();
-        json["agent_url"] = json!(url);
-        AgentCard::from_json(&json).unwrap()
-    };
-    let card = at("1.0.0", "http://localhost:1");
-    let first = onboard_within(store, ANN, &card, None).unwrap().agent;
-    let asked = first.probe.clone().unwrap();
-    let moved = update(store, first.id, &at("1.1.0", "http://localhost:2")).unwrap();
-    assert_eq!(moved.state, AgentState::Boot);
-    store.found_healthy(first.id, &asked, now()).unwrap();
-    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Boot);
-    let asked = moved.probe.clone().unwrap();
-    store.found_healthy(first.id, &asked, now()).unwrap();
-    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Live);
-    // Nor one that is late for an agent that was set aside.
-    store.suspend(first.id, Rank::Owner, now()).unwrap();
-    store.found_healthy(first.id, &asked, now()).unwrap();
-    assert_eq!(store.agent(first.id).unwrap().state, AgentState::Stop);
-}
-
-#[test]
 fn a_card_from_a_key_that_was_rotated_meanwhile_does_not_land() {
     let Home { store, .. } = &home();
     let agent = onboard(store, "bot", "1.0.0").agent;
@@ -650,20 +632,20 @@ fn of_agents_that_were_torn_down_the_first_are_purged() {
     let made = onboard(store, "made", "1.0.0").agent;
     let record = store.read(|tables| {
         let row = tables.agents.get(made.id.0.to_bytes())?;
-        row.map(|row| AgentV2::decode(row.value())).transpose()
+        row.map(|row| AgentV3::decode(row.value())).transpose()
     });
     let record = record.unwrap().unwrap();
     // As the store would after so many, without as many commits.
-    let filled = store.write(now(), |edit, _| {
+    let filled = store.write(now(), |edit, directory| {
         let mut id = made.id;
         for number in 0..TORN_DOWN_MAX {
             id = id.next();
             let mut record = record.clone();
             record.summary.name = format!("gone-{number}").into();
-            record.state = AgentState::Stop.as_str().to_owned();
             record.is_torn_down = true;
             record.tokens_since_ms = 1000 + u64::try_from(number).unwrap();
-            edit.put_agent(id, &record, None)?;
+            edit.order(id, directory, Order::Onboard, &record)?;
+            edit.put_agent(id, directory, &record, None)?;
             edit.put_card(id, "{}")?;
         }
         Ok(())

@@ -30,7 +30,8 @@ async fn home_in(directory: tempfile::TempDir, memory: Option<MemoryStore>) -> H
     let identity = NodeIdentity::generate().unwrap();
     let path = directory.path().join("registry.redb");
     let targets = Targets::Any;
-    let agents = AgentService::open(&path, accounts.clone(), &identity, targets, memory);
+    let events = EventService::default();
+    let agents = AgentService::open(&path, accounts.clone(), &identity, targets, memory, events);
     Home {
         _directory: directory,
         accounts,
