@@ -19,6 +19,7 @@ pub mod calls;
 pub mod codegraph;
 pub mod config;
 pub mod data_dir;
+pub mod fetch;
 pub mod files;
 pub mod identity;
 pub mod machine;

@@ -13,6 +13,7 @@ pub mod embeddings;
 pub mod events;
 pub mod gate;
 pub mod health_probe;
+pub mod http_fetch;
 pub mod llm;
 pub mod memory;
 pub mod memory_embedding;
@@ -31,6 +32,7 @@ pub use self::{
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
+    http_fetch::{FetchBounds, FetchService, Fetched},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,

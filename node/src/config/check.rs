@@ -5,7 +5,9 @@ use std::{ops::RangeInclusive, time::Duration};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
-use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig, load::ConfigError};
+use super::{
+    AccountsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig, load::ConfigError, tools,
+};
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
@@ -41,7 +43,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
             ));
         }
     }
-    Ok(())
+    tools::check(config).or_else(invalid)
 }
 
 fn top_rows(config: &Config) -> [Row; 5] {
@@ -155,7 +157,7 @@ fn name_fits(name: &str) -> bool {
     name.len() <= NODE_NAME_BYTES_MAX && !name.chars().any(char::is_control)
 }
 
-fn is_base_url(text: &str) -> bool {
+pub(super) fn is_base_url(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
