@@ -16,6 +16,7 @@ pub mod api;
 pub mod backup;
 pub mod billing;
 pub mod calls;
+pub mod code;
 pub mod codegraph;
 pub mod config;
 pub mod data_dir;
