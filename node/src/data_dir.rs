@@ -26,6 +26,7 @@ const LEDGER_FILE: &str = "ledger.redb";
 const MEMORY_FILE: &str = "memory.redb";
 const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
+const SEARCH_INDEX_FOLDER: &str = "search-index";
 /// `run.json` holds a handful of addresses.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A process id has at most ten digits.
@@ -195,6 +196,11 @@ pub fn memory_path(data_dir: &Path) -> PathBuf {
 /// Returns where the answers to idempotency keys are kept.
 pub fn answers_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ANSWERS_FILE)
+}
+
+/// Returns where the index of searched folders is; it is made of files that are there anyway.
+pub fn search_index_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SEARCH_INDEX_FOLDER)
 }
 
 /// Returns where the prices lie.

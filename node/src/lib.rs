@@ -31,3 +31,4 @@ pub mod services;
 pub mod signals;
 pub(crate) mod store_file;
 pub mod telemetry;
+pub mod websearch;
