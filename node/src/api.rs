@@ -19,6 +19,7 @@ mod auth;
 mod base_url;
 mod billing;
 mod billing_types;
+mod code;
 mod discovery;
 mod discovery_text;
 mod discovery_types;
@@ -27,6 +28,7 @@ mod embeddings;
 mod error;
 mod extract;
 mod health;
+mod http_fetch;
 mod idempotency;
 mod memory;
 mod memory_codegraph;
@@ -49,6 +51,7 @@ mod permit;
 mod recorded;
 mod request_id;
 mod rules;
+mod search;
 mod stream;
 
 use std::{
@@ -76,7 +79,7 @@ use crate::{
     models::ModelStore,
     services::{
         AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
-        MemoryService, ModelCatalog, Readiness,
+        MemoryService, ModelCatalog, Readiness, Tools,
     },
 };
 
@@ -100,6 +103,8 @@ pub struct ApiParts {
     pub memory: MemoryService,
     /// What happens.
     pub events: EventService,
+    /// What agents use of the world.
+    pub tools: Tools,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -141,6 +146,7 @@ pub struct Shared {
     memory: MemoryService,
     codegraph: CodegraphService,
     events: EventService,
+    tools: Tools,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -184,6 +190,7 @@ impl ApiState {
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 events: parts.events,
+                tools: parts.tools,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -304,6 +311,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
         .merge(memory_routes())
+        .merge(tool_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
         .routes(routes!(billing::deduct))
@@ -329,6 +337,14 @@ fn memory_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(memory_search::search))
         .routes(routes!(memory_codegraph::index))
         .routes(routes!(memory_codegraph::query))
+}
+
+fn tool_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(search::search))
+        .routes(routes!(code::read))
+        .routes(routes!(code::write))
+        .routes(routes!(http_fetch::fetch))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

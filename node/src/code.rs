@@ -57,3 +57,8 @@ pub const WRITTEN_FILE_BYTES_MAX: usize = 2 << 20;
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a branch's name below the agent's folder, and of a reference that is read.
 pub const NAME_BYTES_MAX: usize = 200;
+
+/// Cuts a name that a caller wrote to what is told of it.
+pub(crate) fn cut_name(name: &str) -> &str {
+    repository::cut(name, NAME_BYTES_MAX)
+}

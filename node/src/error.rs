@@ -16,6 +16,7 @@ use crate::{
     identity::IdentityError,
     memory::MemoryError,
     models::ModelStoreError,
+    services::ToolsError,
 };
 
 /// Why a command, or the node, did not come to a good end.
@@ -63,6 +64,9 @@ pub enum NodeError {
     /// The prices cannot be read.
     #[error(transparent)]
     Prices(#[from] PriceBookError),
+    /// What agents use of the world cannot be had.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
     /// There is no backup, or none is restored.
     #[error(transparent)]
     Backup(#[from] BackupError),

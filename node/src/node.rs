@@ -36,7 +36,7 @@ use crate::{
     server::Server,
     services::{
         AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
-        Readiness, ReadyState, Targets,
+        Readiness, ReadyState, Targets, Tools,
     },
     signals::Signals,
 };
@@ -80,6 +80,7 @@ struct Parts {
     events: EventService,
     billing: Billing,
     answers: AnswerStore,
+    tools: Tools,
 }
 
 impl Parts {
@@ -106,6 +107,7 @@ impl Parts {
             events,
             billing,
             answers,
+            tools: open_tools(config, data_dir)?,
         })
     }
 }
@@ -136,6 +138,7 @@ impl Node {
             agents: parts.agents.clone(),
             memory: parts.memory.clone(),
             events: parts.events.clone(),
+            tools: parts.tools.clone(),
             billing: parts.billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: parts.answers.clone(),
@@ -404,6 +407,12 @@ fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeErro
         prices,
         calls::end_left,
     )?)
+}
+
+fn open_tools(config: &Config, data_dir: &DataDir) -> Result<Tools, NodeError> {
+    let tools = Tools::new(config, &data_dir::search_index_path(data_dir.path()))?;
+    tools.code.warn_of_missing();
+    Ok(tools)
 }
 
 fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {

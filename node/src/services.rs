@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod agent_health;
 pub mod agents;
 pub mod catalog;
+pub mod code;
 pub mod codegraph;
 pub mod embeddings;
 pub mod events;
@@ -23,12 +24,15 @@ pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
+pub mod search;
+pub mod tools;
 
 pub use self::{
     accounts::{AccountHook, AccountService},
     agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
+    code::{CodeCaller, CodeService, Commit as CodeCommit, KnownRepository},
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
@@ -41,4 +45,6 @@ pub use self::{
     outbound::Targets,
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
+    search::{Found, SearchService},
+    tools::{Tools, ToolsError},
 };

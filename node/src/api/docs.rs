@@ -43,6 +43,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "discovery", description = "What there is, for agents before they come aboard"),
         (name = "agents", description = "Agents: coming aboard, keys, capability tokens"),
         (name = "memory", description = "What agents remember"),
+        (name = "tools", description = "Searches, repositories and fetches from outside"),
         (name = "billing", description = "Balances, payments, usage and prices"),
         (name = "openai", description = "Inference, as OpenAI's clients know it"),
         (name = "ollama", description = "Inference and models, as Ollama's clients know them"),

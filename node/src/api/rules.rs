@@ -54,6 +54,10 @@ const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
+const SEARCH: Option<Capability> = Some(Capability::WebSearch);
+const CODE_READ: Option<Capability> = Some(Capability::CodeRead);
+const CODE_WRITE: Option<Capability> = Some(Capability::CodeWrite);
+const FETCH: Option<Capability> = Some(Capability::ExternalApi);
 
 /// Every route.
 #[rustfmt::skip]
@@ -128,6 +132,10 @@ pub(super) const ROWS: &[Row] = &[
     ("POST",   "/v1/memory/complete-task",           Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/index",         Access::Holder,    WRITE),
     ("POST",   "/v1/memory/codegraph/query",         Access::Holder,    READ),
+    ("POST",   "/v1/search",                         Access::Holder,    SEARCH),
+    ("POST",   "/v1/code/read",                      Access::Holder,    CODE_READ),
+    ("POST",   "/v1/code/write",                     Access::Holder,    CODE_WRITE),
+    ("POST",   "/v1/http/fetch",                     Access::Holder,    FETCH),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

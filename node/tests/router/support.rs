@@ -11,13 +11,16 @@ use aither_node::{
     api::{self, ApiParts, ApiState},
     billing::{Billing, PriceBook, Settled, Welcome},
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
-    data_dir::{accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path},
+    data_dir::{
+        accounts_path, answers_path, ledger_path, memory_path, prices_path, registry_path,
+        search_index_path,
+    },
     identity::{AdminKey, NodeIdentity},
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
         AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
-        Targets,
+        Targets, Tools,
     },
 };
 use axum::{
@@ -71,6 +74,15 @@ pub(crate) fn api_made_of(
     accounts: AccountsConfig,
     make_router: impl FnOnce(ApiState) -> Router,
 ) -> Api {
+    let config = Config {
+        http,
+        accounts,
+        ..Config::default()
+    };
+    api_of_config(config, make_router)
+}
+
+pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -> Router) -> Api {
     let engine = Engine::start(EngineConfig {
         backend: BackendChoice::Cpu,
         threads: 1,
@@ -90,10 +102,11 @@ pub(crate) fn api_made_of(
     let answers = answers_path(data_dir.path());
     let answers = AnswerStore::open(&answers, AnswerLimits::default(), settled).unwrap();
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
-    let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
+    let accounts = AccountService::open(&path, config.accounts.clone(), Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
-    let aliases = Config::default().aliases;
+    let tools = Tools::new(&config, &search_index_path(data_dir.path())).unwrap();
+    let (aliases, http) = (config.aliases, config.http);
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
         engine,
@@ -103,6 +116,7 @@ pub(crate) fn api_made_of(
         agents: agents.clone(),
         memory,
         events: aither_node::services::EventService::default(),
+        tools,
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
