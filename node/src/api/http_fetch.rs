@@ -42,7 +42,8 @@ pub(super) struct FetchBody {
     body: Option<Value>,
     /// `utf-8` where there is none; with `base64` the text of `body` stands for bytes.
     body_encoding: Option<String>,
-    /// Time for all of it: seconds, or a text such as `"10s"`; 20 s where there is none, 60 at most.
+    /// Time for all of it: seconds, or a text such as `"10s"`; 20 s where there is none, at most
+    /// 60.
     #[schema(value_type = Option<f64>)]
     timeout: Option<Value>,
     /// Bytes of the answer that are read: 1 MiB where there is none, 8 MiB at most.

@@ -2,8 +2,8 @@
 //!
 //! What may be asked is [`crate::fetch`]'s to say; this sends it. Each hop is checked as it is
 //! written and again as its name resolves, at the connection itself. Addresses of this machine and
-//! of private networks are refused, however the node is reached: an agent's code is not trusted with
-//! the operator's network unless the operator has said so and named the host.
+//! of private networks are refused, however the node is reached: an agent's code is not trusted
+//! with the operator's network unless the operator has said so and named the host.
 //!
 //! What runs is bounded by its number, for all and for each account, and by the bytes that answers
 //! may take together, which count until an answer was passed on.

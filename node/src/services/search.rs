@@ -1,7 +1,8 @@
 //! Searches: the web through a SearXNG, folders of this machine by an index, or both.
 //!
 //! The SearXNG is the operator's and may be anywhere; pages that it names are fetched by the rules
-//! of [`FetchService`] alone, for whoever asks. The index is kept up to date by a thread of its own.
+//! of [`FetchService`] alone, for whoever asks. The index is kept up to date by a thread of its
+//! own.
 
 use std::{
     sync::{

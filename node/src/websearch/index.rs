@@ -30,14 +30,14 @@ use super::{
     CONTENT_CHARS_MAX, Hit, SearchError, cut,
     folders::{self, Folder, Stamps},
     snippet::snippet,
-    words::{WordTokenizer, words_of_query},
+    words::{spaced, words_of_query},
 };
 use crate::files;
 
 /// What is written in the folder: with another number it is made anew.
 const VERSION: u32 = 1;
-/// The name of the tokenizer in the index.
-const TOKENIZER: &str = "words-1";
+/// What takes words apart that have blanks between them.
+const BETWEEN_BLANKS: &str = "whitespace";
 /// Memory for what is being indexed; the library's least.
 const WRITER_BYTES: usize = 15_000_000;
 /// Files after which what was indexed can be found.
@@ -90,8 +90,14 @@ struct Fields {
     path: Field,
     /// The same, by its words.
     name: Field,
+    /// The words of its title.
     title: Field,
+    /// The words of its text.
     body: Field,
+    /// The title as it is shown.
+    shown_title: Field,
+    /// The text as it is shown.
+    text: Field,
 }
 
 /// What lies beside the index.
@@ -175,9 +181,9 @@ impl FolderIndex {
                 let value = document.get_first(field);
                 value.and_then(|value| value.as_str()).unwrap_or_default()
             };
-            let body = text(loaded.fields.body);
+            let body = text(loaded.fields.text);
             hits.push(Hit {
-                title: text(loaded.fields.title).to_owned(),
+                title: text(loaded.fields.shown_title).to_owned(),
                 url: format!("local:{}", text(loaded.fields.path)),
                 snippet: snippet(body, &words),
                 content: with_content.then(|| cut(body, CONTENT_CHARS_MAX).to_owned()),
@@ -239,7 +245,6 @@ impl FolderIndex {
     }
 
     fn load(&self, index: Index) -> Result<(), SearchError> {
-        index.tokenizers().register(TOKENIZER, WordTokenizer);
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
         let reader = reader.try_into()?;
         let (_, fields) = schema();
@@ -361,9 +366,11 @@ impl Fields {
     fn document(self, path: &str, file: super::TextFile) -> TantivyDocument {
         let mut document = TantivyDocument::new();
         document.add_text(self.path, path);
-        document.add_text(self.name, path);
-        document.add_text(self.title, file.title);
-        document.add_text(self.body, file.body);
+        document.add_text(self.name, spaced(path));
+        document.add_text(self.title, spaced(&file.title));
+        document.add_text(self.body, spaced(&file.body));
+        document.add_text(self.shown_title, file.title);
+        document.add_text(self.text, file.body);
         document
     }
 
@@ -388,15 +395,17 @@ impl Fields {
 
 fn schema() -> (Schema, Fields) {
     let indexing = TextFieldIndexing::default()
-        .set_tokenizer(TOKENIZER)
+        .set_tokenizer(BETWEEN_BLANKS)
         .set_index_option(IndexRecordOption::WithFreqs);
     let words = TextOptions::default().set_indexing_options(indexing);
     let mut schema = Schema::builder();
     let fields = Fields {
         path: schema.add_text_field("path", STRING | STORED),
         name: schema.add_text_field("name", words.clone()),
-        title: schema.add_text_field("title", words.clone().set_stored()),
-        body: schema.add_text_field("body", words.set_stored()),
+        title: schema.add_text_field("title", words.clone()),
+        body: schema.add_text_field("body", words),
+        shown_title: schema.add_text_field("shown_title", STORED),
+        text: schema.add_text_field("text", STORED),
     };
     (schema.build(), fields)
 }

@@ -1,9 +1,9 @@
 //! Words of any script, as the index has them: by Unicode's rules, in lower case, and names of
-//! programs taken apart where they have underscores.
+//! programs taken apart where they have underscores. The library's own rules know no scripts
+//! without blanks, so it is given words that are apart already.
 
 use std::ops::Range;
 
-use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Longer ones are data, which nobody searches for.
@@ -36,52 +36,16 @@ pub(super) fn words_of_query(query: &str) -> Vec<String> {
     found
 }
 
-/// The same for tantivy.
-#[derive(Debug, Clone, Default)]
-pub(super) struct WordTokenizer;
-
-/// The words of one text.
-pub(super) struct Words<'a> {
-    words: Box<dyn Iterator<Item = (Range<usize>, String)> + 'a>,
-    current: Token,
-    position: usize,
-}
-
-impl Tokenizer for WordTokenizer {
-    type TokenStream<'a> = Words<'a>;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> Words<'a> {
-        Words {
-            words: Box::new(words(text)),
-            current: Token::default(),
-            position: 0,
+/// Returns a text's words with blanks between them, as the index takes them apart again.
+pub(super) fn spaced(text: &str) -> String {
+    let mut spaced = String::with_capacity(text.len());
+    for (_, word) in words(text) {
+        if !spaced.is_empty() {
+            spaced.push(' ');
         }
+        spaced.push_str(&word);
     }
-}
-
-impl TokenStream for Words<'_> {
-    fn advance(&mut self) -> bool {
-        let Some((place, word)) = self.words.next() else {
-            return false;
-        };
-        self.current = Token {
-            offset_from: place.start,
-            offset_to: place.end,
-            position: self.position,
-            text: word,
-            position_length: 1,
-        };
-        self.position += 1;
-        true
-    }
-
-    fn token(&self) -> &Token {
-        &self.current
-    }
-
-    fn token_mut(&mut self) -> &mut Token {
-        &mut self.current
-    }
+    spaced
 }
 
 #[cfg(test)]
@@ -97,6 +61,7 @@ mod tests {
         for (place, word) in found {
             assert_eq!(text[place].to_lowercase(), word);
         }
+        assert_eq!(spaced(text), "fetch the x über 東 京 don't");
         assert_eq!(words(&"x".repeat(WORD_BYTES_MAX + 1)).count(), 0);
     }
 

@@ -198,6 +198,7 @@ async fn an_agent_reads_a_repository_and_commits_to_a_branch_of_its_own() {
     assert_eq!(written["branch"], "aither/_operator/work");
 }
 
+// tidy: table
 #[tokio::test]
 async fn what_a_repository_refuses_has_its_code() {
     let folder = tempfile::tempdir().unwrap();
@@ -210,7 +211,6 @@ async fn what_a_repository_refuses_has_its_code() {
         })
     };
     let nowhere = "0".repeat(40);
-    // tidy: table
     let rows = [
         ("/v1/code/read", json!({"repo": "none"}), 404, "not_found"),
         (

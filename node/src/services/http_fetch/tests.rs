@@ -82,9 +82,8 @@ fn said(body: &str) -> String {
 }
 
 fn moved(location: &str) -> String {
-    format!(
-        "HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    )
+    let end = "content-length: 0\r\nconnection: close\r\n\r\n";
+    format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\n{end}")
 }
 
 fn service(allow: &[&str], allow_private: bool) -> FetchService {
