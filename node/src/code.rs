@@ -40,7 +40,7 @@ pub const ITEMS_DEFAULT: usize = 100;
 /// Most of them.
 pub const ITEMS_MAX: usize = 1000;
 /// Commits that are gone through for the history of a path.
-pub const COMMITS_WALKED_MAX: usize = 20_000;
+pub const COMMITS_WALKED_MAX: usize = 10_000;
 /// Folders that are read for one answer.
 pub const TREES_READ_MAX: usize = 20_000;
 /// Longest path.

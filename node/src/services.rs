@@ -36,7 +36,7 @@ pub use self::{
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
     events::{Audience, EventService, NodeEvent},
-    http_fetch::{FetchBounds, FetchService, Fetched},
+    http_fetch::{FetchBounds, FetchPlace, FetchService, Fetched},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
     memory_embedding::MemoryEmbedding,

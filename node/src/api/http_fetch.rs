@@ -1,12 +1,19 @@
 //! `/v1/http/fetch`: an address outside, asked through the node.
 //!
-//! Nothing here is charged. What may be asked is the operator's choice.
+//! Nothing here is charged. What may be asked is the operator's choice. An answer goes out in
+//! pieces, so that the memory it takes counts until a slow client has read it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{
+    body::Body,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -22,11 +29,14 @@ use crate::{
     fetch::{
         ANSWER_BYTES_DEFAULT, ANSWER_BYTES_MAX, FetchError, Outgoing, TIMEOUT_DEFAULT, TIMEOUT_MAX,
     },
-    services::{FetchBounds, Fetched},
+    services::{FetchBounds, FetchPlace, Fetched},
 };
 
 /// When to ask again where an account has too many under way.
 const RETRY_WHEN_BUSY: Duration = Duration::from_secs(1);
+
+/// Bytes of an answer that are handed over at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// `POST /v1/http/fetch`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -86,14 +96,30 @@ pub(super) async fn fetch(
     State(state): State<ApiState>,
     caller: Caller,
     JsonBody(body): JsonBody<FetchBody>,
-) -> Result<Json<FetchAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     if !state.tools.fetch.is_configured() {
         return Err(FetchError::NotConfigured.into());
     }
     let account = payer_of(&caller);
     let (outgoing, bounds) = body.checked()?;
     let fetched = state.tools.fetch.fetch(account, outgoing, bounds).await?;
-    Ok(Json(FetchAnswer::of(&fetched)))
+    let answer = serde_json::to_vec(&FetchAnswer::of(&fetched));
+    let answer = answer.map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(in_pieces(answer.into(), fetched.place))
+}
+
+/// Sends JSON in pieces; the place is kept until the last one was taken, or nobody takes them.
+fn in_pieces(json: Bytes, place: FetchPlace) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::CONTENT_LENGTH, json.len().to_string()),
+    ];
+    let pieces = stream::unfold((json, place), async |(mut rest, place)| {
+        let piece = rest.split_to(PIECE_BYTES.min(rest.len()));
+        let is_there = !piece.is_empty();
+        is_there.then_some((Ok::<_, Infallible>(piece), (rest, place)))
+    });
+    (headers, Body::from_stream(pieces)).into_response()
 }
 
 impl FetchBody {
@@ -182,7 +208,8 @@ impl FetchAnswer {
     }
 }
 
-/// Writes bytes as a text, if they are one; what was cut may end within a character.
+/// Writes bytes as a text, if they are one; what was cut may end within a character. Control
+/// characters are no text, and each would take six bytes in JSON.
 fn text_of(bytes: &[u8], is_cut: bool) -> (String, &'static str) {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
@@ -191,7 +218,8 @@ fn text_of(bytes: &[u8], is_cut: bool) -> (String, &'static str) {
         }
         Err(_) => None,
     };
-    match text {
+    let odd = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
+    match text.filter(|text| !text.contains(odd)) {
         Some(text) => (text.to_owned(), "utf-8"),
         None => (STANDARD.encode(bytes), "base64"),
     }
@@ -214,9 +242,15 @@ impl From<FetchError> for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
     use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
+    use crate::{config::FetchConfig, services::FetchService};
 
     fn checked(body: Value) -> Result<(Outgoing, FetchBounds), ApiError> {
         let body: FetchBody = serde_json::from_value(body).unwrap();
@@ -275,6 +309,50 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_answer_takes_its_place_until_it_was_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let config = FetchConfig {
+            allow: vec![url.clone()],
+            allow_private: true,
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 2048];
+                // The head comes in one piece, and a client that left is no failure here.
+                let _ = stream.read(&mut request).await;
+                let body = "x".repeat(2 * PIECE_BYTES);
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            }
+        });
+        let service = FetchService::new(&config).unwrap();
+        let fetch = async || {
+            let (outgoing, bounds) = checked(json!({"url": url})).unwrap();
+            let fetched = service.fetch(aither_ledger::AccountId(1), outgoing, bounds);
+            fetched.await.map(|fetched| {
+                let answer = serde_json::to_vec(&FetchAnswer::of(&fetched)).unwrap();
+                in_pieces(answer.into(), fetched.place)
+            })
+        };
+        let mut answers = Vec::new();
+        while let Ok(answer) = fetch().await {
+            answers.push(answer);
+        }
+        // As many as an account may have under way; all of them have ended but for being read.
+        assert_eq!(answers.len(), 8);
+        let mut pieces = answers.pop().unwrap().into_body().into_data_stream();
+        let first = pieces.next().await.unwrap().unwrap();
+        assert_eq!(first.len(), PIECE_BYTES);
+        assert!(fetch().await.is_err());
+        while pieces.next().await.is_some() {}
+        answers.push(fetch().await.unwrap());
+        // Nobody reads on.
+        answers.pop();
+        assert!(fetch().await.is_ok());
+    }
+
     #[test]
     fn a_body_that_was_cut_within_a_character_is_still_a_text() {
         assert_eq!(text_of("aä".as_bytes(), false), ("aä".to_owned(), "utf-8"));
@@ -284,5 +362,7 @@ mod tests {
         );
         assert_eq!(text_of(&"aä".as_bytes()[..2], false).1, "base64");
         assert_eq!(text_of(b"\xff\xfe", true).1, "base64");
+        assert_eq!(text_of(b"a\x01", false).1, "base64");
+        assert_eq!(text_of(b"a\r\n\tb", false).1, "utf-8");
     }
 }

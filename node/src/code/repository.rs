@@ -15,6 +15,8 @@ use super::{
 const TAGS_FOLLOWED_MAX: usize = 8;
 /// Shortest beginning of an id that is looked up: shorter ones would let a caller try them all.
 const ID_PREFIX_MIN: usize = 7;
+/// Memory for objects that are read again.
+const OBJECT_CACHE_BYTES: usize = 8 << 20;
 /// The last second that has a year of four digits.
 const SECONDS_MAX: u64 = 253_402_300_799;
 /// Bytes of a subject line.
@@ -48,9 +50,10 @@ impl Repository {
         let git = git.map_err(|error| {
             CodeError::Broken(format!("{} cannot be opened: {error}", path.display()))
         })?;
-        Ok(Self {
-            git: git.to_thread_local(),
-        })
+        let mut git = git.to_thread_local();
+        // Commits are read for what they say of others, and again for what they say to people.
+        git.object_cache_size_if_unset(OBJECT_CACHE_BYTES);
+        Ok(Self { git })
     }
 
     /// Returns the commit that a name stands for: `HEAD`, a branch, a tag, a whole reference, or

@@ -87,13 +87,14 @@ pub struct Fetched {
     pub url: Url,
     /// How long it took.
     pub elapsed: Duration,
-    /// Counts until the answer was passed on.
-    _place: Place,
+    /// Counts until it is dropped: once the answer was passed on.
+    pub place: FetchPlace,
 }
 
-/// The right to run one fetch.
+/// The right to run one fetch, and to the memory that its answer takes.
 #[derive(Debug)]
-struct Place {
+#[must_use = "the fetch counts as ended once its place is dropped"]
+pub struct FetchPlace {
     account: AccountId,
     accounts: Arc<Mutex<HashMap<AccountId, usize>>>,
     _running: OwnedSemaphorePermit,
@@ -155,7 +156,7 @@ impl FetchService {
             body,
             is_truncated,
             elapsed: started.elapsed(),
-            _place: place,
+            place,
         })
     }
 
@@ -194,7 +195,7 @@ impl FetchService {
 }
 
 impl Shared {
-    fn place(&self, account: AccountId, bytes_max: usize) -> Result<Place, FetchError> {
+    fn place(&self, account: AccountId, bytes_max: usize) -> Result<FetchPlace, FetchError> {
         let units = u32::try_from(bytes_max.div_ceil(BYTES_UNIT)).unwrap_or(u32::MAX);
         let running = Arc::clone(&self.running).try_acquire_owned();
         let units = Arc::clone(&self.answer_units).try_acquire_many_owned(units);
@@ -208,7 +209,7 @@ impl Shared {
             return Err(FetchError::AccountBusy { max });
         }
         *count += 1;
-        Ok(Place {
+        Ok(FetchPlace {
             account,
             accounts: Arc::clone(&self.accounts),
             _running: running,
@@ -217,7 +218,7 @@ impl Shared {
     }
 }
 
-impl Drop for Place {
+impl Drop for FetchPlace {
     fn drop(&mut self) {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = accounts.get_mut(&self.account) {

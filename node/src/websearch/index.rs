@@ -163,8 +163,7 @@ impl FolderIndex {
         limit: usize,
         with_content: bool,
     ) -> Result<Vec<Hit>, SearchError> {
-        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(loaded) = loaded.clone() else {
+        let Some(loaded) = self.loaded() else {
             return Ok(Vec::new());
         };
         let words = words_of_query(query);
@@ -256,6 +255,11 @@ impl FolderIndex {
         Ok(())
     }
 
+    fn loaded(&self) -> Option<Loaded> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.clone()
+    }
+
     fn set_loaded(&self, loaded: Option<Loaded>) {
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
@@ -284,11 +288,7 @@ impl FolderIndex {
         if gone.is_empty() && changed.is_empty() && self.stamps_path().is_file() {
             return Ok((stamps, refreshed));
         }
-        let loaded = self
-            .loaded
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let loaded = self.loaded();
         let loaded = loaded.ok_or_else(|| SearchError::Index("it is not open".to_owned()))?;
         let mut writer = loaded.writer()?;
         for path in &gone {
