@@ -61,7 +61,7 @@ pub(super) enum ReadCodeAnswer {
         repo: String,
         /// What was asked for.
         #[serde(flatten)]
-        answer: CodeAnswer,
+        answer: Box<CodeAnswer>,
     },
     /// The repositories.
     Repositories {
@@ -158,7 +158,7 @@ pub(super) async fn read(
         }));
     }
     let (repo, query) = body.checked()?;
-    let answer = code.read(&caller, &repo, query).await?;
+    let answer = Box::new(code.read(&caller, &repo, query).await?);
     Ok(Json(ReadCodeAnswer::Read { repo, answer }))
 }
 

@@ -83,7 +83,7 @@ mod tests {
         // Cuts fall between characters wherever they fall.
         let text = format!("{}b {}", "ä".repeat(1000), "ä".repeat(1000));
         assert!(of(&text, &["b"]).contains('ä'));
-        let long = format!("{}", "ä b ".repeat(LOOKED_AT_BYTES_MAX));
+        let long = "ä b ".repeat(LOOKED_AT_BYTES_MAX);
         assert!(of(&long, &["b"]).starts_with("ä b"));
     }
 }

@@ -106,7 +106,7 @@ fn is_forbidden(outcome: &Result<Fetched, FetchError>) -> bool {
 
 #[tokio::test]
 async fn what_the_operator_names_is_fetched_and_nothing_else() {
-    let server = Server::start(|path| said(path)).await;
+    let server = Server::start(said).await;
     let service = service(&[&server.rule()], true);
     let fetched = service
         .fetch(ACCOUNT, get(&server.url("/a?b")), BOUNDS)
