@@ -21,6 +21,7 @@ mod auth;
 mod base_url;
 mod billing;
 mod billing_types;
+mod code;
 mod discovery;
 mod discovery_text;
 mod discovery_types;
@@ -32,6 +33,7 @@ mod events;
 mod events_types;
 mod extract;
 mod health;
+mod http_fetch;
 mod idempotency;
 mod marketplace;
 mod memory;
@@ -56,6 +58,7 @@ mod permit;
 mod recorded;
 mod request_id;
 mod rules;
+mod search;
 mod stream;
 mod workspaces;
 
@@ -84,7 +87,7 @@ use crate::{
     models::ModelStore,
     services::{
         AccountService, AgentService, CodegraphService, DocumentService, EmbeddingService,
-        EventService, LlmService, MemoryService, ModelCatalog, Readiness, WorkspaceService,
+        EventService, LlmService, MemoryService, ModelCatalog, Readiness, Tools, WorkspaceService,
     },
 };
 
@@ -112,6 +115,8 @@ pub struct ApiParts {
     pub workspaces: WorkspaceService,
     /// Reads documents.
     pub documents: DocumentService,
+    /// What agents use of the world.
+    pub tools: Tools,
     /// Knows who pays what.
     pub billing: Billing,
     /// Where all of this is kept.
@@ -155,6 +160,7 @@ pub struct Shared {
     events: EventService,
     workspaces: WorkspaceService,
     documents: DocumentService,
+    tools: Tools,
     billing: Billing,
     data_dir: PathBuf,
     answers: AnswerStore,
@@ -200,6 +206,7 @@ impl ApiState {
                 events: parts.events,
                 workspaces: parts.workspaces,
                 documents: parts.documents,
+                tools: parts.tools,
                 billing: parts.billing,
                 data_dir: parts.data_dir,
                 answers: parts.answers,
@@ -281,6 +288,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(lifecycle_routes())
         .merge(marketplace_routes())
         .merge(event_routes())
+        .merge(tool_routes())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
@@ -400,6 +408,14 @@ fn event_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::emit))
         .routes(routes!(events::subscribe))
         .routes(routes!(events::logs))
+}
+
+fn tool_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(search::search))
+        .routes(routes!(code::read))
+        .routes(routes!(code::write))
+        .routes(routes!(http_fetch::fetch))
 }
 
 /// Returns seconds since 1970, as OpenAI's `created` has them.

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod load;
 pub mod print;
+pub mod tools;
 pub mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -20,6 +21,7 @@ use aither_protocol::{Amount, Plan, limits::NODE_NAME_BYTES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::tools::{CodeConfig, FetchConfig, RepositoryConfig, SearchConfig};
 use crate::{
     events::LogLimits,
     memory::{MemoryLimits, Quota},
@@ -58,6 +60,12 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// The log of events.
     pub events: EventsConfig,
+    /// Git repositories that agents may read and write.
+    pub code: CodeConfig,
+    /// What agents may fetch over HTTP.
+    pub fetch: FetchConfig,
+    /// What searches look through.
+    pub search: SearchConfig,
     /// The inference engine.
     pub inference: InferenceConfig,
     /// Model files.
@@ -315,6 +323,9 @@ impl Default for Config {
             files: FilesConfig::default(),
             memory: MemoryConfig::default(),
             events: EventsConfig::default(),
+            code: CodeConfig::default(),
+            fetch: FetchConfig::default(),
+            search: SearchConfig::default(),
             inference: InferenceConfig::default(),
             models: ModelsConfig::default(),
             aliases: BUILT_IN_ALIASES

@@ -29,6 +29,7 @@ const MEMORY_FILE: &str = "memory.redb";
 const EVENTS_FILE: &str = "events.redb";
 const ANSWERS_FILE: &str = "answers.redb";
 const PRICES_FILE: &str = "prices.json";
+const SEARCH_INDEX_FOLDER: &str = "search-index";
 /// `run.json` holds a handful of addresses.
 const RUN_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// A process id has at most ten digits.
@@ -213,6 +214,11 @@ pub fn workspaces_path(data_dir: &Path) -> PathBuf {
 /// Returns where the artifacts lie.
 pub fn artifacts_path(data_dir: &Path) -> PathBuf {
     data_dir.join(ARTIFACTS_FOLDER)
+}
+
+/// Returns where the index of searched folders is; it is made of files that are there anyway.
+pub fn search_index_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SEARCH_INDEX_FOLDER)
 }
 
 /// Returns where the prices lie.

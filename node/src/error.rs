@@ -16,6 +16,7 @@ use crate::{
     identity::IdentityError,
     memory::MemoryError,
     models::ModelStoreError,
+    services::ToolsError,
     workspaces::FilesError,
 };
 
@@ -67,6 +68,9 @@ pub enum NodeError {
     /// The prices cannot be read.
     #[error(transparent)]
     Prices(#[from] PriceBookError),
+    /// What agents use of the world cannot be had.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
     /// There is no backup, or none is restored.
     #[error(transparent)]
     Backup(#[from] BackupError),

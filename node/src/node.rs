@@ -38,7 +38,7 @@ use crate::{
     server::Server,
     services::{
         AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
-        MemoryService, Readiness, ReadyState, Targets, WorkspaceService,
+        MemoryService, Readiness, ReadyState, Targets, Tools, WorkspaceService,
     },
     signals::Signals,
 };
@@ -83,6 +83,7 @@ struct Parts {
     workspaces: WorkspaceService,
     billing: Billing,
     answers: AnswerStore,
+    tools: Tools,
 }
 
 impl Parts {
@@ -113,6 +114,7 @@ impl Parts {
             workspaces,
             billing,
             answers,
+            tools: open_tools(config, data_dir)?,
         })
     }
 }
@@ -145,6 +147,7 @@ impl Node {
             events: parts.events.clone(),
             workspaces: parts.workspaces.clone(),
             documents: DocumentService::new(data_dir.path(), config.files.document_bytes_max),
+            tools: parts.tools.clone(),
             billing: parts.billing.clone(),
             data_dir: data_dir.path().to_owned(),
             answers: parts.answers.clone(),
@@ -443,6 +446,12 @@ fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeErro
         prices,
         calls::end_left,
     )?)
+}
+
+fn open_tools(config: &Config, data_dir: &DataDir) -> Result<Tools, NodeError> {
+    let tools = Tools::new(config, &data_dir::search_index_path(data_dir.path()))?;
+    tools.code.warn_of_missing();
+    Ok(tools)
 }
 
 fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {

@@ -8,12 +8,14 @@ pub mod accounts;
 pub mod agent_health;
 pub mod agents;
 pub mod catalog;
+pub mod code;
 pub mod codegraph;
 pub mod documents;
 pub mod embeddings;
 pub mod events;
 pub mod gate;
 pub mod health_probe;
+pub mod http_fetch;
 pub mod llm;
 pub mod marketplace;
 pub mod memory;
@@ -24,7 +26,9 @@ pub mod outbound;
 pub mod plan_limits;
 pub mod rate_limit;
 pub mod readiness;
+pub mod search;
 pub mod shares;
+pub mod tools;
 pub mod workspaces;
 
 pub use self::{
@@ -32,6 +36,7 @@ pub use self::{
     agent_health::{AgentHealth, CallEnd, Checkup, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
+    code::{CodeCaller, CodeService, Commit as CodeCommit, KnownRepository},
     codegraph::{CodegraphService, FoundRow},
     documents::{DocumentError, DocumentPlace, DocumentService, Spool},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},
@@ -39,6 +44,7 @@ pub use self::{
         Audience, Emission, Emitted, EventCounts, EventService, NodeEvent, Step, Subscription,
     },
     health_probe::ProbeFailure,
+    http_fetch::{FetchBounds, FetchPlace, FetchService, Fetched},
     llm::{Finished, Generation, GenerationStep, LlmError, LlmService, Urgency},
     marketplace::{Offer, OfferFilter, OfferOrder, OfferPlace},
     memory::{MemoryAccess, MemoryService, MemoryWrite, Place},
@@ -48,5 +54,7 @@ pub use self::{
     outbound::Targets,
     plan_limits::Permit,
     readiness::{Readiness, ReadyState},
+    search::{Found, SearchService},
+    tools::{Tools, ToolsError},
     workspaces::{Upload, WorkspaceService},
 };

@@ -24,6 +24,8 @@ pub enum ErrorCode {
     CapabilityMissing,
     /// A part of memory that the caller's tier may not touch.
     TierForbidden,
+    /// An address outside that this node does not ask on behalf of others.
+    TargetForbidden,
     /// The account has as much as its plan allows.
     PlanLimit,
     /// The account's memory or files take as much as its plan allows.
@@ -87,6 +89,7 @@ impl ErrorCode {
         Self::InsufficientTokens,
         Self::CapabilityMissing,
         Self::TierForbidden,
+        Self::TargetForbidden,
         Self::PlanLimit,
         Self::QuotaExceeded,
         Self::RegistrationClosed,
@@ -124,6 +127,7 @@ impl ErrorCode {
             Self::InsufficientTokens => "insufficient_tokens",
             Self::CapabilityMissing => "capability_missing",
             Self::TierForbidden => "tier_forbidden",
+            Self::TargetForbidden => "target_forbidden",
             Self::QuotaExceeded => "quota_exceeded",
             Self::PlanLimit => "plan_limit",
             Self::RegistrationClosed => "registration_closed",
@@ -160,7 +164,7 @@ impl ErrorCode {
             Self::Unauthorized => 401,
             Self::InsufficientTokens => 402,
             Self::CapabilityMissing | Self::TierForbidden | Self::PlanLimit => 403,
-            Self::QuotaExceeded | Self::RegistrationClosed => 403,
+            Self::QuotaExceeded | Self::RegistrationClosed | Self::TargetForbidden => 403,
             Self::NotFound | Self::UnknownAgent | Self::ModelNotFound | Self::UnknownKey => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict | Self::VersionConflict => 409,
@@ -187,6 +191,7 @@ impl ErrorCode {
             Self::InsufficientTokens => "Too few tokens",
             Self::CapabilityMissing => "Not permitted with this key",
             Self::TierForbidden => "Memory beyond the tier",
+            Self::TargetForbidden => "Address not allowed",
             Self::QuotaExceeded => "Quota exceeded",
             Self::PlanLimit => "Beyond the plan",
             Self::RegistrationClosed => "Registration closed",

@@ -183,6 +183,8 @@ fn is_paid(route: &str) -> bool {
             | "/api/generate"
             | "/api/embed"
             | "/api/embeddings"
+            | "/v1/search"
+            | "/v1/http/fetch"
     )
 }
 

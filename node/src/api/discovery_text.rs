@@ -158,6 +158,7 @@ pub(super) fn skills_md(facts: &Facts<'_>) -> String {
     let mut text = format!("{front}\n# What there is\n\n");
     write_models(&mut text, facts);
     write_tiers(&mut text, facts.base);
+    write_tools(&mut text, facts.base);
     write_plans(&mut text);
     write_skills(&mut text, facts);
     text
@@ -219,6 +220,38 @@ fn write_tiers(text: &mut String, base: &BaseUrl) {
              `ttl`, `tags` and `if_version` where they help); read with `POST {read}` and `tier` \
              and `key`. `task_id` names the scope of working memory, `session_id` that of active.\n"
         ),
+    );
+}
+
+fn write_tools(text: &mut String, base: &BaseUrl) {
+    text.push_str("## Tools\n\n| capability | how |\n|---|---|\n");
+    for (capability, path, body) in [
+        (Capability::WebSearch, "/v1/search", "`query`"),
+        (
+            Capability::CodeRead,
+            "/v1/code/read",
+            "`repo`, `path` and `ref`; `op` set to `repositories` lists those that you have",
+        ),
+        (
+            Capability::CodeWrite,
+            "/v1/code/write",
+            "`repo`, `message` and `files`; it commits to a branch of your own",
+        ),
+        (
+            Capability::ExternalApi,
+            "/v1/http/fetch",
+            "`url`, `method`, `headers` and `body`",
+        ),
+    ] {
+        let url = base.join(path);
+        line(
+            text,
+            format_args!("| `{capability}` | `POST {url}` with {body} |"),
+        );
+    }
+    text.push_str(
+        "\nThey cost nothing. What this node's operator has not set up answers 503 \
+         `not_configured`.\n\n",
     );
 }
 

@@ -46,6 +46,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "memory", description = "What agents remember"),
         (name = "events", description = "What happens, told and heard"),
         (name = "files", description = "Workspaces, artifacts and the text of documents"),
+        (name = "tools", description = "Searches, repositories and fetches from outside"),
         (name = "billing", description = "Balances, payments, usage and prices"),
         (name = "openai", description = "Inference, as OpenAI's clients know it"),
         (name = "ollama", description = "Inference and models, as Ollama's clients know them"),

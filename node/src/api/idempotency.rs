@@ -68,7 +68,7 @@ impl Keeping {
             "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings" => Some(Self::Whole),
             "/api/chat" | "/api/generate" | "/api/embed" | "/api/embeddings" => Some(Self::Whole),
             "/v1/billing/deduct" | "/v1/billing/topup" => Some(Self::Whole),
-            "/v1/memory/write" | "/v1/events/emit" => Some(Self::Whole),
+            "/v1/memory/write" | "/v1/events/emit" | "/v1/code/write" => Some(Self::Whole),
             "/api/workspaces/{id}/write" | "/v1/artifacts/store" => Some(Self::Whole),
             "/v1/auth/register" | "/v1/admin/accounts" => Some(Self::Fact),
             // Coming aboard again is answered with a fresh key anyway.

@@ -58,6 +58,10 @@ const SUBSCRIBE: Option<Capability> = Some(Capability::EventSubscribe);
 const UPLOAD: Option<Capability> = Some(Capability::FileUpload);
 const DOCUMENT: Option<Capability> = Some(Capability::DocumentAnalysis);
 const SPAWN: Option<Capability> = Some(Capability::AgentSpawn);
+const SEARCH: Option<Capability> = Some(Capability::WebSearch);
+const CODE_READ: Option<Capability> = Some(Capability::CodeRead);
+const CODE_WRITE: Option<Capability> = Some(Capability::CodeWrite);
+const FETCH: Option<Capability> = Some(Capability::ExternalApi);
 
 /// Every route.
 #[rustfmt::skip]
@@ -152,6 +156,10 @@ pub(super) const ROWS: &[Row] = &[
     ("GET",    "/api/workspaces/{id}/read",          Access::Holder,    None),
     ("GET",    "/api/workspaces/{id}/files",         Access::Holder,    None),
     ("DELETE", "/api/workspaces/{id}/delete",        Access::Holder,    None),
+    ("POST",   "/v1/search",                         Access::Holder,    SEARCH),
+    ("POST",   "/v1/code/read",                      Access::Holder,    CODE_READ),
+    ("POST",   "/v1/code/write",                     Access::Holder,    CODE_WRITE),
+    ("POST",   "/v1/http/fetch",                     Access::Holder,    FETCH),
     ("POST",   "/api/onboard",                       Access::Account,   None),
     ("POST",   "/api/onboard/quick",                 Access::Account,   None),
     ("GET",    "/api/agents/{id}",                   Access::Manage,    None),

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     AccountsConfig, Config, EventsConfig, FilesConfig, HttpConfig, InferenceConfig, MemoryConfig,
-    load::ConfigError,
+    load::ConfigError, tools,
 };
 use crate::models::check_name;
 
@@ -50,7 +50,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
             ));
         }
     }
-    Ok(())
+    tools::check(config).or_else(invalid)
 }
 
 fn top_rows(config: &Config) -> [Row; 5] {
@@ -191,7 +191,7 @@ fn name_fits(name: &str) -> bool {
     name.len() <= NODE_NAME_BYTES_MAX && !name.chars().any(char::is_control)
 }
 
-fn is_base_url(text: &str) -> bool {
+pub(super) fn is_base_url(text: &str) -> bool {
     reqwest::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()

@@ -13,7 +13,10 @@ use super::{Config, InferenceConfig};
 /// Width of comment lines, with their `# `.
 const COMMENT_COLUMNS: usize = 96;
 /// What an optional key could be set to, shown commented out while it is unset.
-const OPTIONAL_EXAMPLES: &[(&str, &str)] = &[("public_url", "\"https://node.example.org\"")];
+const OPTIONAL_EXAMPLES: &[(&str, &str)] = &[
+    ("public_url", "\"https://node.example.org\""),
+    ("searxng_url", "\"http://127.0.0.1:8888\""),
+];
 
 /// Writes a configuration as TOML, every key with its documentation.
 pub fn to_toml(config: &Config) -> String {
@@ -84,21 +87,31 @@ fn push_section(text: &mut String, fields: &Map<String, Value>, schema: &Value) 
 
 fn push_key(text: &mut String, key: &str, value: &Value, schema: &Value) {
     push_comment(text, schema);
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let key = if !key.is_empty() && key.chars().all(plain) {
-        key.to_owned()
-    } else {
-        quote(key)
-    };
-    let _ = writeln!(text, "{key} = {}", to_toml_value(value));
+    let _ = writeln!(text, "{} = {}", to_toml_key(key), to_toml_value(value));
     // Documented keys stand apart from each other; rows of a table do not.
     if schema.get("description").is_some() {
         text.push('\n');
     }
 }
 
+fn to_toml_key(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(plain) {
+        key.to_owned()
+    } else {
+        quote(key)
+    }
+}
+
 fn to_toml_value(value: &Value) -> String {
     match value {
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields: Vec<_> = fields
+                .map(|(key, value)| format!("{} = {}", to_toml_key(key), to_toml_value(value)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
         Value::String(text) => quote(text),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().map(to_toml_value).collect();
@@ -137,6 +150,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::config::RepositoryConfig;
 
     fn read(text: &str) -> Config {
         Figment::from(Toml::string(text)).extract().unwrap()
@@ -150,6 +164,16 @@ mod tests {
         };
         config.http.public_url = Some("https://node.example.org".into());
         config.models.serve = vec!["a=b.gguf".into(), "c".into()];
+        let repository = RepositoryConfig {
+            path: "/srv/a \"b\"".into(),
+            write: true,
+            allow: vec!["bot".into()],
+        };
+        let repositories = &mut config.code.repositories;
+        repositories.insert("a.b".into(), repository.clone());
+        repositories.insert("c".into(), repository);
+        config.search.searxng_url = Some("http://127.0.0.1:8888".into());
+        config.search.folders = vec!["/srv/docs".into()];
         config.aliases.insert("x/y:z".into(), "c".into());
         assert_eq!(read(&to_toml(&config)), config);
     }

@@ -119,6 +119,10 @@ async fn keys(api: &Api) -> Keys {
     let all = [
         "llm_inference",
         "llm_embed",
+        "web_search",
+        "code_read",
+        "code_write",
+        "external_api",
         "agent_spawn",
         "memory_read",
         "memory_write",
@@ -138,6 +142,10 @@ async fn keys(api: &Api) -> Keys {
         let capabilities = CapabilitySet::EMPTY
             .with(Capability::LlmInference)
             .with(Capability::LlmEmbed)
+            .with(Capability::WebSearch)
+            .with(Capability::CodeRead)
+            .with(Capability::CodeWrite)
+            .with(Capability::ExternalApi)
             .with(Capability::AgentSpawn)
             .with(Capability::MemoryRead)
             .with(Capability::MemoryWrite)
@@ -223,7 +231,9 @@ fn is_management((method, path): &(String, String)) -> bool {
 fn needs_more(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     let is_memory = path.starts_with("/v1/memory/");
+    let is_tool = ["/v1/search", "/v1/http/fetch"].contains(&path) || path.starts_with("/v1/code/");
     is_memory
+        || is_tool
         || [
             "generate",
             "chat",

@@ -14,6 +14,7 @@ mod files;
 mod idempotency;
 mod lifecycle;
 mod support;
+mod tools;
 
 use aither_node::{api, config::HttpConfig, services::ReadyState};
 use axum::{
@@ -129,10 +130,13 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/billing/deduct",
         "post /v1/billing/topup",
         "post /v1/chat/completions",
+        "post /v1/code/read",
+        "post /v1/code/write",
         "post /v1/completions",
         "post /v1/documents/analyze",
         "post /v1/embeddings",
         "post /v1/events/emit",
+        "post /v1/http/fetch",
         "post /v1/llm/chat",
         "post /v1/llm/embed",
         "post /v1/llm/generate",
@@ -145,6 +149,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /v1/memory/search",
         "post /v1/memory/write",
         "post /v1/models/import",
+        "post /v1/search",
         "put /v1/admin/prices",
         "put /v1/agents/{name}/card",
     ];

@@ -14,7 +14,7 @@ use aither_node::{
     config::{AccountsConfig, BillingConfig, Config, HttpConfig},
     data_dir::{
         accounts_path, answers_path, events_path, ledger_path, memory_path, prices_path,
-        registry_path,
+        registry_path, search_index_path,
     },
     events::LogLimits,
     identity::{AdminKey, NodeIdentity},
@@ -22,7 +22,7 @@ use aither_node::{
     models::{DownloadLimits, ModelStore},
     services::{
         AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
-        MemoryService, Readiness, Targets, WorkspaceService,
+        MemoryService, Readiness, Targets, Tools, WorkspaceService,
     },
 };
 use axum::{
@@ -80,6 +80,15 @@ pub(crate) fn api_made_of(
     accounts: AccountsConfig,
     make_router: impl FnOnce(ApiState) -> Router,
 ) -> Api {
+    let config = Config {
+        http,
+        accounts,
+        ..Config::default()
+    };
+    api_of_config(config, make_router)
+}
+
+pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -> Router) -> Api {
     let engine = Engine::start(EngineConfig {
         backend: BackendChoice::Cpu,
         threads: 1,
@@ -99,7 +108,7 @@ pub(crate) fn api_made_of(
     let answers = answers_path(data_dir.path());
     let answers = AnswerStore::open(&answers, AnswerLimits::default(), settled).unwrap();
     let welcome: Arc<dyn AccountHook> = Arc::new(Welcome(billing.clone()));
-    let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
+    let accounts = AccountService::open(&path, config.accounts.clone(), Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
     let events = EventService::open(&events_path(data_dir.path()), LogLimits::default()).unwrap();
@@ -110,7 +119,8 @@ pub(crate) fn api_made_of(
             .map(|owner| owner.0)
     };
     let workspaces = WorkspaceService::open(data_dir.path(), ARTIFACT_BYTES_MAX, owner_of).unwrap();
-    let aliases = Config::default().aliases;
+    let tools = Tools::new(&config, &search_index_path(data_dir.path())).unwrap();
+    let (aliases, http) = (config.aliases, config.http);
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
         engine,
@@ -122,6 +132,7 @@ pub(crate) fn api_made_of(
         events: events.clone(),
         workspaces,
         documents: documents_at(data_dir.path()),
+        tools,
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,

@@ -302,6 +302,16 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
     if path == "/v1/events/subscribe" {
         return has(Capability::EventSubscribe) && holder.tier >= Tier::Agent;
     }
+    let tool = match path {
+        "/v1/search" => Some((Capability::WebSearch, Tier::Agent)),
+        "/v1/code/read" => Some((Capability::CodeRead, Tier::Reasoning)),
+        "/v1/code/write" => Some((Capability::CodeWrite, Tier::Reasoning)),
+        "/v1/http/fetch" => Some((Capability::ExternalApi, Tier::Reasoning)),
+        _ => None,
+    };
+    if let Some((capability, tier)) = tool {
+        return has(capability) && holder.tier >= tier;
+    }
     let ending = path.rsplit('/').next().unwrap_or_default();
     if path.starts_with("/v1/memory/") {
         return match ending {
