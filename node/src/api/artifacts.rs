@@ -301,12 +301,14 @@ async fn take(
 ) -> Result<(Upload, ArtifactDraft), ApiError> {
     let mut said = Said::default();
     let mut upload = None;
+    // A little more than the file: the parts' headers count, too.
+    let (whose, announced) = ((reach.holder, reach.payer), form.announced());
     while let Some(mut part) = form.next().await? {
         match part.name() {
             "file" if upload.is_none() => {
                 said.file_name = part.file_name().map(str::to_owned);
                 said.content_type = part.content_type().map(str::to_owned);
-                let begun = state.workspaces.upload((reach.holder, reach.payer)).await;
+                let begun = state.workspaces.upload(whose, announced).await;
                 let mut coming = begun.map_err(|error| refused(error, caller))?;
                 while let Some(chunk) = part.chunk().await? {
                     let pushed = coming.push(chunk).await;

@@ -37,7 +37,7 @@ const AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// Bytes that the parser is handed at once.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 /// What is read on of a body that was refused, so that the client gets to read why.
-const EXCESS_BYTES_MAX: u64 = 64 << 20;
+const EXCESS_BYTES_MAX: u64 = 512 << 20;
 /// Time for that.
 const EXCESS_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -48,6 +48,7 @@ pub(super) struct Form {
     consumed: Arc<AtomicU64>,
     patience: Patience,
     count: usize,
+    announced: u64,
 }
 
 /// A part of a body.
@@ -102,6 +103,8 @@ impl Form {
             let words = "the body must be multipart/form-data";
             return Err(ApiError::new(ErrorCode::UnsupportedMediaType, words));
         }
+        let announced = request.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|len| len.to_str().ok()?.parse().ok());
         let consumed = Arc::new(AtomicU64::new(0));
         let request = request.map(|body| {
             Body::from_stream(Paced {
@@ -122,7 +125,13 @@ impl Form {
                 whole: Instant::now() + time_max,
             },
             count: 0,
+            announced: announced.unwrap_or_default(),
         })
+    }
+
+    /// Returns how many bytes the whole body is said to have; 0 where that is not said.
+    pub(super) fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Returns the next part; what was not read of the one before is skipped.

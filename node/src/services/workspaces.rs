@@ -175,19 +175,23 @@ impl WorkspaceService {
         self.artifacts.remove(holder)
     }
 
-    /// Begins an artifact.
+    /// Begins an artifact, of which so many bytes are announced, or none.
     ///
     /// # Errors
     /// Too many come in already, there is no room for one more, or the disk fails.
-    pub async fn upload(&self, whose: (Holder, Payer)) -> Result<Upload, FilesError> {
+    pub async fn upload(
+        &self,
+        whose: (Holder, Payer),
+        announced: u64,
+    ) -> Result<Upload, FilesError> {
         let full = || FilesError::Overloaded {
             retry_after: RETRY_AFTER,
         };
         let share = self.shares.take(whose.1.account).ok_or_else(full)?;
         let place = Arc::clone(&self.uploading).try_acquire_owned();
         let place = place.map_err(|_none_left| full())?;
-        let (artifacts, bytes_max) = (self.artifacts.clone(), self.artifact_bytes_max);
-        let writer = self.run(move || artifacts.begin(whose, bytes_max)).await?;
+        let (artifacts, bytes) = (self.artifacts.clone(), (announced, self.artifact_bytes_max));
+        let writer = self.run(move || artifacts.begin(whose, bytes)).await?;
         let (steps, coming) = mpsc::channel(UPLOAD_PIECES_MAX);
         let storing = tokio::task::spawn_blocking(move || {
             let stored = store(writer, coming);

@@ -114,6 +114,8 @@ pub struct ArtifactWriter {
     holder: Holder,
     payer: Payer,
     bytes_max: u64,
+    /// Bytes that have room already.
+    roomed: u64,
     size: u64,
     hash: Sha256,
     _place: ComingPlace,
@@ -174,15 +176,18 @@ impl ArtifactStore {
         Ok(artifacts.len())
     }
 
-    /// Begins an artifact of at most `bytes_max`.
+    /// Begins an artifact of at most `bytes_max`. Where it is `announced` how many bytes will come,
+    /// they have room from the beginning: of two that do not both fit one is refused at once, in
+    /// the stead of both in their midst.
     ///
     /// # Errors
     /// There is no room for one more, or the disk fails.
     pub fn begin(
         &self,
         (holder, payer): (Holder, Payer),
-        bytes_max: u64,
+        (announced, bytes_max): (u64, u64),
     ) -> Result<ArtifactWriter, FilesError> {
+        let roomed = announced.min(bytes_max);
         let mut known = self.write_known();
         if ARTIFACTS_MAX <= known.by_id.len() + known.coming {
             return Err(FilesError::TooMany(ARTIFACTS_MAX));
@@ -192,7 +197,7 @@ impl ArtifactStore {
         let place = ComingPlace(self.clone());
         // Two files.
         let room = Used {
-            bytes: 0,
+            bytes: roomed,
             entries: 2,
         };
         Ok(ArtifactWriter {
@@ -202,6 +207,7 @@ impl ArtifactStore {
             holder,
             payer,
             bytes_max,
+            roomed,
             size: 0,
             hash: Sha256::new(),
             _place: place,
@@ -334,13 +340,17 @@ impl ArtifactWriter {
             let bytes_max = self.bytes_max;
             return Err(FilesError::TooLarge { bytes_max });
         }
-        self.reservation.grow(Used {
-            bytes: len,
-            entries: 0,
-        })?;
+        let size = self.size + len;
+        if self.roomed < size {
+            self.reservation.grow(Used {
+                bytes: size - self.roomed,
+                entries: 0,
+            })?;
+            self.roomed = size;
+        }
         self.unfinished.write(bytes)?;
         self.hash.update(bytes);
-        self.size += len;
+        self.size = size;
         Ok(())
     }
 
@@ -398,6 +408,11 @@ impl ArtifactWriter {
         known.add(Arc::clone(&artifact));
         self.reservation.keep();
         drop(known);
+        let spare = Used {
+            bytes: self.roomed - self.size,
+            entries: 0,
+        };
+        self.store.shared.usage.release(artifact.account, spare);
         Ok(artifact)
     }
 }

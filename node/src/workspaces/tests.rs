@@ -91,7 +91,7 @@ impl Disk {
     }
 
     fn store(&self, holder: Holder, data: &[u8]) -> Result<Arc<Artifact>, FilesError> {
-        let mut writer = self.artifacts.begin((holder, payer(100, 100)), 50)?;
+        let mut writer = self.artifacts.begin((holder, payer(100, 100)), (0, 50))?;
         writer.write(data)?;
         writer.finish((Ulid::generate(), 5), draft())
     }
@@ -308,7 +308,10 @@ fn nothing_comes_back_of_a_holder_who_has_left() {
     disk.write("a/b", b"1").unwrap();
     disk.store(AGENT, b"1").unwrap();
     let other = disk.store(Holder::Account(ACCOUNT), b"1").unwrap();
-    let mut under_way = disk.artifacts.begin((AGENT, payer(100, 100)), 50).unwrap();
+    let mut under_way = disk
+        .artifacts
+        .begin((AGENT, payer(100, 100)), (0, 50))
+        .unwrap();
     under_way.write(b"1").unwrap();
     disk.workspaces.remove(AGENT).unwrap();
     disk.artifacts.remove(AGENT).unwrap();
@@ -353,12 +356,38 @@ fn artifacts_are_found_by_number_and_listed_by_account() {
 #[test]
 fn an_artifact_has_a_largest_size_and_one_that_is_dropped_leaves_nothing() {
     let disk = Disk::new();
-    let mut writer = disk.artifacts.begin((AGENT, payer(100, 100)), 10).unwrap();
+    let mut writer = disk
+        .artifacts
+        .begin((AGENT, payer(100, 100)), (0, 10))
+        .unwrap();
     writer.write(&[0; 10]).unwrap();
     let refused = writer.write(&[0]).unwrap_err();
     assert_eq!(refused, FilesError::TooLarge { bytes_max: 10 });
     drop(writer);
     assert!(disk.is_tidy() && disk.used() == (0, 0));
+}
+
+#[test]
+fn an_artifact_has_the_room_that_was_announced_until_it_is_there() {
+    let disk = Disk::new();
+    let begin = |announced| {
+        let whose = (AGENT, payer(100, 100));
+        disk.artifacts.begin(whose, (announced, 90))
+    };
+    let mut writer = begin(60).unwrap();
+    assert_eq!(disk.used(), (60, 2));
+    assert!(begin(41).is_err());
+    writer.write(&[0; 50]).unwrap();
+    assert_eq!(disk.used(), (60, 2));
+    writer.write(&[0; 20]).unwrap();
+    assert_eq!(disk.used(), (70, 2));
+    drop(writer);
+    // No more than one may have is taken, and what was not needed is given back.
+    let mut writer = begin(1 << 40).unwrap();
+    assert_eq!(disk.used(), (90, 2));
+    writer.write(&[0; 5]).unwrap();
+    writer.finish((Ulid::generate(), 5), draft()).unwrap();
+    assert_eq!(disk.used(), (5, 2));
 }
 
 #[test]
