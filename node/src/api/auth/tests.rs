@@ -277,6 +277,9 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         "/rotate-key",
         "/suspend",
         "/resume",
+        "/drain",
+        "/lifecycle",
+        "/{name}/usage",
         "/{token}",
     ];
     let manages = ends.iter().any(|end| path.ends_with(end))
