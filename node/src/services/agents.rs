@@ -4,6 +4,7 @@
 //! key by its hash, a capability token by its MAC. What an agent may do is what it was granted, cut
 //! to its tier, to the tiers of its owner's plan as it is now, and to its token.
 
+mod lives;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::{
     fmt,
     path::Path,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use aither_ledger::AccountId;
@@ -33,9 +34,9 @@ use super::{
 use crate::{
     accounts::{self, AGENT_KEY_PREFIX, KeyRefusal, StoreError, key_hash, new_id, unix_ms},
     agents::{
-        Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentState, AgentStore,
-        AuditEntry, CardChange, LifeStory, Listing, Mode, NewAgent, Onboarded, Rank, SkillSummary,
-        TORN_DOWN_MAX, TokenGrant, TokenRefusal, granted, lifecycle::Order,
+        Agent, AgentCaller, AgentError, AgentFilter, AgentId, AgentKey, AgentStore, AuditEntry,
+        CardChange, Listing, Mode, NewAgent, Onboarded, Rank, SkillSummary, TORN_DOWN_MAX,
+        TokenGrant, TokenRefusal, granted,
     },
     billing::OPERATOR,
     identity::NodeIdentity,
@@ -47,14 +48,6 @@ use crate::{
 const STORE_USES_MAX: usize = 2;
 /// Uses of the store that wait: as many as there are connections in the default configuration.
 const STORE_USES_WAITING_MAX: usize = 512;
-/// Time between two looks for moves that memory has made and the disk does not know.
-const MOVES_PERIOD: Duration = Duration::from_millis(200);
-/// So many of those go by until what is known from calls is written: ten seconds.
-const CALLS_EVERY: u32 = 50;
-/// Longest time that moves take at the end of the node: of a hundred thousand agents those that
-/// were used last come first, and the others are at the next start as after a crash.
-const STOP_TIME_MAX: Duration = Duration::from_secs(1);
-
 /// Whose agents somebody may manage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
@@ -321,77 +314,6 @@ impl AgentService {
         Ok((signed.to_string(), granted(card)))
     }
 
-    /// Takes in an order that is durable now, and asks at once for the health of an agent that is
-    /// to live if it has it.
-    async fn settle(&self, id: AgentId) {
-        let health = &self.shared.health;
-        health.place(id);
-        let agent = self.shared.store.directory().agent(id);
-        let is_new = agent.is_some_and(|a| a.state == AgentState::Boot && a.probe.is_some());
-        if is_new && let Err(reason) = health.ask(id).await {
-            tracing::debug!(agent = %id, %reason, "not healthy yet");
-        }
-    }
-
-    /// Asks agents for their health when it is time, and writes what comes of it and of calls.
-    /// Never ends by itself.
-    pub async fn maintain(&self) {
-        tokio::join!(self.shared.health.probe_all(), self.write_behind());
-    }
-
-    async fn write_behind(&self) {
-        let mut rounds: u32 = 0;
-        loop {
-            tokio::time::sleep(MOVES_PERIOD).await;
-            self.shared.health.announce();
-            let writes_calls = rounds % CALLS_EVERY == CALLS_EVERY - 1;
-            rounds = rounds.wrapping_add(1);
-            if !writes_calls && !self.shared.store.directory().has_unwritten() {
-                continue;
-            }
-            let shared = Arc::clone(&self.shared);
-            let written = self.store(move |store| {
-                store.write_moves(SystemTime::now())?;
-                match writes_calls {
-                    true => shared.health.write_call_stats(),
-                    false => Ok(()),
-                }
-            });
-            if let Err(error) = written.await.and_then(|written| Ok(written?)) {
-                tracing::error!(%error, "cannot write how agents fare; tried again in a moment");
-            }
-        }
-    }
-
-    /// Has the agents stop that can be called, and writes all that is not written yet. For the end
-    /// of the node, when nothing else uses this any more.
-    pub async fn stop(&self) {
-        let shared = Arc::clone(&self.shared);
-        let stopped = self.store(move |store| {
-            let now = SystemTime::now();
-            while store.write_moves(now)? > 0 {}
-            shared.health.write_call_stats()?;
-            let started = Instant::now();
-            let is_over = || started.elapsed() >= STOP_TIME_MAX;
-            let ids = shared.health.to_stop();
-            store.order_all(&ids, Order::Shutdown, now, is_over)
-        });
-        if let Err(error) = stopped.await.and_then(|stopped| Ok(stopped?)) {
-            tracing::error!(%error, "cannot write that agents have stopped");
-        }
-        self.shared.health.announce();
-    }
-
-    /// Returns where an agent is in its life, and how it came there.
-    ///
-    /// # Errors
-    /// There is no such agent, or the store fails.
-    pub async fn story(&self, id: AgentId) -> Result<LifeStory, AgentError> {
-        let shared = Arc::clone(&self.shared);
-        let reading = self.shared.reading.run(move || shared.store.story(id));
-        reading.await.map_err(gate_error)?
-    }
-
     /// Returns an agent that somebody may manage.
     ///
     /// # Errors
@@ -571,39 +493,6 @@ impl AgentService {
     pub async fn rotate_keys(&self, id: AgentId) -> Result<AgentKey, AgentError> {
         self.store(move |store| store.rotate_keys(id, SystemTime::now()))
             .await?
-    }
-
-    /// Sets an agent aside.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn suspend(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
-        self.store(move |store| store.suspend(id, by, SystemTime::now()))
-            .await??;
-        self.settle(id).await;
-        self.agent(id)
-    }
-
-    /// Sets an agent aside once it has finished the calls that it has.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn drain(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
-        self.store(move |store| store.drain(id, by, SystemTime::now()))
-            .await??;
-        self.settle(id).await;
-        self.agent(id)
-    }
-
-    /// Takes an agent back that was set aside.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn resume(&self, id: AgentId, by: Rank) -> Result<Arc<Agent>, AgentError> {
-        self.store(move |store| store.resume(id, by, SystemTime::now()))
-            .await??;
-        self.settle(id).await;
-        self.agent(id)
     }
 
     /// Ends an agent; purged, nothing of it is left.

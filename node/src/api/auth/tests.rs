@@ -278,6 +278,9 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         "/suspend",
         "/resume",
         "/logs",
+        "/drain",
+        "/lifecycle",
+        "/{name}/usage",
         "/{token}",
     ];
     let manages = ends.iter().any(|end| path.ends_with(end))
