@@ -19,6 +19,9 @@ mod auth;
 mod base_url;
 mod billing;
 mod billing_types;
+mod calls;
+mod calls_stream;
+mod calls_types;
 mod discovery;
 mod discovery_text;
 mod discovery_types;
@@ -50,6 +53,7 @@ mod recorded;
 mod request_id;
 mod rules;
 mod stream;
+mod tasks;
 
 use std::{
     collections::BTreeMap,
@@ -75,8 +79,8 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, CodegraphService, EmbeddingService, EventService, LlmService,
-        MemoryService, ModelCatalog, Readiness,
+        AccountService, AgentService, CallService, CodegraphService, EmbeddingService,
+        EventService, LlmService, MemoryService, ModelCatalog, Readiness,
     },
 };
 
@@ -96,6 +100,8 @@ pub struct ApiParts {
     pub accounts: AccountService,
     /// Knows agents, their keys and tokens.
     pub agents: AgentService,
+    /// Calls them.
+    pub calls: CallService,
     /// What agents remember.
     pub memory: MemoryService,
     /// What happens.
@@ -138,6 +144,7 @@ pub struct Shared {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    calls: CallService,
     memory: MemoryService,
     codegraph: CodegraphService,
     events: EventService,
@@ -181,6 +188,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
+                calls: parts.calls,
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 events: parts.events,
@@ -303,6 +311,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_v3::suspend))
         .routes(routes!(agents_v3::resume))
         .routes(routes!(agents_v3::audit))
+        .merge(call_routes())
         .merge(memory_routes())
         .routes(routes!(billing::balance))
         .routes(routes!(billing::check))
@@ -317,6 +326,16 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(docs::openapi_json))
         .routes(routes!(docs::docs_page))
         .routes(routes!(docs::root))
+}
+
+fn call_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(calls::chat))
+        .routes(routes!(calls::call))
+        .routes(routes!(tasks::begin))
+        .routes(routes!(tasks::parallel))
+        .routes(routes!(tasks::show, tasks::cancel))
+        .routes(routes!(tasks::agent))
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

@@ -35,8 +35,8 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, EventService, MemoryService,
-        Readiness, ReadyState, Targets,
+        AccountHook, AccountService, AgentService, CallService, EmbeddingService, EventService,
+        MemoryService, Readiness, ReadyState, Targets, calls::settled_request,
     },
     signals::Signals,
 };
@@ -76,6 +76,7 @@ struct Parts {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    calls: CallService,
     memory: MemoryService,
     events: EventService,
     billing: Billing,
@@ -97,11 +98,14 @@ impl Parts {
         let memory = open_memory(config, data_dir)?;
         memory.find_by_meaning(&embeddings).await?;
         let agents = open_agents(config, data_dir, (&accounts, memory.store()), identity)?;
+        let names = [identity.id().to_string(), config.node_name()];
+        let calls = CallService::open(agents.clone(), billing.clone(), events.clone(), names)?;
         Ok(Self {
             embeddings,
             models,
             accounts,
             agents,
+            calls,
             memory,
             events,
             billing,
@@ -134,6 +138,7 @@ impl Node {
             models: parts.models.clone(),
             accounts: parts.accounts.clone(),
             agents: parts.agents.clone(),
+            calls: parts.calls.clone(),
             memory: parts.memory.clone(),
             events: parts.events.clone(),
             billing: parts.billing.clone(),
@@ -238,6 +243,8 @@ impl Node {
             self.parts.billing.expire_holds();
             // Its thread logs what fails; the next request with a key is refused with words.
             let _ = self.parts.answers.sweep(billing::now().0).await;
+            let tasks = &self.config.calls;
+            (self.parts.calls).forget(tasks.task_retention, tasks.task_bytes_max);
             self.parts.memory.sweep();
             self.parts.agents.finish_purges().await;
         }
@@ -285,6 +292,7 @@ impl Node {
     async fn stop(&mut self) {
         tracing::info!("stopping; a second signal leaves at once");
         self.shutdown.cancel();
+        self.parts.calls.stop();
         self.tasks.close();
         let until = time::Instant::now() + ENGINE_PATIENCE;
         if let Some(mut serving) = self.server.take()
@@ -313,6 +321,8 @@ impl Node {
             let requests = self.tasks.len();
             tracing::warn!(requests, "requests without clients were cut off");
         }
+        // Their readers are gone, so all that is left of them is to write that they have ended.
+        let _ = time::timeout(STOP_RESERVE / 2, self.parts.calls.ended()).await;
         self.parts.accounts.flush().await;
         // It is waited for until its batch ends; what it did not come to is done after the start.
         let memory = self.parts.memory.clone();
@@ -408,7 +418,7 @@ fn open_billing(config: &Config, data_dir: &DataDir) -> Result<Billing, NodeErro
 
 fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {
     let view = billing.view()?;
-    let settled = |id| billing::settled_in(&view, id);
+    let settled = |id| settled_request(&view, id);
     let path = data_dir::answers_path(data_dir.path());
     Ok(AnswerStore::open(&path, AnswerLimits::default(), settled)?)
 }

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod agent_health;
 pub mod agents;
+pub mod calls;
 pub mod catalog;
 pub mod codegraph;
 pub mod embeddings;
@@ -27,6 +28,10 @@ pub use self::{
     accounts::{AccountHook, AccountService},
     agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
+    calls::{
+        CallAnswer, CallError, CallEvent, CallFailure, CallRequest, CallService, CallStream,
+        Callee, TaskCaller, TaskViewer, What,
+    },
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},
     embeddings::{Embedded, EmbeddingModelNotFound, EmbeddingService, LongTexts, TEXTS_MAX},

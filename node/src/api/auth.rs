@@ -153,6 +153,10 @@ fn is_paid(route: &str) -> bool {
             | "/api/generate"
             | "/api/embed"
             | "/api/embeddings"
+            | "/v1/agents/{name}/chat"
+            | "/v1/agents/{name}/call"
+            | "/v1/a2a/tasks"
+            | "/v1/a2a/parallel"
     )
 }
 

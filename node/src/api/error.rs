@@ -163,6 +163,12 @@ impl ApiError {
         self
     }
 
+    /// Says when to ask again.
+    pub(super) fn retry_in(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
     fn members_map(&self) -> Map<String, Value> {
         let members = self.members.iter();
         members

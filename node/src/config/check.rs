@@ -5,11 +5,18 @@ use std::{ops::RangeInclusive, time::Duration};
 use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
-use super::{AccountsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig, load::ConfigError};
+use super::{
+    AccountsConfig, CallsConfig, Config, HttpConfig, InferenceConfig, MemoryConfig,
+    load::ConfigError,
+};
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
 const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// How long records of tasks can be kept: at least as long as a task can take.
+const TASK_RETENTION: RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
 
 /// How long a login can be good: for ever is what the key of a registration is for.
 const LOGIN_PERIOD: RangeInclusive<Duration> =
@@ -27,6 +34,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         .into_iter()
         .chain(http_rows(&config.http))
         .chain(accounts_rows(&config.accounts))
+        .chain(calls_rows(&config.calls))
         .chain(memory_rows(&config.memory))
         .chain(inference_rows(&config.inference));
     for (key, fits, must) in rows {
@@ -86,6 +94,19 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
             period_must,
         ),
         ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn calls_rows(calls: &CallsConfig) -> [Row; 2] {
+    let retention_fits = TASK_RETENTION.contains(&calls.task_retention);
+    let bytes_fit = calls.task_bytes_max >= 1 << 20;
+    [
+        (
+            "calls.task_retention",
+            retention_fits,
+            "must be 1h to 3650days",
+        ),
+        ("calls.task_bytes_max", bytes_fit, "must be at least 1MiB"),
     ]
 }
 
@@ -193,6 +214,14 @@ mod tests {
             (
                 message_of(|c| c.accounts.login_key_ttl = Duration::ZERO),
                 "accounts.login_key_ttl",
+            ),
+            (
+                message_of(|c| c.calls.task_retention = Duration::ZERO),
+                "calls.task_retention",
+            ),
+            (
+                message_of(|c| c.calls.task_bytes_max = 1),
+                "calls.task_bytes_max",
             ),
             (
                 message_of(|c| c.http.connections_max = 0),

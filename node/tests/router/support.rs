@@ -16,8 +16,8 @@ use aither_node::{
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, EmbeddingService, MemoryService, Readiness,
-        Targets,
+        AccountHook, AccountService, AgentService, CallService, EmbeddingService, EventService,
+        MemoryService, Readiness, Targets,
     },
 };
 use axum::{
@@ -93,6 +93,9 @@ pub(crate) fn api_made_of(
     let accounts = AccountService::open(&path, accounts, Some(welcome)).unwrap();
     let memory = memory_at(data_dir.path());
     let agents = agents_at(data_dir.path(), &accounts, &memory);
+    let events = EventService::default();
+    let names = ["peer", "name"].map(str::to_owned);
+    let calls = CallService::open(agents.clone(), billing.clone(), events.clone(), names).unwrap();
     let aliases = Config::default().aliases;
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
@@ -101,8 +104,9 @@ pub(crate) fn api_made_of(
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         agents: agents.clone(),
+        calls,
         memory,
-        events: aither_node::services::EventService::default(),
+        events,
         billing,
         data_dir: data_dir.path().to_owned(),
         answers,
