@@ -29,8 +29,8 @@ pub use self::{
     agent_health::{AgentHealth, CallEnd, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
     calls::{
-        CallAnswer, CallError, CallEvent, CallFailure, CallRequest, CallService, CallStream,
-        Callee, TaskCaller, TaskViewer, What,
+        Budget, CallAnswer, CallError, CallEvent, CallFailure, CallRequest, CallService,
+        CallStream, Callee, TaskCaller, TaskViewer, What,
     },
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     codegraph::{CodegraphService, FoundRow},

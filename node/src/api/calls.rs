@@ -4,7 +4,6 @@
 //! status of 2xx, whole. Everything else costs nothing: a refusal of the agent's (4xx, which is
 //! passed on by `/call`), a failure, a timeout, a client that hangs up.
 
-use aither_ledger::AccountId;
 use aither_protocol::{Amount, ErrorCode};
 use axum::{
     Json,
@@ -98,6 +97,7 @@ impl CallTerms {
             timeout: timeout_of(wish.timeout, state.http.request_timeout)?,
             answer_bytes_max: ANSWER_BYTES_MAX,
             payment,
+            budget: None,
             caller: caller_of(&self.caller),
             request_id: self.request_id.clone(),
             hop: self.hop,
@@ -283,7 +283,7 @@ fn passed_on(
 fn caller_of(caller: &Caller) -> TaskCaller {
     match caller {
         Caller::Account(caller) => TaskCaller {
-            name: AccountId(caller.account.as_u128()).to_string(),
+            name: caller.account.to_string(),
             agent: None,
         },
         Caller::Agent(caller) => TaskCaller {

@@ -3,6 +3,8 @@
 //! A task is known by its id from the moment that it is paid for, if it comes to something: to its
 //! caller, to the account that pays and to the operator. Nobody else is told that it is there.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Path, State},
@@ -29,7 +31,7 @@ use crate::{
     accounts::AccountId,
     billing::OPERATOR,
     calls::TaskStatus,
-    services::{Authority, CallRequest, Callee, What},
+    services::{Authority, Budget, CallRequest, Callee, What},
 };
 
 /// Longest answer of one of several tasks: all of them are in one.
@@ -96,11 +98,14 @@ pub(super) async fn parallel(
         ));
     }
     let count = body.tasks.len();
+    // What the header bounds is the request, so all of its tasks together.
+    let budget = terms.payment.max_cost.map(Budget::new).map(Arc::new);
     let requests = body.tasks.into_iter().map(|task| {
         let request = terms.request(&state, wish_of(task)?)?;
         Ok(CallRequest {
             stream: false,
             answer_bytes_max: PARALLEL_ANSWER_BYTES_MAX,
+            budget: budget.clone(),
             ..request
         })
     });

@@ -132,6 +132,8 @@ pub struct CallRequest {
     pub answer_bytes_max: usize,
     /// Who pays, and how much at most.
     pub payment: Payment,
+    /// What this call and others may cost together.
+    pub budget: Option<Arc<Budget>>,
     /// Who calls.
     pub caller: TaskCaller,
     /// Finds the request in the log.
@@ -139,6 +141,10 @@ pub struct CallRequest {
     /// How often it was passed on before it came here.
     pub hop: u8,
 }
+
+/// What several calls may cost together.
+#[derive(Debug)]
+pub struct Budget(Mutex<Amount>);
 
 /// What came of a call.
 #[derive(Debug, Clone)]
@@ -363,6 +369,25 @@ impl CallService {
     }
 }
 
+impl Budget {
+    /// A budget of so much.
+    pub fn new(amount: Amount) -> Self {
+        Self(Mutex::new(amount))
+    }
+
+    /// Takes an amount, or says what is left.
+    fn take(&self, amount: Amount) -> Result<(), Amount> {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.checked_sub(amount).ok_or(*left)?;
+        Ok(())
+    }
+
+    fn give_back(&self, amount: Amount) {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.checked_add(amount).unwrap_or(Amount::MAX);
+    }
+}
+
 impl CallStream {
     /// Waits for the next event; `None` after [`CallEvent::End`]. May be dropped and called again.
     pub async fn next(&mut self) -> Option<CallEvent> {
@@ -431,5 +456,21 @@ impl Shared {
 
     fn cards(&self) -> MutexGuard<'_, HashMap<AgentId, (SystemTime, Arc<Target>)>> {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_never_overdrawn_and_what_is_given_back_can_be_taken_again() {
+        let budget = Budget::new(Amount::from_tokens(5));
+        assert_eq!(budget.take(Amount::from_tokens(3)), Ok(()));
+        let left = Amount::from_tokens(2);
+        assert_eq!(budget.take(Amount::from_tokens(3)), Err(left));
+        budget.give_back(Amount::from_tokens(1));
+        assert_eq!(budget.take(Amount::from_tokens(3)), Ok(()));
+        assert_eq!(budget.take(Amount::from_micros(1)), Err(Amount::ZERO));
     }
 }

@@ -130,6 +130,7 @@ async fn keys(api: &Api) -> Keys {
         let capabilities = CapabilitySet::EMPTY
             .with(Capability::LlmInference)
             .with(Capability::LlmEmbed)
+            .with(Capability::AgentCall)
             .with(Capability::AgentSpawn)
             .with(Capability::MemoryRead)
             .with(Capability::MemoryWrite);
@@ -205,9 +206,14 @@ fn is_management((method, path): &(String, String)) -> bool {
 fn needs_more(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     let is_memory = path.starts_with("/v1/memory/");
+    let is_task = ["/v1/a2a/tasks", "/v1/a2a/parallel"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix));
     is_memory
+        || is_task
         || [
             "generate",
+            "call",
             "chat",
             "completions",
             "embed",

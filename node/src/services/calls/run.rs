@@ -69,7 +69,7 @@ pub(super) async fn run(
     let mut patience = Patience::new(request.timeout, Instant::now());
     let mut plan = shared.plan(request)?;
     plan.within(request.payment.max_cost)?;
-    let (mut task, mut choice) = shared.hold(request, &mut plan).await?;
+    let (mut task, mut choice, held) = shared.hold(request, &mut plan).await?;
     let task_id = task.id;
     let failed = |error| CallFailure {
         error,
@@ -104,6 +104,10 @@ pub(super) async fn run(
             Err(broken.error)
         }
     };
+    if let Some(budget) = &request.budget {
+        let cost = ended.as_ref().map_or(Amount::ZERO, |answer| answer.cost);
+        budget.give_back(held.saturating_sub(cost));
+    }
     let answer = ended.map_err(failed)?;
     Ok(CallAnswer {
         task_id,
@@ -318,12 +322,12 @@ impl Shared {
     }
 
     /// Finds who can be called first and holds what the dearest of those costs who may come to be
-    /// asked. Of those whom the payer cannot afford none is.
+    /// asked, and says how much. Of those whom the payer cannot afford none is.
     async fn hold(
         self: &Arc<Self>,
         request: &CallRequest,
         plan: &mut Plan,
-    ) -> Result<(Task, Choice), CallError> {
+    ) -> Result<(Task, Choice, Amount), CallError> {
         let mut choice = self.next(request, plan).await?;
         let payment = &request.payment;
         let id = payment.operation.map(|operation| operation.id);
@@ -331,10 +335,8 @@ impl Shared {
         if let Some(charged) = payment.operation.and_then(|operation| operation.charged) {
             let record = record_of(request, &choice);
             let funds = Funds::Charged(charged);
-            return Ok((
-                Task::begin(self, (id.0, record), &choice.agent, funds),
-                choice,
-            ));
+            let task = Task::begin(self, (id.0, record), &choice.agent, funds);
+            return Ok((task, choice, Amount::ZERO));
         }
         loop {
             let own = choice.price;
@@ -345,11 +347,12 @@ impl Shared {
                 Ok(hold) => {
                     let funds = Funds::Held(hold);
                     let task = Task::begin(self, (id.0, record), &choice.agent, funds);
-                    return Ok((task, choice));
+                    return Ok((task, choice, amount));
                 }
                 Err(
                     error @ (BillingError::Insufficient { balance: left, .. }
-                    | BillingError::AllowanceSpent { left, .. }),
+                    | BillingError::AllowanceSpent { left, .. }
+                    | BillingError::AboveMaxCost { max_cost: left, .. }),
                 ) => {
                     let count = plan.offers.len();
                     plan.offers.retain(|offer| offer.price <= left);
@@ -375,6 +378,10 @@ impl Shared {
         amount: Amount,
         record: &TaskRecord,
     ) -> Result<crate::billing::Hold, BillingError> {
+        if let Some(Err(max_cost)) = request.budget.as_ref().map(|budget| budget.take(amount)) {
+            let required = amount;
+            return Err(BillingError::AboveMaxCost { required, max_cost });
+        }
         let payment = &request.payment;
         let memo = match (&request.callee, &request.skill) {
             (Callee::BySkill, Some(skill)) => format!("call by skill {skill}"),
@@ -391,7 +398,11 @@ impl Shared {
             id: id.0,
             bytes: record.encode(),
         };
-        self.billing.hold_with(spending, Some(note)).await
+        let held = self.billing.hold_with(spending, Some(note)).await;
+        if let (Err(_), Some(budget)) = (&held, &request.budget) {
+            budget.give_back(amount);
+        }
+        held
     }
 
     /// Asks one agent after the other until one has answered.
