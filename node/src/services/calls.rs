@@ -64,8 +64,9 @@ const TARGETS_MAX: usize = 4096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections to one agent that are kept open for the next calls.
 const IDLE_CONNECTIONS_MAX: usize = 64;
-/// How long they are.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long they are. Common servers close them after five seconds, and a request that meets that
+/// is lost.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Events of a stream that wait for their reader.
 const EVENTS_WAITING_MAX: usize = 16;
 /// Longest wait for a reader to take a stream's last event.

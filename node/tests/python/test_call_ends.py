@@ -218,6 +218,36 @@ def test_hostile_agents_cost_nothing_and_say_nothing(owner: Account, payer: Acco
         unchanged(payer, before)
 
 
+def test_a_reader_that_stalls_does_not_hold_the_agent(home: Node, owner: Account, payer: Account):
+    closed = threading.Event()
+
+    def floods(connection: Connection) -> None:
+        connection.begin_stream()
+        try:
+            while True:
+                connection.raw(b"data: " + b"x" * 65536 + b"\n\n")
+        finally:
+            closed.set()
+
+    with callee(flood=floods) as agent:
+        come_aboard(owner, "flooding", agent)
+        before = payer.tokens()
+        host, port = home.url.removeprefix("http://").split(":")
+        content = json.dumps({"endpoint": "/flood", "payload": {}, "timeout": 0.5})
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(
+                f"POST /v1/agents/flooding/call HTTP/1.1\r\nHost: {host}:{port}\r\n"
+                f"Authorization: Bearer {payer.key}\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(content)}\r\n\r\n{content}".encode()
+            )
+            # Nothing is read, and the connection stays open.
+            assert closed.wait(DEADLINE_SECONDS)
+            wait_for_status(payer, agent.asked[0].headers["x-aither-task-id"], "canceled")
+        unchanged(payer, before)
+
+
 def test_a_stream_without_end_is_waited_for_piece_by_piece(owner: Account, payer: Account):
     def endless(connection: Connection) -> None:
         connection.begin_stream()

@@ -121,7 +121,7 @@ impl Exchange<'_> {
         let sent = patience.wait(self.agent, request.send()).await?;
         let answer = sent.map_err(|error| Broken {
             error: self.failed(send_words(&error)),
-            is_unreached: !error.is_timeout(),
+            is_unreached: true,
         })?;
         let status = answer.status();
         let is_passed = self.request.pass_through && status.is_client_error();
@@ -133,9 +133,34 @@ impl Exchange<'_> {
         let exchanged = match (is_stream, self.request.pass_through, sink) {
             (true, true, Some(sink)) => self.pass_on(answer, content_type, patience, sink).await,
             (true, ..) => self.relay(answer, content_type, patience, sink).await,
-            (false, ..) => self.whole(answer, content_type, patience).await,
+            (false, ..) => {
+                let exchanged = self.whole(answer, content_type, patience).await?;
+                self.say(&exchanged, patience, sink).await?;
+                Ok(exchanged)
+            }
         };
         Ok(exchanged?)
+    }
+
+    /// Hands on an answer that came whole in one piece, where pieces are wanted.
+    async fn say(
+        self,
+        exchanged: &Exchanged,
+        patience: &Patience,
+        sink: Option<&Sink>,
+    ) -> Result<(), CallError> {
+        let (Some(sink), Some(reading)) = (sink, &exchanged.reading) else {
+            return Ok(());
+        };
+        if self.request.pass_through {
+            return Ok(());
+        }
+        let text = serde_json::from_str(&reading.json);
+        let text = text.unwrap_or_else(|_| reading.json.clone());
+        match text.is_empty() {
+            true => Ok(()),
+            false => self.send(CallEvent::Text(text), patience, sink).await,
+        }
     }
 
     fn to_request(self) -> Result<RequestBuilder, CallError> {
@@ -251,7 +276,7 @@ impl Exchange<'_> {
         sink: Option<&Sink>,
     ) -> Result<Exchanged, CallError> {
         let status = answer.status().as_u16();
-        let (mut relay, mut len) = (Relay::default(), 0);
+        let (mut relay, mut len, mut is_silent) = (Relay::default(), 0, true);
         while !relay.is_over() {
             let chunk = patience.wait(self.agent, answer.chunk()).await?;
             let Some(chunk) = chunk.map_err(|_| self.broke_off())? else {
@@ -264,19 +289,24 @@ impl Exchange<'_> {
             if text.is_empty() {
                 continue;
             }
+            is_silent = false;
             if let Some(sink) = sink {
                 self.send(CallEvent::Text(text), patience, sink).await?;
                 // Whoever wants the answer whole waits for all of it no longer than asked for.
                 patience.renew();
             }
         }
-        Ok(Exchanged {
+        let exchanged = Exchanged {
             status,
             content_type,
             reading: Some(relay.finish()),
             body: Bytes::new(),
             len,
-        })
+        };
+        if is_silent {
+            self.say(&exchanged, patience, sink).await?;
+        }
+        Ok(exchanged)
     }
 
     /// Passes a stream on as it comes.
@@ -364,7 +394,8 @@ impl Exchange<'_> {
 }
 
 fn send_words(error: &reqwest::Error) -> &'static str {
-    if error.is_connect() {
+    // The one time limit of the client's own is that for a connection.
+    if error.is_connect() || error.is_timeout() {
         "could not be reached"
     } else {
         "gave no answer that is HTTP"
