@@ -363,11 +363,15 @@ impl CallService {
 
     /// Forgets records of tasks that are older than `retention`, or too many.
     pub fn forget(&self, retention: Duration, bytes_max: u64) {
-        let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-        let below_ms = now().0.saturating_sub(retention_ms);
-        let below = ulid::Ulid::from_parts(below_ms, 0).0;
+        let below = oldest_kept(now().0, retention);
         self.shared.billing.forget_notes(below, bytes_max);
     }
+}
+
+/// Returns the first id that a task could have that is still known.
+fn oldest_kept(now_ms: u64, retention: Duration) -> u128 {
+    let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+    ulid::Ulid::from_parts(now_ms.saturating_sub(retention_ms), 0).0
 }
 
 impl Budget {
@@ -463,6 +467,14 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_are_forgotten_by_when_they_began() {
+        let of = |ms| ulid::Ulid::from_parts(ms, 7).0;
+        let oldest = oldest_kept(5000, Duration::from_secs(3));
+        assert!(of(1999) < oldest && oldest <= of(2000));
+        assert_eq!(oldest_kept(5000, Duration::MAX), 0);
+    }
 
     #[test]
     fn a_budget_is_never_overdrawn_and_what_is_given_back_can_be_taken_again() {

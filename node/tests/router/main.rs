@@ -8,6 +8,7 @@
 
 mod accounts;
 mod agents;
+mod calls;
 mod idempotency;
 mod support;
 
