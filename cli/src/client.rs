@@ -16,6 +16,7 @@ mod pages;
 
 use std::{error::Error as StdError, time::Duration};
 
+use aither_protocol::sse::{Event, Parser};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,7 +34,6 @@ pub(crate) use self::{
 use crate::{
     args::ConnectionArgs,
     error::{Error, Refusal},
-    sse::{Event, Parser},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

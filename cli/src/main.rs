@@ -10,7 +10,6 @@ mod client;
 mod commands;
 mod error;
 mod render;
-mod sse;
 
 use std::process::ExitCode;
 

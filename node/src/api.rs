@@ -21,6 +21,9 @@ mod auth;
 mod base_url;
 mod billing;
 mod billing_types;
+mod calls;
+mod calls_stream;
+mod calls_types;
 mod code;
 mod discovery;
 mod discovery_text;
@@ -60,6 +63,7 @@ mod request_id;
 mod rules;
 mod search;
 mod stream;
+mod tasks;
 mod workspaces;
 
 use std::{
@@ -86,8 +90,9 @@ use crate::{
     identity::AdminKey,
     models::ModelStore,
     services::{
-        AccountService, AgentService, CodegraphService, DocumentService, EmbeddingService,
-        EventService, LlmService, MemoryService, ModelCatalog, Readiness, Tools, WorkspaceService,
+        AccountService, AgentService, CallService, CodegraphService, DocumentService,
+        EmbeddingService, EventService, LlmService, MemoryService, ModelCatalog, Readiness, Tools,
+        WorkspaceService,
     },
 };
 
@@ -107,6 +112,8 @@ pub struct ApiParts {
     pub accounts: AccountService,
     /// Knows agents, their keys and tokens.
     pub agents: AgentService,
+    /// Calls them.
+    pub calls: CallService,
     /// What agents remember.
     pub memory: MemoryService,
     /// What happens.
@@ -155,6 +162,7 @@ pub struct Shared {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    calls: CallService,
     memory: MemoryService,
     codegraph: CodegraphService,
     events: EventService,
@@ -201,6 +209,7 @@ impl ApiState {
                 models: parts.models,
                 accounts: parts.accounts,
                 agents: parts.agents,
+                calls: parts.calls,
                 codegraph: CodegraphService::new(parts.memory.clone()),
                 memory: parts.memory,
                 events: parts.events,
@@ -286,6 +295,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(file_routes())
         .merge(memory_routes())
         .merge(lifecycle_routes())
+        .merge(call_routes())
         .merge(marketplace_routes())
         .merge(event_routes())
         .merge(tool_routes())
@@ -389,6 +399,16 @@ fn lifecycle_routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(agents_lifecycle::health))
         .routes(routes!(agents_lifecycle::drain))
         .routes(routes!(agents_lifecycle::usage))
+}
+
+fn call_routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(calls::chat))
+        .routes(routes!(calls::call))
+        .routes(routes!(tasks::begin))
+        .routes(routes!(tasks::parallel))
+        .routes(routes!(tasks::show, tasks::cancel))
+        .routes(routes!(tasks::agent))
 }
 
 fn memory_routes() -> OpenApiRouter<ApiState> {

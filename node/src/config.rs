@@ -54,6 +54,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// What is paid for what.
     pub billing: BillingConfig,
+    /// Calls of agents.
+    pub calls: CallsConfig,
     /// Files of agents and accounts.
     pub files: FilesConfig,
     /// What agents remember.
@@ -161,6 +163,20 @@ pub enum Registration {
     Open,
     /// The operator.
     Closed,
+}
+
+/// Calls of agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallsConfig {
+    /// How long it is known what became of a task.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub task_retention: Duration,
+    /// What the records of all tasks may take; the oldest go first.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub task_bytes_max: u64,
 }
 
 /// Files of agents and accounts. An account may keep what its plan gives, workspaces and artifacts
@@ -320,6 +336,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             accounts: AccountsConfig::default(),
             billing: BillingConfig::default(),
+            calls: CallsConfig::default(),
             files: FilesConfig::default(),
             memory: MemoryConfig::default(),
             events: EventsConfig::default(),
@@ -391,6 +408,15 @@ impl Default for BillingConfig {
         Self {
             welcome_grant: Amount::from_tokens(1000),
             prices: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for CallsConfig {
+    fn default() -> Self {
+        Self {
+            task_retention: Duration::from_secs(30 * 24 * 3600),
+            task_bytes_max: 4 << 30,
         }
     }
 }

@@ -37,8 +37,9 @@ use crate::{
     models::{DownloadLimits, ModelStore, import::sha256_of_file},
     server::Server,
     services::{
-        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
-        MemoryService, Readiness, ReadyState, Targets, Tools, WorkspaceService,
+        AccountHook, AccountService, AgentService, CallService, DocumentService, EmbeddingService,
+        EventService, MemoryService, Readiness, ReadyState, Targets, Tools, WorkspaceService,
+        calls::settled_request,
     },
     signals::Signals,
 };
@@ -78,6 +79,7 @@ struct Parts {
     models: ModelStore,
     accounts: AccountService,
     agents: AgentService,
+    calls: CallService,
     memory: MemoryService,
     events: EventService,
     workspaces: WorkspaceService,
@@ -104,11 +106,14 @@ impl Parts {
         let mates = (&accounts, memory.store(), &events);
         let agents = open_agents(config, data_dir, mates, identity)?;
         let workspaces = open_workspaces(config, data_dir, &agents)?;
+        let names = [identity.id().to_string(), config.node_name()];
+        let calls = CallService::open(agents.clone(), billing.clone(), events.clone(), names)?;
         Ok(Self {
             embeddings,
             models,
             accounts,
             agents,
+            calls,
             memory,
             events,
             workspaces,
@@ -143,6 +148,7 @@ impl Node {
             models: parts.models.clone(),
             accounts: parts.accounts.clone(),
             agents: parts.agents.clone(),
+            calls: parts.calls.clone(),
             memory: parts.memory.clone(),
             events: parts.events.clone(),
             workspaces: parts.workspaces.clone(),
@@ -251,6 +257,8 @@ impl Node {
             self.parts.billing.expire_holds();
             // Its thread logs what fails; the next request with a key is refused with words.
             let _ = self.parts.answers.sweep(billing::now().0).await;
+            let tasks = &self.config.calls;
+            (self.parts.calls).forget(tasks.task_retention, tasks.task_bytes_max);
             self.parts.memory.sweep();
             // Its thread logs what fails.
             let _ = self.parts.events.sweep().await;
@@ -302,6 +310,7 @@ impl Node {
         self.shutdown.cancel();
         // They have no end of their own, and would hold the drain until its time is over.
         self.parts.events.close();
+        self.parts.calls.stop();
         self.tasks.close();
         let until = time::Instant::now() + ENGINE_PATIENCE;
         if let Some(mut serving) = self.server.take()
@@ -330,6 +339,8 @@ impl Node {
             let requests = self.tasks.len();
             tracing::warn!(requests, "requests without clients were cut off");
         }
+        // Their readers are gone, so all that is left of them is to write that they have ended.
+        let _ = time::timeout(STOP_RESERVE / 2, self.parts.calls.ended()).await;
         self.parts.accounts.flush().await;
         self.parts.agents.stop().await;
         // It is waited for until its batch ends; what it did not come to is done after the start.
@@ -456,7 +467,7 @@ fn open_tools(config: &Config, data_dir: &DataDir) -> Result<Tools, NodeError> {
 
 fn open_answers(data_dir: &DataDir, billing: &Billing) -> Result<AnswerStore, NodeError> {
     let view = billing.view()?;
-    let settled = |id| billing::settled_in(&view, id);
+    let settled = |id| settled_request(&view, id);
     let path = data_dir::answers_path(data_dir.path());
     Ok(AnswerStore::open(&path, AnswerLimits::default(), settled)?)
 }

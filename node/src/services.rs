@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod agent_health;
 pub mod agents;
+pub mod calls;
 pub mod catalog;
 pub mod code;
 pub mod codegraph;
@@ -35,6 +36,10 @@ pub use self::{
     accounts::{AccountHook, AccountService},
     agent_health::{AgentHealth, CallEnd, Checkup, Standing, Unavailable},
     agents::{AgentService, Authority, SpawnTerms, Spawned},
+    calls::{
+        Budget, CallAnswer, CallError, CallEvent, CallFailure, CallRequest, CallService,
+        CallStream, Callee, TaskCaller, TaskViewer, What,
+    },
     catalog::{ModelCard, ModelCatalog, ModelNotFound},
     code::{CodeCaller, CodeService, Commit as CodeCommit, KnownRepository},
     codegraph::{CodegraphService, FoundRow},

@@ -36,6 +36,8 @@ pub enum ErrorCode {
     NotFound,
     /// No agent of that name, or none that the caller may manage.
     UnknownAgent,
+    /// No agent that can be called has the skill.
+    NoAgentForSkill,
     /// Nobody reachable serves a model of that name.
     ModelNotFound,
     /// Memory has no such key, or none that the caller can see.
@@ -95,6 +97,7 @@ impl ErrorCode {
         Self::RegistrationClosed,
         Self::NotFound,
         Self::UnknownAgent,
+        Self::NoAgentForSkill,
         Self::ModelNotFound,
         Self::UnknownKey,
         Self::MethodNotAllowed,
@@ -133,6 +136,7 @@ impl ErrorCode {
             Self::RegistrationClosed => "registration_closed",
             Self::NotFound => "not_found",
             Self::UnknownAgent => "unknown_agent",
+            Self::NoAgentForSkill => "no_agent_for_skill",
             Self::ModelNotFound => "model_not_found",
             Self::UnknownKey => "unknown_key",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -166,6 +170,7 @@ impl ErrorCode {
             Self::CapabilityMissing | Self::TierForbidden | Self::PlanLimit => 403,
             Self::QuotaExceeded | Self::RegistrationClosed | Self::TargetForbidden => 403,
             Self::NotFound | Self::UnknownAgent | Self::ModelNotFound | Self::UnknownKey => 404,
+            Self::NoAgentForSkill => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict | Self::VersionConflict => 409,
             Self::PayloadTooLarge | Self::ValueTooLarge => 413,
@@ -197,6 +202,7 @@ impl ErrorCode {
             Self::RegistrationClosed => "Registration closed",
             Self::NotFound => "Not found",
             Self::UnknownAgent => "Unknown agent",
+            Self::NoAgentForSkill => "No agent for the skill",
             Self::ModelNotFound => "Model not found",
             Self::UnknownKey => "Unknown key",
             Self::MethodNotAllowed => "Method not allowed",

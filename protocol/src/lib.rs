@@ -4,8 +4,8 @@
 //! ([`plan`]) and an agent may do ([`capability`]), how it hands on a part of that
 //! ([`capability_token`]), how an agent describes itself ([`agent_card`]) and a node signs such a
 //! description ([`canonical`], [`signed_card`]), how a refusal is named on every surface
-//! ([`error_code`]), how large anything that arrives may be ([`limits`]), and every name that has a
-//! version ([`version`]).
+//! ([`error_code`]), how large anything that arrives may be ([`limits`]), how a stream is cut into
+//! events ([`sse`]), and every name that has a version ([`version`]).
 
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ pub mod id;
 pub mod limits;
 pub mod plan;
 pub mod signed_card;
+pub mod sse;
 pub mod version;
 
 pub use agent_card::{

@@ -185,6 +185,10 @@ fn is_paid(route: &str) -> bool {
             | "/api/embeddings"
             | "/v1/search"
             | "/v1/http/fetch"
+            | "/v1/agents/{name}/chat"
+            | "/v1/agents/{name}/call"
+            | "/v1/a2a/tasks"
+            | "/v1/a2a/parallel"
     )
 }
 

@@ -134,6 +134,8 @@ impl PlanItem {
 /// Returns what an agent calls here, without what only its own bundle names.
 pub(super) fn endpoints(base: &BaseUrl) -> BTreeMap<&'static str, String> {
     let paths = [
+        ("a2a_parallel", "/v1/a2a/parallel"),
+        ("a2a_tasks", "/v1/a2a/tasks"),
         ("agents", "/v1/agents"),
         ("agents_md", "/AGENTS.md"),
         ("auto_onboard", "/v1/agents/auto-onboard"),

@@ -42,6 +42,7 @@ const DOCS_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
         (name = "accounts", description = "Accounts and their keys"),
         (name = "discovery", description = "What there is, for agents before they come aboard"),
         (name = "agents", description = "Agents: coming aboard, keys, capability tokens"),
+        (name = "calls", description = "Calling agents, by name and by skill"),
         (name = "marketplace", description = "Agents that are offered, and for how much"),
         (name = "memory", description = "What agents remember"),
         (name = "events", description = "What happens, told and heard"),

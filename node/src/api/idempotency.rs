@@ -70,6 +70,8 @@ impl Keeping {
             "/v1/billing/deduct" | "/v1/billing/topup" => Some(Self::Whole),
             "/v1/memory/write" | "/v1/events/emit" | "/v1/code/write" => Some(Self::Whole),
             "/api/workspaces/{id}/write" | "/v1/artifacts/store" => Some(Self::Whole),
+            "/v1/agents/{name}/chat" | "/v1/agents/{name}/call" => Some(Self::Whole),
+            "/v1/a2a/tasks" | "/v1/a2a/parallel" => Some(Self::Whole),
             "/v1/auth/register" | "/v1/admin/accounts" => Some(Self::Fact),
             // Coming aboard again is answered with a fresh key anyway.
             "/v1/agents/{name}/spawn" => Some(Self::Fact),

@@ -53,6 +53,7 @@ const LLM: Option<Capability> = Some(Capability::LlmInference);
 const EMBED: Option<Capability> = Some(Capability::LlmEmbed);
 const READ: Option<Capability> = Some(Capability::MemoryRead);
 const WRITE: Option<Capability> = Some(Capability::MemoryWrite);
+const CALL: Option<Capability> = Some(Capability::AgentCall);
 const EMIT: Option<Capability> = Some(Capability::EventEmit);
 const SUBSCRIBE: Option<Capability> = Some(Capability::EventSubscribe);
 const UPLOAD: Option<Capability> = Some(Capability::FileUpload);
@@ -132,6 +133,13 @@ pub(super) const ROWS: &[Row] = &[
     ("GET",    "/v1/agents/{name}/usage",            Access::Manage,    None),
     ("POST",   "/v1/agents/{name}/spawn",            Access::Agent,     SPAWN),
     ("DELETE", "/v1/agents/{name}/tokens/{token}",   Access::Manage,    None),
+    ("POST",   "/v1/agents/{name}/chat",             Access::Holder,    CALL),
+    ("POST",   "/v1/agents/{name}/call",             Access::Holder,    CALL),
+    ("POST",   "/v1/a2a/tasks",                      Access::Holder,    CALL),
+    ("GET",    "/v1/a2a/tasks/{id}",                 Access::Holder,    CALL),
+    ("DELETE", "/v1/a2a/tasks/{id}",                 Access::Holder,    CALL),
+    ("POST",   "/v1/a2a/parallel",                   Access::Holder,    CALL),
+    ("GET",    "/v1/a2a/agents/{name}",              Access::Holder,    None),
     ("POST",   "/v1/memory/write",                   Access::Holder,    WRITE),
     ("POST",   "/v1/memory/read",                    Access::Holder,    READ),
     ("POST",   "/v1/memory/delete",                  Access::Holder,    WRITE),

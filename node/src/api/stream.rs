@@ -30,9 +30,9 @@ use super::ApiError;
 use crate::services::{Finished, Generation, GenerationStep};
 
 /// Pause after which a comment shows that the stream lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A frame is closed once it has this size, so that one write stays small.
-const FRAME_BYTES_TARGET: usize = 16 << 10;
+pub(super) const FRAME_BYTES_TARGET: usize = 16 << 10;
 /// What the answer cost.
 pub(super) const X_AITHER_COST: HeaderName = HeaderName::from_static("x-aither-cost");
 
@@ -101,6 +101,10 @@ async fn respond_with<E: Encoder>(
 pub(super) struct StreamBroken(Arc<AtomicBool>);
 
 impl StreamBroken {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -146,7 +150,7 @@ impl<E: Encoder> Frames<E> {
                         let error = ApiError::from(error);
                         tracing::warn!(code = %error.code(), "a stream ended in an error");
                         self.encoder.error(&error, &mut frame);
-                        self.broken.0.store(true, Ordering::Release);
+                        self.broken.set();
                         self.generation = None;
                         return Some(frame);
                     }

@@ -6,13 +6,17 @@ use aither_protocol::limits::NODE_NAME_BYTES_MAX;
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    AccountsConfig, Config, EventsConfig, FilesConfig, HttpConfig, InferenceConfig, MemoryConfig,
-    load::ConfigError, tools,
+    AccountsConfig, CallsConfig, Config, EventsConfig, FilesConfig, HttpConfig, InferenceConfig,
+    MemoryConfig, load::ConfigError, tools,
 };
 use crate::models::check_name;
 
 /// What a timeout can be: shorter ones fail by chance, longer ones bound nothing.
 const PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// How long records of tasks can be kept: at least as long as a task can take.
+const TASK_RETENTION: RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
 
 /// How long a login can be good: for ever is what the key of a registration is for.
 const LOGIN_PERIOD: RangeInclusive<Duration> =
@@ -35,6 +39,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         .chain(http_rows(&config.http))
         .chain(accounts_rows(&config.accounts))
         .chain(files_rows(&config.files))
+        .chain(calls_rows(&config.calls))
         .chain(memory_rows(&config.memory))
         .chain(events_rows(&config.events))
         .chain(inference_rows(&config.inference));
@@ -95,6 +100,19 @@ fn http_rows(http: &HttpConfig) -> [Row; 5] {
             period_must,
         ),
         ("http.public_url", url_fits, url_must),
+    ]
+}
+
+fn calls_rows(calls: &CallsConfig) -> [Row; 2] {
+    let retention_fits = TASK_RETENTION.contains(&calls.task_retention);
+    let bytes_fit = calls.task_bytes_max >= 1 << 20;
+    [
+        (
+            "calls.task_retention",
+            retention_fits,
+            "must be 1h to 3650days",
+        ),
+        ("calls.task_bytes_max", bytes_fit, "must be at least 1MiB"),
     ]
 }
 
@@ -238,6 +256,14 @@ mod tests {
             (
                 message_of(|c| c.files.document_bytes_max = 1 << 40),
                 "files.document_bytes_max",
+            ),
+            (
+                message_of(|c| c.calls.task_retention = Duration::ZERO),
+                "calls.task_retention",
+            ),
+            (
+                message_of(|c| c.calls.task_bytes_max = 1),
+                "calls.task_bytes_max",
             ),
             (
                 message_of(|c| c.http.connections_max = 0),

@@ -129,6 +129,14 @@ impl AccountService {
         self.shared.plans.admit(account, plan)
     }
 
+    /// Counts work that belongs to a request which has begun, as if it were one by itself.
+    ///
+    /// # Errors
+    /// The account had as many in the last minute as its plan allows.
+    pub fn count(&self, account: AccountId, plan: Plan) -> Result<(), AccountError> {
+        self.shared.plans.count(account, plan)
+    }
+
     /// Makes an account for whoever asks from `address`.
     ///
     /// # Errors

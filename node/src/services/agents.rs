@@ -345,6 +345,11 @@ impl AgentService {
         &self.shared.health
     }
 
+    /// Returns which addresses agents may have.
+    pub fn targets(&self) -> Targets {
+        self.shared.health.targets()
+    }
+
     /// Returns an agent by name, whoever asks.
     pub fn by_name(&self, name: &str) -> Option<Arc<Agent>> {
         self.shared.store.directory().by_name(name)

@@ -63,6 +63,15 @@ impl PlanLimits {
     pub fn admit(&self, account: AccountId, plan: Plan) -> Result<Permit, AccountError> {
         // Before the rate, so that a request that is refused here costs nothing there.
         let permit = self.begin(account, plan)?;
+        self.count(account, plan)?;
+        Ok(permit)
+    }
+
+    /// Counts work that belongs to a request which has begun, as if it were one by itself.
+    ///
+    /// # Errors
+    /// The account had as many in the last minute as its plan allows.
+    pub fn count(&self, account: AccountId, plan: Plan) -> Result<(), AccountError> {
         let rate = self.rates.iter().find(|(known, _)| *known == plan);
         if let Some((plan, rate)) = rate {
             rate.check(&account)
@@ -74,7 +83,7 @@ impl PlanLimits {
                     retry_after,
                 })?;
         }
-        Ok(permit)
+        Ok(())
     }
 
     /// Forgets accounts that have not asked for a while.

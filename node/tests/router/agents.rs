@@ -146,6 +146,7 @@ async fn keys(api: &Api) -> Keys {
             .with(Capability::CodeRead)
             .with(Capability::CodeWrite)
             .with(Capability::ExternalApi)
+            .with(Capability::AgentCall)
             .with(Capability::AgentSpawn)
             .with(Capability::MemoryRead)
             .with(Capability::MemoryWrite)
@@ -232,10 +233,15 @@ fn needs_more(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     let is_memory = path.starts_with("/v1/memory/");
     let is_tool = ["/v1/search", "/v1/http/fetch"].contains(&path) || path.starts_with("/v1/code/");
+    let is_task = ["/v1/a2a/tasks", "/v1/a2a/parallel"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix));
     is_memory
         || is_tool
+        || is_task
         || [
             "generate",
+            "call",
             "chat",
             "completions",
             "embed",

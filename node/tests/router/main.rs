@@ -8,6 +8,7 @@
 
 mod accounts;
 mod agents;
+mod calls;
 mod documents;
 mod events;
 mod files;
@@ -53,6 +54,7 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "delete /api/agents/{id}",
         "delete /api/delete",
         "delete /api/workspaces/{id}/delete",
+        "delete /v1/a2a/tasks/{id}",
         "delete /v1/agents/{name}",
         "delete /v1/agents/{name}/tokens/{token}",
         "delete /v1/artifacts/{id}",
@@ -74,6 +76,8 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "get /metrics",
         "get /openapi.json",
         "get /ready",
+        "get /v1/a2a/agents/{name}",
+        "get /v1/a2a/tasks/{id}",
         "get /v1/admin/accounts",
         "get /v1/admin/prices",
         "get /v1/agents",
@@ -113,10 +117,14 @@ async fn every_documented_route_answers_and_every_route_is_documented() {
         "post /api/pull",
         "post /api/show",
         "post /api/workspaces/{id}/write",
+        "post /v1/a2a/parallel",
+        "post /v1/a2a/tasks",
         "post /v1/admin/accounts",
         "post /v1/admin/backup",
         "post /v1/admin/token-keys",
         "post /v1/agents/auto-onboard",
+        "post /v1/agents/{name}/call",
+        "post /v1/agents/{name}/chat",
         "post /v1/agents/{name}/drain",
         "post /v1/agents/{name}/resume",
         "post /v1/agents/{name}/rotate-key",

@@ -21,8 +21,8 @@ use aither_node::{
     memory::MemoryLimits,
     models::{DownloadLimits, ModelStore},
     services::{
-        AccountHook, AccountService, AgentService, DocumentService, EmbeddingService, EventService,
-        MemoryService, Readiness, Targets, Tools, WorkspaceService,
+        AccountHook, AccountService, AgentService, CallService, DocumentService, EmbeddingService,
+        EventService, MemoryService, Readiness, Targets, Tools, WorkspaceService,
     },
 };
 use axum::{
@@ -44,6 +44,8 @@ pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) accounts: AccountService,
     pub(crate) agents: AgentService,
+    pub(crate) billing: Billing,
+    pub(crate) calls: CallService,
     pub(crate) events: EventService,
     pub(crate) readiness: Readiness,
     _data_dir: tempfile::TempDir,
@@ -120,6 +122,8 @@ pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -
     };
     let workspaces = WorkspaceService::open(data_dir.path(), ARTIFACT_BYTES_MAX, owner_of).unwrap();
     let tools = Tools::new(&config, &search_index_path(data_dir.path())).unwrap();
+    let names = ["peer", "name"].map(str::to_owned);
+    let calls = CallService::open(agents.clone(), billing.clone(), events.clone(), names).unwrap();
     let (aliases, http) = (config.aliases, config.http);
     let timeout = http.request_timeout;
     let state = ApiState::new(ApiParts {
@@ -128,12 +132,13 @@ pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -
         models: ModelStore::open(data_dir.path(), DownloadLimits::default()).unwrap(),
         accounts: accounts.clone(),
         agents: agents.clone(),
+        calls: calls.clone(),
         memory,
         events: events.clone(),
         workspaces,
         documents: documents_at(data_dir.path()),
         tools,
-        billing,
+        billing: billing.clone(),
         data_dir: data_dir.path().to_owned(),
         answers,
         tasks: tokio_util::task::TaskTracker::new(),
@@ -149,6 +154,8 @@ pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -
         router: make_router(state),
         accounts,
         agents,
+        billing,
+        calls,
         events,
         readiness,
         _data_dir: data_dir,

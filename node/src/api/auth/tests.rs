@@ -322,6 +322,10 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
             _ => has(Capability::MemoryWrite) && holder.tier >= Tier::Agent,
         };
     }
+    let calls = path.starts_with("/v1/agents/{name}/") && ["call", "chat"].contains(&ending);
+    if calls || path.starts_with("/v1/a2a/tasks") || path == "/v1/a2a/parallel" {
+        return has(Capability::AgentCall) && holder.tier >= Tier::Agent;
+    }
     match ending {
         "embed" | "embeddings" => has(Capability::LlmEmbed),
         "generate" | "completions" => has(Capability::LlmInference),

@@ -8,23 +8,27 @@ use std::mem;
 
 /// One event: its name (`message` when none was given) and its data lines, joined by newlines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) name: String,
-    pub(crate) data: String,
+pub struct Event {
+    /// What kind of event it is.
+    pub name: String,
+    /// What it says.
+    pub data: String,
 }
 
 /// Why a stream was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SseError {
+pub enum SseError {
+    /// A line or an event has no end within the limit.
     #[error("an event of more than {0} bytes")]
     TooLarge(usize),
+    /// It is no text.
     #[error("an event that is not UTF-8")]
     Encoding,
 }
 
 /// Collects bytes until an event is whole.
 #[derive(Debug)]
-pub(crate) struct Parser {
+pub struct Parser {
     size_max: usize,
     line: Vec<u8>,
     /// The last byte was a CR that ended a line: a LF right after it belongs to it.
@@ -36,7 +40,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// Makes a parser that gives up on an event or a line of more than `size_max` bytes.
-    pub(crate) fn new(size_max: usize) -> Self {
+    pub fn new(size_max: usize) -> Self {
         Self {
             size_max,
             line: Vec::new(),
@@ -48,7 +52,10 @@ impl Parser {
     }
 
     /// Takes the next bytes and returns the events that they complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, SseError> {
+    ///
+    /// # Errors
+    /// The stream is none; what follows is not to be pushed.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Event>, SseError> {
         let mut events = Vec::new();
         for &byte in bytes {
             let ends_line = match byte {
