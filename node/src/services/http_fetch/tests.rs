@@ -171,6 +171,20 @@ async fn private_addresses_are_refused_unless_the_operator_names_them_and_says_s
 }
 
 #[tokio::test]
+async fn a_name_that_stands_for_this_machine_is_refused_as_it_is_connected_to() {
+    let server = Server::start(|_| said("secret")).await;
+    let public = client(Targets::Public).unwrap();
+    // As a name that was public when it was looked at, and is not any more.
+    let outgoing = get(&format!("http://localhost:{}/", server.port));
+    let refused = send(&public, &outgoing).await;
+    assert!(
+        matches!(refused, Err(FetchError::Forbidden { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(server.connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn each_hop_of_a_redirect_is_checked_anew() {
     let hidden = Server::start(|_| said("secret")).await;
     let (hidden_port, hidden_url) = (hidden.port, hidden.url("/"));
