@@ -185,7 +185,7 @@ fn closed() -> LedgerError {
 /// What is done in one go.
 #[derive(Default)]
 struct Turn {
-    commands: Vec<Box<Command>>,
+    commands: Vec<Command>,
     /// The latest time that was told.
     now: Time,
     forget: Option<(u128, u64)>,
@@ -249,7 +249,7 @@ impl Turn {
             match request {
                 Request::Apply(command) => {
                     self.now = self.now.max(command.now);
-                    self.commands.push(command);
+                    self.commands.push(*command);
                 }
                 Request::Expire(time) => self.now = self.now.max(time),
                 Request::ForgetNotes { below, bytes_max } => {

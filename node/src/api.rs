@@ -64,6 +64,7 @@ mod rules;
 mod search;
 mod stream;
 mod tasks;
+mod unread;
 mod workspaces;
 
 use std::{
@@ -270,6 +271,7 @@ pub fn with_layers(router: Router<ApiState>, state: ApiState) -> Router {
             metrics::measure,
         ))
         .layer(middleware::from_fn(request_id::assign_request_id))
+        .layer(middleware::from_fn(unread::read_rest))
         .with_state(state)
 }
 

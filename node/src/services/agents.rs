@@ -116,6 +116,8 @@ struct Shared {
     memory: Option<MemoryStore>,
     /// Their files, likewise.
     files: OnceLock<WorkspaceService>,
+    /// What was told of them, likewise.
+    events: EventService,
     /// Held while agents are purged, which is done in several steps.
     purging: tokio::sync::Mutex<()>,
     health: AgentHealth,
@@ -135,7 +137,7 @@ impl AgentService {
         events: EventService,
     ) -> Result<Self, StoreError> {
         let store = Arc::new(AgentStore::open(path, SystemTime::now())?);
-        let health = AgentHealth::new(Arc::clone(&store), targets, events)?;
+        let health = AgentHealth::new(Arc::clone(&store), targets, events.clone())?;
         Ok(Self {
             shared: Arc::new(Shared {
                 store,
@@ -146,6 +148,7 @@ impl AgentService {
                 reading: Gate::new(STORE_USES_MAX, STORE_USES_WAITING_MAX),
                 memory,
                 files: OnceLock::new(),
+                events,
                 purging: tokio::sync::Mutex::default(),
                 health,
             }),
@@ -533,6 +536,7 @@ impl AgentService {
     /// Leaves nothing of an agent and its memory.
     async fn purge(&self, memory: MemoryStore, id: AgentId, by: Rank) -> Result<(), AgentError> {
         let _purging = self.shared.purging.lock().await;
+        let name = self.agent(id)?.name.clone();
         let noted = memory.clone();
         self.store(move |store| {
             let now = SystemTime::now();
@@ -555,6 +559,10 @@ impl AgentService {
             })
         })
         .await??;
+        // What a crash leaves of them goes with the log's oldest.
+        if let Err(error) = self.shared.events.forget_agent(&name).await {
+            tracing::warn!(%error, "events of an agent that was purged are still there");
+        }
         self.forget(memory).await
     }
 

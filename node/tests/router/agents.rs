@@ -31,6 +31,24 @@ const OPEN: [&str; 12] = [
     "/v1/auth/login",
 ];
 
+/// What an agent of the highest tier is granted here: all that a route asks for.
+const ALL: [Capability; 14] = [
+    Capability::LlmInference,
+    Capability::LlmEmbed,
+    Capability::WebSearch,
+    Capability::CodeRead,
+    Capability::CodeWrite,
+    Capability::ExternalApi,
+    Capability::AgentCall,
+    Capability::AgentSpawn,
+    Capability::MemoryRead,
+    Capability::MemoryWrite,
+    Capability::EventEmit,
+    Capability::EventSubscribe,
+    Capability::FileUpload,
+    Capability::DocumentAnalysis,
+];
+
 /// What a key is refused with: 401, 403 or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
@@ -116,20 +134,7 @@ async fn keys(api: &Api) -> Keys {
         .create("ann@example.org", None, Some(Plan::Enterprise));
     let made = made.await.unwrap();
     let owner = made.account.id.as_u128();
-    let all = [
-        "llm_inference",
-        "llm_embed",
-        "web_search",
-        "code_read",
-        "code_write",
-        "external_api",
-        "agent_spawn",
-        "memory_read",
-        "memory_write",
-        "event_subscribe",
-        "file_upload",
-        "document_analysis",
-    ];
+    let all = ALL.map(Capability::as_str);
     let agent = onboard(api, owner, &card("bot", "orchestrator", &all)).await;
     let small = onboard(api, owner, &card("small", "reflex", &[])).await;
     let suspended = onboard(api, owner, &card("aside", "orchestrator", &all)).await;
@@ -139,21 +144,9 @@ async fn keys(api: &Api) -> Keys {
         .unwrap();
     let caller = api.agents.authenticate(agent.key.0.reveal()).unwrap();
     let spawn = |caveats: Vec<Caveat>| {
-        let capabilities = CapabilitySet::EMPTY
-            .with(Capability::LlmInference)
-            .with(Capability::LlmEmbed)
-            .with(Capability::WebSearch)
-            .with(Capability::CodeRead)
-            .with(Capability::CodeWrite)
-            .with(Capability::ExternalApi)
-            .with(Capability::AgentCall)
-            .with(Capability::AgentSpawn)
-            .with(Capability::MemoryRead)
-            .with(Capability::MemoryWrite)
-            .with(Capability::EventEmit)
-            .with(Capability::EventSubscribe)
-            .with(Capability::FileUpload)
-            .with(Capability::DocumentAnalysis);
+        let capabilities = ALL
+            .into_iter()
+            .fold(CapabilitySet::EMPTY, CapabilitySet::with);
         let terms = SpawnTerms {
             capabilities,
             caveats,

@@ -91,17 +91,7 @@ pub(crate) fn api_made_of(
 }
 
 pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -> Router) -> Api {
-    let engine = Engine::start(EngineConfig {
-        backend: BackendChoice::Cpu,
-        threads: 1,
-        running_max: 1,
-        queue_len_max: 1,
-        memory_budget_bytes: 1 << 20,
-        idle_unload: Duration::from_secs(60),
-        context_length_max: 128,
-        speculation: Speculation::Auto,
-    })
-    .unwrap();
+    let engine = small_engine();
     let data_dir = tempfile::tempdir().unwrap();
     let readiness = Readiness::new();
     let path = accounts_path(data_dir.path());
@@ -160,6 +150,20 @@ pub(crate) fn api_of_config(config: Config, make_router: impl FnOnce(ApiState) -
         readiness,
         _data_dir: data_dir,
     }
+}
+
+fn small_engine() -> Engine {
+    Engine::start(EngineConfig {
+        backend: BackendChoice::Cpu,
+        threads: 1,
+        running_max: 1,
+        queue_len_max: 1,
+        memory_budget_bytes: 1 << 20,
+        idle_unload: Duration::from_secs(60),
+        context_length_max: 128,
+        speculation: Speculation::Auto,
+    })
+    .unwrap()
 }
 
 fn documents_at(data_dir: &Path) -> DocumentService {

@@ -287,6 +287,7 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
         || (path.starts_with("/v1/agents/{name}") && method == "DELETE")
         || path.starts_with("/api/agents/{id}")
         || path.starts_with("/api/audit/")
+        || path.starts_with("/v1/marketplace/listings")
         || path == "/v1/billing/usage";
     if manages {
         return !holder.has_token;
@@ -294,25 +295,24 @@ fn agent_may(method: &str, path: &str, holder: Holder) -> bool {
     if holder.is_suspended {
         return false;
     }
+    may_work(path, holder)
+}
+
+/// What the contract says of an agent's work.
+fn may_work(path: &str, holder: Holder) -> bool {
     let has = |capability| holder.granted.contains(capability);
-    if path.ends_with("/spawn") {
+    let of_its_own = match path {
         // The highest tier alone may have sub-agents.
-        return has(Capability::AgentSpawn) && holder.tier == Tier::Orchestrator;
-    }
-    if path == "/v1/events/emit" {
-        return has(Capability::EventEmit);
-    }
-    if path == "/v1/events/subscribe" {
-        return has(Capability::EventSubscribe) && holder.tier >= Tier::Agent;
-    }
-    let tool = match path {
+        "/v1/agents/{name}/spawn" => Some((Capability::AgentSpawn, Tier::Orchestrator)),
+        "/v1/events/emit" => Some((Capability::EventEmit, Tier::Reflex)),
+        "/v1/events/subscribe" => Some((Capability::EventSubscribe, Tier::Agent)),
         "/v1/search" => Some((Capability::WebSearch, Tier::Agent)),
         "/v1/code/read" => Some((Capability::CodeRead, Tier::Reasoning)),
         "/v1/code/write" => Some((Capability::CodeWrite, Tier::Reasoning)),
         "/v1/http/fetch" => Some((Capability::ExternalApi, Tier::Reasoning)),
         _ => None,
     };
-    if let Some((capability, tier)) = tool {
+    if let Some((capability, tier)) = of_its_own {
         return has(capability) && holder.tier >= tier;
     }
     let ending = path.rsplit('/').next().unwrap_or_default();

@@ -126,18 +126,18 @@ fn end_of(error: &CallError) -> Option<CallEnd> {
 }
 
 impl Offer {
-    fn of(agent: &Arc<Agent>) -> Self {
+    fn of(agents: &crate::services::AgentService, agent: &Arc<Agent>) -> Self {
         Self {
             agent: Arc::clone(agent),
-            price: Amount::from_tokens(agent.price.into()),
+            price: agents.price_of(agent),
         }
     }
 }
 
-/// Returns whether an agent in this state may be asked for a skill. By its word, since those who
-/// are merely in pain still answer.
+/// Returns whether an agent in this state may be asked for a skill: those who are merely in pain
+/// still answer.
 fn takes_calls(state: AgentState) -> bool {
-    matches!(state.as_str(), "LIVE" | "PAIN")
+    matches!(state, AgentState::Live | AgentState::Pain)
 }
 
 impl Plan {
@@ -194,7 +194,7 @@ impl Shared {
             Callee::Agent(name) => {
                 let agent = self.named(name)?;
                 Ok(Plan {
-                    offers: VecDeque::from([Offer::of(&agent)]),
+                    offers: VecDeque::from([Offer::of(&self.agents, &agent)]),
                     reason: "it was asked for by its name".to_owned(),
                 })
             }
@@ -228,7 +228,10 @@ impl Shared {
         if agents.len() > 1 {
             agents.retain(|agent| Some(agent.id) != request.caller.agent);
         }
-        let offers: Vec<_> = agents.iter().map(Offer::of).collect();
+        let offers: Vec<_> = agents
+            .iter()
+            .map(|agent| Offer::of(&self.agents, agent))
+            .collect();
         let candidates: Vec<_> = offers.iter().map(|offer| self.candidate(offer)).collect();
         let places = ranked(&candidates);
         let Some(best) = places.first().map(|place| &candidates[*place]) else {
