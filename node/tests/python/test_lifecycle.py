@@ -95,10 +95,6 @@ def wait_for(http: httpx.Client, name: str, state: str) -> None:
     wait_until(f"{name} is {state}", lambda: story(http, name)["state"] == state)
 
 
-def has_events(node: Node) -> bool:
-    return SUBSCRIBE in node.http.get("/openapi.json").json()["paths"]
-
-
 def follow(account: Account, name: str, count: int) -> list[tuple[str, str]]:
     """The next moves of an agent, as events tell them."""
     query = {"events": f"agent.{name}.lifecycle"}
@@ -122,7 +118,7 @@ def test_an_agent_that_fails_is_in_pain_then_left_alone_and_lives_again(
     assert path(owner.http, "moody") == ["DEPLOY", "INIT", "BOOT", "LIVE"]
     wait_until("it is asked again while it lives", lambda: agent.asked > 2)
     with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(follow, owner, "moody", 3) if has_events(home) else None
+        heard = pool.submit(follow, owner, "moody", 3)
         agent.healthy = False
         wait_for(owner.http, "moody", "HEAL")
         health = owner.http.get("/v1/agents/moody/health").json()
@@ -132,12 +128,11 @@ def test_an_agent_that_fails_is_in_pain_then_left_alone_and_lives_again(
         assert [item["name"] for item in listed] == ["moody"]
         agent.healthy = True
         wait_for(owner.http, "moody", "LIVE")
-        if heard is not None:
-            assert heard.result(timeout=DEADLINE_SECONDS) == [
-                ("LIVE", "PAIN"),
-                ("PAIN", "HEAL"),
-                ("HEAL", "LIVE"),
-            ]
+        assert heard.result(timeout=DEADLINE_SECONDS) == [
+            ("LIVE", "PAIN"),
+            ("PAIN", "HEAL"),
+            ("HEAL", "LIVE"),
+        ]
     states = path(owner.http, "moody")
     assert states == ["DEPLOY", "INIT", "BOOT", "LIVE", "PAIN", "HEAL", "LIVE"]
     reasons = [move["reason"] for move in story(owner.http, "moody")["history"]]

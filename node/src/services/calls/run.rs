@@ -279,15 +279,7 @@ impl Shared {
     async fn choice(&self, request: &CallRequest, offer: Offer) -> Result<Choice, CallError> {
         let Offer { agent, price } = offer;
         let name = || agent.name.to_string();
-        let target = self.target(&agent).await;
-        let admitted = self.agents.health().admit(&agent).await;
-        admitted.map_err(|unavailable| CallError::NotLive {
-            agent: name(),
-            state: unavailable.state,
-            reason: unavailable.reason,
-            retry_after: unavailable.retry_after,
-        })?;
-        let target = target?;
+        let target = self.target(&agent).await?;
         if let Some(skill) = request
             .skill
             .as_deref()
@@ -315,6 +307,14 @@ impl Shared {
         checked.map_err(|reason| CallError::Address {
             agent: name(),
             reason,
+        })?;
+        // Last, since whom it lets in as a trial is to be called.
+        let admitted = self.agents.health().admit(&agent).await;
+        admitted.map_err(|unavailable| CallError::NotLive {
+            agent: name(),
+            state: unavailable.state,
+            reason: unavailable.reason,
+            retry_after: unavailable.retry_after,
         })?;
         Ok(Choice {
             agent,
