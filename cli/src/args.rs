@@ -123,6 +123,8 @@ pub(crate) enum Command {
     Balance,
     /// Show what was spent, by model, agent and day.
     Usage(UsageArgs),
+    /// Show what came in and what went out, the newest first.
+    Statement(StatementArgs),
     /// Add tokens to an account, as the operator.
     ///
     /// Should the connection break, the payment is tried again, and paid once.
@@ -193,6 +195,23 @@ pub(crate) struct UsageArgs {
     /// How far back, as 30d or 24h.
     #[arg(long, value_name = "TIME", default_value = "30d")]
     pub(crate) period: String,
+}
+
+/// Arguments of `statement`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatementArgs {
+    /// How many of the last entries.
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=500)
+    )]
+    pub(crate) lines: u32,
+    /// Also show what was held and given back, which moves nothing.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// Arguments of `topup`.

@@ -24,7 +24,7 @@ use serde_json::Value;
 pub(crate) use self::{
     agents::{Agent, AgentQuery, Bundle, Mode},
     answer::Answer,
-    billing::{Balance, Payment, Tokens, TopUp, Usage, UsageItem},
+    billing::{Balance, Payment, StatementItem, Tokens, TopUp, Usage, UsageItem},
     calls::{CallRequest, CallTarget, LogItem},
     codegraph::{CodegraphIndex, CodegraphQuery, CodegraphRow, Indexed, Skipped, SourceFile},
     key::ApiKey,

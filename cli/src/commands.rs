@@ -41,6 +41,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         Command::Memory(command) => memory::run(&client()?, &output, command, json).await,
         Command::Balance => billing::balance(&client()?, &output, json).await,
         Command::Usage(usage) => billing::usage(&client()?, &output, usage, json).await,
+        Command::Statement(args) => billing::statement(&client()?, &output, args, json).await,
         Command::TopUp(top_up) => billing::top_up(&client()?, &output, top_up, json).await,
     }
 }

@@ -82,6 +82,27 @@ pub(crate) struct UsageItem {
     pub(crate) completion_tokens: u64,
 }
 
+/// An entry of `GET /v1/billing/statement`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StatementItem {
+    pub(crate) time: String,
+    pub(crate) kind: String,
+    pub(crate) amount: Tokens,
+    #[serde(default)]
+    pub(crate) other: String,
+    #[serde(default)]
+    pub(crate) memo: String,
+    #[serde(default)]
+    pub(crate) split: Vec<SplitItem>,
+}
+
+/// A part of a payment that is shared.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SplitItem {
+    pub(crate) account: String,
+    pub(crate) amount: Tokens,
+}
+
 /// `POST /v1/billing/topup`.
 #[derive(Debug, Serialize)]
 pub(crate) struct TopUp<'a> {
@@ -105,6 +126,12 @@ impl Client {
     /// Asks what was spent in a period.
     pub(crate) async fn usage(&self, period: &str) -> Result<Answer, Error> {
         self.get("v1/billing/usage", &[("period", period)]).await
+    }
+
+    /// Asks for the last entries of the caller's account.
+    pub(crate) async fn statement(&self, lines: u32) -> Result<Answer, Error> {
+        let limit = lines.to_string();
+        self.get("v1/billing/statement", &[("limit", &limit)]).await
     }
 
     /// Pays tokens into an account, once for one key.

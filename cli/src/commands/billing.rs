@@ -5,14 +5,21 @@ use std::collections::BTreeMap;
 use ulid::Ulid;
 
 use crate::{
-    args::{TopUpArgs, UsageArgs},
-    client::{Balance, Client, Payment, TopUp, Usage, UsageItem},
+    args::{StatementArgs, TopUpArgs, UsageArgs},
+    client::{Balance, Client, Payment, StatementItem, TopUp, Usage, UsageItem},
     error::Error,
-    render::{Column, Output, Table, or_dash, printable},
+    render::{self, Column, Output, Table, or_dash, printable},
 };
 
 /// What stands in the account's statement as the origin of the payment.
 const REFERENCE: &str = "aither-cli";
+/// Most entries that a node gives in one answer.
+const ENTRIES_MAX: u32 = 500;
+
+#[derive(serde::Deserialize)]
+struct Statement {
+    items: Vec<StatementItem>,
+}
 
 /// Shows the caller's balance.
 pub(crate) async fn balance(client: &Client, output: &Output, json: bool) -> Result<(), Error> {
@@ -118,6 +125,62 @@ fn parts_table(what: &'static str, parts: Vec<(String, UsageItem)>) -> String {
     table.to_string()
 }
 
+/// Shows what came in and what went out.
+pub(crate) async fn statement(
+    client: &Client,
+    output: &Output,
+    args: &StatementArgs,
+    json: bool,
+) -> Result<(), Error> {
+    // What was held stands between what was paid: twice as many entries have enough of those.
+    let asked = match args.all {
+        true => args.lines,
+        false => args.lines.saturating_mul(2).min(ENTRIES_MAX),
+    };
+    let answer = client.statement(asked).await?;
+    if json {
+        return output.line(&answer.line());
+    }
+    let list: Statement = answer.read("a statement")?;
+    let moves =
+        |item: &StatementItem| args.all || item.kind == "posted" || item.kind == "transferred";
+    let items: Vec<_> = list.items.into_iter().filter(moves).collect();
+    let lines = usize::try_from(args.lines).unwrap_or(usize::MAX);
+    if items.is_empty() {
+        render::remark("nothing was paid yet");
+        return Ok(());
+    }
+    output.piece(&statement_text(&items[..lines.min(items.len())]))
+}
+
+fn statement_text(items: &[StatementItem]) -> String {
+    let mut table = Table::new([
+        Column::Text("TIME"),
+        Column::Number("TOKENS"),
+        Column::Text("WITH"),
+        Column::Text("FOR"),
+        Column::Text("SPLIT"),
+    ]);
+    for item in items {
+        let parts = item.split.iter();
+        let parts: Vec<_> = parts
+            .map(|part| format!("{} {}", part.amount, part.account))
+            .collect();
+        table.push([
+            // To the second.
+            item.time.chars().take(19).collect(),
+            item.amount.to_string(),
+            item.other.clone(),
+            match item.kind.as_str() {
+                "posted" | "transferred" => item.memo.clone(),
+                kind => format!("{} ({kind})", item.memo),
+            },
+            parts.join(", "),
+        ]);
+    }
+    table.to_string()
+}
+
 /// Adds tokens to an account.
 pub(crate) async fn top_up(
     client: &Client,
@@ -157,6 +220,24 @@ mod tests {
             balance_text(&serde_json::from_str(balance).unwrap()),
             "TOKENS  HELD  GRANTED  PLAN        EXPIRES\n \
              -12.5     0        0  enterprise  never\n"
+        );
+    }
+
+    #[test]
+    fn a_shared_payment_shows_who_has_which_part() {
+        let items = r#"{"items": [
+            {"time": "2026-01-01T00:00:00.123456Z", "kind": "posted", "amount": -3, "other": "node",
+             "memo": "/v1/a2a/tasks", "split": [{"account": "01K", "amount": 2.4},
+                                                {"account": "node", "amount": 0.6}]},
+            {"time": "2026-01-01T00:00:00Z", "kind": "transferred", "amount": 1000,
+             "other": "grants", "memo": "welcome"}
+        ]}"#;
+        let list: Statement = serde_json::from_str(items).unwrap();
+        assert_eq!(
+            statement_text(&list.items),
+            "TIME                 TOKENS  WITH    FOR            SPLIT\n\
+             2026-01-01T00:00:00      -3  node    /v1/a2a/tasks  2.4 01K, 0.6 node\n\
+             2026-01-01T00:00:00    1000  grants  welcome\n"
         );
     }
 
