@@ -3,6 +3,8 @@
 //! Each is checked before the thing it bounds is parsed or stored. Limits that an operator may
 //! want to move are configuration instead; the ones here are part of the interface.
 
+use std::time::Duration;
+
 /// Longest model name, in bytes: room for `host/namespace/model:tag`.
 pub const MODEL_NAME_BYTES_MAX: usize = 128;
 
@@ -99,3 +101,18 @@ pub const CAPABILITY_SKILL_BYTES_MAX: usize = 64;
 
 /// Longest prefix of memory keys that a caveat demands, in bytes.
 pub const CAPABILITY_KEY_PREFIX_BYTES_MAX: usize = 512;
+
+/// Most fields of a signed record.
+pub const RECORD_FIELDS_MAX: usize = 32;
+/// How far the clocks of two nodes may be apart. What seems to come from later is refused.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Longest ad, in bytes with its signature. A typical one has some 230; this is one with the most
+/// skills, the longest name, and room for fields to come.
+pub const AD_BYTES_MAX: usize = 1024;
+/// Longest life of an ad.
+pub const AD_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Life of a tombstone: longer than any ad that it buries, however the clocks of the two were set.
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
+/// Most skills of an ad.
+pub const AD_SKILLS_MAX: usize = SKILLS_MAX;

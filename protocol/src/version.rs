@@ -12,5 +12,14 @@ pub const CAPABILITY_TOKEN_KEY_DOMAIN: &[u8] = b"aither capability token v1";
 /// What is hashed before a chain's MAC to name an allowance.
 pub const CAPABILITY_ALLOWANCE_DOMAIN: &[u8] = b"aither capability allowance v1";
 
+/// What the signature of an ad covers first.
+pub const AD_DOMAIN: &[u8] = b"aither ad v1";
+
+/// What is hashed before a skill's id to make the short form that ads carry.
+pub const SKILL_HASH_DOMAIN: &[u8] = b"aither skill v1";
+
+/// What is hashed before node, kind and name to name what an ad is about.
+pub const AD_SUBJECT_DOMAIN: &[u8] = b"aither ad subject v1";
+
 /// The agent spec that cards, `aither-agent.yaml` and discovery documents follow.
 pub const AGENT_SPEC: &str = "aitheros-agent-spec/3.0";
