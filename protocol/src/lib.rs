@@ -3,8 +3,10 @@
 //! Reading order: who a node is ([`id`]), what is paid in ([`amount`]), what an account may use
 //! ([`plan`]) and an agent may do ([`capability`]), how it hands on a part of that
 //! ([`capability_token`]), how an agent describes itself ([`agent_card`]) and a node signs such a
-//! description ([`canonical`], [`signed_card`]), how nodes sign what they tell each other ([`cbor`],
-//! [`signed`]), what a node announces ([`ad`]) in which federation ([`federation_id`]), how a refusal is named on every surface
+//! description ([`canonical`], [`signed_card`]). Between nodes: how they sign what they tell each
+//! other ([`cbor`], [`signed`], [`time`]), who belongs to which federation ([`federation_id`],
+//! [`membership`]), what a node announces in it ([`ad`]) and how two nodes find out what the other
+//! has not heard ([`reconciliation`]). Everywhere: how a refusal is named on every surface
 //! ([`error_code`]), how large anything that arrives may be ([`limits`]), and every name that has a
 //! version ([`version`]).
 
@@ -21,7 +23,9 @@ pub mod error_code;
 pub mod federation_id;
 pub mod id;
 pub mod limits;
+pub mod membership;
 pub mod plan;
+pub mod reconciliation;
 pub mod signed;
 pub mod signed_card;
 pub mod time;

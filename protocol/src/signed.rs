@@ -189,6 +189,17 @@ impl<T: Record> Verified<T> {
         &self.bytes
     }
 
+    /// Returns it as it is sent.
+    pub fn to_signed(&self) -> Signed<T>
+    where
+        T: Clone,
+    {
+        Signed {
+            bytes: self.bytes.clone(),
+            record: self.record.clone(),
+        }
+    }
+
     /// Returns its name.
     pub fn id(&self) -> RecordId {
         RecordId::of(&self.bytes)

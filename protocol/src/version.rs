@@ -21,5 +21,20 @@ pub const SKILL_HASH_DOMAIN: &[u8] = b"aither skill v1";
 /// What is hashed before node, kind and name to name what an ad is about.
 pub const AD_SUBJECT_DOMAIN: &[u8] = b"aither ad subject v1";
 
+/// What the signature of a certificate covers first.
+pub const CERTIFICATE_DOMAIN: &[u8] = b"aither certificate v1";
+
+/// What the signature of a revocation covers first.
+pub const REVOCATION_DOMAIN: &[u8] = b"aither revocation v1";
+
+/// What is hashed before federation, issuer and secret to make what an issuer stores.
+pub const JOIN_SECRET_DOMAIN: &[u8] = b"aither join secret v1";
+
+/// First byte of an invite: the only version so far.
+pub const INVITE: u8 = 1;
+
+/// What is hashed before an invite's bytes to make its checksum.
+pub const INVITE_CHECKSUM_DOMAIN: &[u8] = b"aither invite v1";
+
 /// The agent spec that cards, `aither-agent.yaml` and discovery documents follow.
 pub const AGENT_SPEC: &str = "aitheros-agent-spec/3.0";

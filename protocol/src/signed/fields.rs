@@ -4,7 +4,7 @@
 //! something that this reader would get wrong, and is refused. Numbers are never used again.
 
 use crate::{
-    NodeId,
+    FederationId, NodeId,
     cbor::{CborError, Reader, Writer},
     limits,
     time::UnixTime,
@@ -73,6 +73,11 @@ impl<'a> FieldReader<'a> {
 
     pub(crate) fn node(&mut self, name: &'static str) -> Result<NodeId, RecordError> {
         NodeId::from_bytes(self.value.fixed()?).map_err(|_| RecordError::Invalid(name))
+    }
+
+    pub(crate) fn federation(&mut self) -> Result<FederationId, RecordError> {
+        FederationId::from_bytes(self.value.fixed()?)
+            .map_err(|_| RecordError::Invalid("federation"))
     }
 
     pub(crate) fn time(&mut self) -> Result<UnixTime, RecordError> {

@@ -7,12 +7,17 @@
 )]
 
 mod ads;
+mod invites;
+mod members;
+mod messages;
+mod revocations;
 
 use aither_protocol::{
-    Ad, FederationId, NodeId, SkillHash, SubjectKind, UnixTime,
+    Ad, FederationId, NodeId, SkillHash, SubjectKind, UnixTime, Verified,
     ad::Offer,
     cbor::{Reader, Writer},
     limits,
+    membership::{Certificate, Issuer, Rights},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -103,4 +108,35 @@ fn value(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::new();
     write(&mut writer);
     writer.into_bytes()
+}
+
+/// A certificate of one node for another, or of the root.
+fn certificate(subject: u8, issuer: Option<u8>, rights: Rights) -> Certificate {
+    let life = if rights.contains(Rights::MEMBER) {
+        limits::CERTIFICATE_LIFE_MAX
+    } else {
+        limits::ISSUER_CERTIFICATE_LIFE_MAX
+    };
+    Certificate {
+        federation: federation(),
+        subject: node(subject),
+        issuer: issuer.map_or(Issuer::Root, |issuer| Issuer::Node(node(issuer))),
+        serial: 7,
+        not_before: NOW,
+        expires: NOW.plus(life),
+        rights,
+    }
+}
+
+/// Signs a certificate with the key of whoever it says.
+fn certify(certificate: &Certificate) -> Verified<Certificate> {
+    let keys = [root()].into_iter().chain((0..20).map(key));
+    let signer = certificate.issuer.key(&certificate.federation);
+    let mut keys = keys.filter(|key| key.verifying_key().to_bytes() == signer);
+    Verified::sign(certificate, &keys.next().unwrap(), &[]).unwrap()
+}
+
+/// The certificate of node 1, whom the root has made an issuer.
+fn issuer_certificate() -> Verified<Certificate> {
+    certify(&certificate(1, None, Rights::ISSUER))
 }
