@@ -40,7 +40,8 @@ ADR_LINES_MAX = 60
 # Documents of today: the paths that they name must be there. Decisions speak of their own day.
 LIVING_DOCUMENTS = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"}
 NAMED_PATH = re.compile(
-    r"`((?:protocol|ledger|federation|inference|node|cli|scripts|docs|sdk|federation-tests)/[\w./-]+)`"
+    r"`((?:protocol|ledger|federation|federation-tests|inference|node|cli|scripts|docs|sdk)"
+    r"/[\w./-]+)`"
 )
 
 CODE_SUFFIXES = {".rs", ".py", ".sh"}

@@ -196,96 +196,72 @@ fn peer_that_replays_without_end_is_rejected_and_others_are_not() {
     assert_eq!(verdict, Verdict::Ignore(Reason::Known));
 }
 
-#[test]
-fn answers_fit_all_that_is_asked_cheapest_first() {
-    let mut directory = directory();
-    let mut put = |number: u32, name: &str, kind, skills: &[&str], price_micros| {
+/// Agents and models of three nodes.
+fn catalogue() -> Directory {
+    use SubjectKind::{Agent, Model};
+    let entries: [(u32, &str, SubjectKind, &[&str], u64); 6] = [
+        (1, "dear", Agent, &["translate", "search"], 50),
+        (1, "cheap", Agent, &["translate"], 5),
+        (2, "middle", Agent, &["translate"], 20),
+        (2, "other", Agent, &["search"], 1),
+        (2, "smollm2:135m", Model, &[], 3),
+        (3, "smollm2:135m", Model, &[], 2),
+    ];
+    let ads = entries.map(|(number, name, kind, skills, price_micros)| {
         let mut ad = ad(number, name);
         ad.kind = kind;
         let offer = ad.offer.as_mut().unwrap();
         offer.skills = skills.iter().map(|skill| SkillHash::of(skill)).collect();
         offer.skills.sort();
         offer.price_micros = price_micros;
-        let verdict = directory.offer(&sign(number, &ad), gossip(9), NOW);
-        assert_eq!(verdict, Verdict::Accept);
+        sign(number, &ad)
+    });
+    with(&ads)
+}
+
+#[test]
+fn answers_fit_all_that_is_asked_cheapest_first() {
+    let directory = catalogue();
+    let check = |query: Query<'_>, expected: &[&str]| {
+        assert_eq!(names(&directory, &query, NOW), expected, "{query:?}");
     };
-    use SubjectKind::{Agent, Model};
-    put(1, "dear", Agent, &["translate", "search"], 50);
-    put(1, "cheap", Agent, &["translate"], 5);
-    put(2, "middle", Agent, &["translate"], 20);
-    put(2, "other", Agent, &["search"], 1);
-    put(2, "smollm2:135m", Model, &[], 3);
-    put(3, "smollm2:135m", Model, &[], 2);
     let skill = |skill| Query {
         skill: Some(SkillHash::of(skill)),
         ..all(9)
     };
-    let check = |query: &Query<'_>, expected: &[&str]| {
-        assert_eq!(names(&directory, query, NOW), expected, "{query:?}");
-    };
-    check(&skill("translate"), &["cheap", "middle", "dear"]);
-    check(
-        &Query {
-            limit: 1,
-            ..skill("translate")
-        },
-        &["cheap"],
+    check(skill("translate"), &["cheap", "middle", "dear"]);
+    check(skill("unknown"), &[]);
+    let mut query = skill("translate");
+    query.limit = 1;
+    check(query, &["cheap"]);
+    query.limit = 9;
+    query.price_micros_max = Some(20);
+    check(query, &["cheap", "middle"]);
+    let mut query = skill("search");
+    query.node = Some(node(1));
+    check(query, &["dear"]);
+    query.name = Some("middle");
+    check(query, &[]);
+    let mut query = all(9);
+    query.node = Some(node(7));
+    check(query, &[]);
+}
+
+#[test]
+fn models_are_found_by_name_and_kind() {
+    let directory = catalogue();
+    let mut query = all(9);
+    query.name = Some("smollm2:135m");
+    assert_eq!(
+        names(&directory, &query, NOW),
+        ["smollm2:135m", "smollm2:135m"]
     );
-    check(
-        &Query {
-            price_micros_max: Some(20),
-            ..skill("translate")
-        },
-        &["cheap", "middle"],
-    );
-    check(
-        &Query {
-            node: Some(node(1)),
-            ..skill("search")
-        },
-        &["dear"],
-    );
-    check(
-        &Query {
-            name: Some("middle"),
-            ..skill("search")
-        },
-        &[],
-    );
-    check(&skill("unknown"), &[]);
-    check(
-        &Query {
-            name: Some("smollm2:135m"),
-            ..all(9)
-        },
-        &["smollm2:135m", "smollm2:135m"],
-    );
-    check(
-        &Query {
-            kind: Some(Model),
-            ..all(1)
-        },
-        &["smollm2:135m"],
-    );
-    check(
-        &Query {
-            kind: Some(Agent),
-            ..all(2)
-        },
-        &["other", "cheap"],
-    );
-    check(
-        &Query {
-            node: Some(node(7)),
-            ..all(9)
-        },
-        &[],
-    );
-    let models = Query {
-        kind: Some(Model),
-        ..all(9)
-    };
-    assert_eq!(directory.find(&models, NOW)[0].node, node(3));
+    let mut query = all(2);
+    query.kind = Some(SubjectKind::Model);
+    let found = directory.find(&query, NOW);
+    assert_eq!((found[0].node, found[1].node), (node(3), node(2)));
+    query.kind = Some(SubjectKind::Agent);
+    assert_eq!(names(&directory, &query, NOW), ["other", "cheap"]);
 }
 
 #[test]
