@@ -49,9 +49,9 @@ fn measure(nodes: usize, agents: usize, seed: u64) -> f64 {
     let mut simulation = Simulation::settled(settings);
     simulation.run(MINUTE);
     let mut slowest = Some(0);
-    for _ in 0..20 {
+    for agent in 0..20 {
         let begun = simulation.now_ms();
-        let ad = simulation.watch_change(0);
+        let ad = simulation.watch_change(agent);
         simulation.run(MINUTE);
         let reached = simulation.reached(&ad, 99, begun);
         slowest = slowest

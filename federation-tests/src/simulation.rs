@@ -150,8 +150,9 @@ impl Simulation {
         }
     }
 
-    /// Changes the price of a node's agent, and watches how the ad spreads.
-    pub fn watch_change(&mut self, node: usize) -> RecordId {
+    /// Changes the price of an agent, and watches how the ad spreads.
+    pub fn watch_change(&mut self, agent: usize) -> RecordId {
+        let node = self.agents().cycle().nth(agent).unwrap_or(0);
         let ad = loop {
             // A price that it had before is no change.
             let price = self.network.random.below(1_000_000);
@@ -233,7 +234,7 @@ impl Simulation {
         BEGIN.plus(Duration::from_millis(self.now_ms))
     }
 
-    fn agents(&self) -> impl Iterator<Item = usize> + use<> {
+    fn agents(&self) -> impl Iterator<Item = usize> + Clone + use<> {
         let (nodes, agents) = (self.settings.nodes, self.settings.agents);
         (0..agents).map(move |agent| agent * nodes / agents)
     }

@@ -7,6 +7,7 @@
 )]
 
 mod ads;
+mod golden;
 mod invites;
 mod members;
 mod messages;
