@@ -1,9 +1,11 @@
 //! Messages of reconciliations: their bounds, and the order that they must keep.
 
 use aither_protocol::{
-    RecordError, RecordId, SubjectId, limits,
+    Ad, RecordError, RecordId, Signed, SubjectId, limits,
+    membership::{Certificate, Membership, Revocation, RevocationBatch, RevocationSummary},
     reconciliation::{Bound, Claim, Fingerprint, ListedAd, Message, Range},
 };
+use proptest::prelude::*;
 
 fn listed(number: u8) -> ListedAd {
     ListedAd {
@@ -111,4 +113,47 @@ fn bounds_part_subjects_as_bytes_do() {
         );
     }
     assert!(Bound::End.is_after(&subject));
+}
+
+/// Reads bytes as everything that a peer sends; what is taken has one form.
+fn read_as_anything(bytes: &[u8]) {
+    let _ = Signed::<Ad>::parse(bytes);
+    let _ = Signed::<Certificate>::parse(bytes);
+    let _ = Signed::<Revocation>::parse(bytes);
+    if let Ok(message) = Message::parse(bytes) {
+        assert_eq!(message.to_bytes(), bytes);
+    }
+    if let Ok(membership) = Membership::parse(bytes) {
+        assert_eq!(membership.to_bytes(), bytes);
+    }
+    if let Ok(batch) = RevocationBatch::parse(bytes) {
+        assert_eq!(batch.to_bytes(), bytes);
+    }
+    if let Ok(summary) = RevocationSummary::parse(bytes) {
+        assert_eq!(summary.to_bytes(), bytes);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        read_as_anything(&bytes);
+    }
+
+    #[test]
+    fn no_change_of_a_message_makes_a_reader_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let fingerprint = Claim::Fingerprint(Fingerprint::of([]));
+        let sent = message(vec![
+            before(&[1, 2], fingerprint),
+            before(&[9], Claim::List(vec![listed(5), listed(6)])),
+        ]);
+        let mut bytes = sent.to_bytes();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        read_as_anything(&bytes);
+    }
 }
