@@ -1,26 +1,26 @@
-//! Where to look for ads: slots by skill, name and node, and all of them, each set by price.
+//! Where to look for ads: by name, node and skill, and all of them, each by price.
 //!
-//! A query goes through the smallest set that all of its answers are in, cheapest first, and stops
-//! at its limit. Tombstones are in none.
+//! A query goes through the ads that share what it names and few others have, cheapest first, and
+//! stops at its limit. Each set is one tree with what is looked for in front of its keys: a set for
+//! each name, of which most would hold one ad, would take several times the room. Tombstones are in
+//! none of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use aither_protocol::{Ad, NodeId, SkillHash};
 
 use super::{Query, Slot};
 
-/// Slots with their prices.
-type Priced = BTreeSet<(u64, Slot)>;
-
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    by_skill: BTreeMap<SkillHash, Priced>,
-    by_name: BTreeMap<Box<str>, Priced>,
-    by_node: BTreeMap<NodeId, Priced>,
-    all: Priced,
+    /// By a hash of the name: two of one hash are told apart by whoever reads the ads.
+    by_name: BTreeSet<(u64, u64, Slot)>,
+    by_node: BTreeSet<(NodeId, u64, Slot)>,
+    by_skill: BTreeSet<(SkillHash, u64, Slot)>,
+    all: BTreeSet<(u64, Slot)>,
 }
 
 impl Index {
@@ -28,17 +28,13 @@ impl Index {
         let Some(offer) = &ad.offer else {
             return;
         };
-        let priced = (offer.price_micros, slot);
+        let price = offer.price_micros;
         for skill in &offer.skills {
-            self.by_skill.entry(*skill).or_default().insert(priced);
+            self.by_skill.insert((*skill, price, slot));
         }
-        let name = ad.name.as_str();
-        match self.by_name.get_mut(name) {
-            Some(slots) => _ = slots.insert(priced),
-            None => _ = self.by_name.insert(name.into(), Priced::from([priced])),
-        }
-        self.by_node.entry(ad.node).or_default().insert(priced);
-        self.all.insert(priced);
+        self.by_name.insert((hash_of(&ad.name), price, slot));
+        self.by_node.insert((ad.node, price, slot));
+        self.all.insert((price, slot));
     }
 
     /// Takes an ad out, if it is in.
@@ -46,57 +42,42 @@ impl Index {
         let Some(offer) = &ad.offer else {
             return;
         };
-        let priced = (offer.price_micros, slot);
+        let price = offer.price_micros;
         for skill in &offer.skills {
-            remove_from(&mut self.by_skill, skill, priced);
+            self.by_skill.remove(&(*skill, price, slot));
         }
-        remove_from(&mut self.by_name, ad.name.as_str(), priced);
-        remove_from(&mut self.by_node, &ad.node, priced);
-        self.all.remove(&priced);
+        self.by_name.remove(&(hash_of(&ad.name), price, slot));
+        self.by_node.remove(&(ad.node, price, slot));
+        self.all.remove(&(price, slot));
     }
 
     /// Returns the slots among which all answers are, cheapest first.
-    pub(super) fn candidates(&self, query: &Query<'_>) -> impl Iterator<Item = Slot> {
-        let price_max = query.price_micros_max.unwrap_or(u64::MAX);
-        let smallest = match self.smallest(query) {
-            ControlFlow::Continue(set) => Some(set),
-            ControlFlow::Break(()) => None,
-        };
-        let slots = smallest.into_iter().flatten();
-        slots
-            .take_while(move |(price, _)| *price <= price_max)
-            .map(|(_, slot)| *slot)
-    }
-
-    /// Returns the smallest set, or breaks off where one of them is empty.
-    fn smallest(&self, query: &Query<'_>) -> ControlFlow<(), &Priced> {
-        let mut smallest = &self.all;
-        let named = [
-            query.skill.map(|skill| self.by_skill.get(&skill)),
-            query.name.map(|name| self.by_name.get(name)),
-            query.node.map(|node| self.by_node.get(&node)),
-        ];
-        for set in named.into_iter().flatten() {
-            let Some(set) = set else {
-                return ControlFlow::Break(());
-            };
-            if set.len() < smallest.len() {
-                smallest = set;
-            }
+    pub(super) fn candidates<'a>(
+        &'a self,
+        query: &Query<'_>,
+    ) -> Box<dyn Iterator<Item = Slot> + 'a> {
+        let most = query.price_micros_max.unwrap_or(u64::MAX);
+        let (least, last) = (Slot::MIN, Slot::MAX);
+        // A name has few ads, a node has a bounded number, a skill may have most of all.
+        if let Some(name) = query.name.map(hash_of) {
+            let range = (name, 0, least)..=(name, most, last);
+            return Box::new(self.by_name.range(range).map(|(_, _, slot)| *slot));
         }
-        ControlFlow::Continue(smallest)
+        if let Some(node) = query.node {
+            let range = (node, 0, least)..=(node, most, last);
+            return Box::new(self.by_node.range(range).map(|(_, _, slot)| *slot));
+        }
+        if let Some(skill) = query.skill {
+            let range = (skill, 0, least)..=(skill, most, last);
+            return Box::new(self.by_skill.range(range).map(|(_, _, slot)| *slot));
+        }
+        let range = (0, least)..=(most, last);
+        Box::new(self.all.range(range).map(|(_, slot)| *slot))
     }
 }
 
-fn remove_from<K, Q>(sets: &mut BTreeMap<K, Priced>, key: &Q, priced: (u64, Slot))
-where
-    K: Ord + std::borrow::Borrow<Q>,
-    Q: Ord + ?Sized,
-{
-    if let Some(set) = sets.get_mut(key) {
-        set.remove(&priced);
-        if set.is_empty() {
-            sets.remove(key);
-        }
-    }
+fn hash_of(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
