@@ -120,10 +120,9 @@ fn flood(directory: &mut Directory, ads: &[Arc<Verified<Ad>>], source: Source) {
         rejected += usize::from(matches!(verdict, Some(Verdict::Reject(_))));
     }
     let each = begun.elapsed() / FLOOD as u32;
-    println!(
-        "{FLOOD} replayed ads: {each:.1?} each, {rejected} held against the peer, resident {} MB more",
-        resident_mb() - before
-    );
+    let more = resident_mb() - before;
+    println!("{FLOOD} replayed ads: {each:.1?} each, {rejected} held against the peer");
+    println!("resident {more} MB more");
 }
 
 fn ad(number: usize, federation: &FederationId) -> Arc<Verified<Ad>> {

@@ -264,7 +264,7 @@ impl Session {
                 (PARTS + 1) * RANGE_BYTES
             };
             let fits = len + needed <= RANGES_BYTES_MAX
-                && count + PARTS + 1 <= limits::RECONCILIATION_RANGES_MAX;
+                && count + PARTS < limits::RECONCILIATION_RANGES_MAX;
             if !fits {
                 break;
             }
