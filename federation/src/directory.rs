@@ -336,6 +336,25 @@ impl Directory {
         forgotten
     }
 
+    /// Forgets all that a node has said, as when it was excluded, and returns it, to be deleted
+    /// from the store. The driver offers no more of it.
+    pub fn forget_node(&mut self, node: &NodeId) -> Vec<SubjectId> {
+        let entries = self.entries.iter().zip(0..);
+        let of_node = entries.filter_map(|(entry, slot)| {
+            let entry = entry.as_ref()?;
+            (entry.ad.node == *node).then_some(slot)
+        });
+        let slots: Vec<Slot> = of_node.collect();
+        self.snapshot = None;
+        let forgotten = slots.into_iter().filter_map(|slot| {
+            self.unschedule(slot);
+            let ad = self.entry(slot).map(|entry| Arc::clone(&entry.ad))?;
+            self.index.remove(slot, &ad);
+            self.forget(slot)
+        });
+        forgotten.collect()
+    }
+
     /// Returns when [`expire`](Self::expire) has something to do next.
     pub fn next_expiry(&self) -> Option<UnixTime> {
         self.due.first().map(|(at, _)| *at)
@@ -486,8 +505,12 @@ impl Directory {
     /// Counts a useless ad against the peer that brought it, who is rejected once there are more
     /// than happen to honest peers.
     fn count_useless(&mut self, reason: Reason, source: Source, now: UnixTime) -> Verdict {
-        let Via::Gossip(peer) = source.via else {
-            return Verdict::Ignore(reason);
+        let peer = match source.via {
+            Via::Gossip(peer) => peer,
+            // A partner sends what this node said that it does not have. Some of that has come in
+            // the meantime, and of some more it has been full; the rest would be made up.
+            Via::Exchange(peer) if matches!(reason, Reason::Known | Reason::Stale) => peer,
+            Via::Exchange(_) | Via::Own | Via::Store => return Verdict::Ignore(reason),
         };
         if self.useless.len() >= quota::COUNTED_PEERS_MAX && !self.useless.contains_key(&peer) {
             self.useless.retain(|_, bucket| !bucket.is_full(now));

@@ -7,8 +7,8 @@
 //! lies on the way to it. The messages take turns, and each is bounded, so what does not fit waits.
 //!
 //! A partner can waste its own turns: it makes this side hash no more than a few times all of its
-//! ads, is sent each ad once, and every turn counts. What it sends goes to the directory, which
-//! trusts nobody.
+//! ads, is sent each ad once, and every turn and every ad counts. What it sends goes to the
+//! directory, which trusts nobody, and counts what was known against the partner.
 
 mod compare;
 mod snapshot;
@@ -61,6 +61,7 @@ pub struct Session {
     wanted: VecDeque<SubjectId>,
     turns: usize,
     hashed: usize,
+    taken: usize,
 }
 
 /// What a session does after a message.
@@ -127,6 +128,7 @@ impl Session {
             wanted: VecDeque::new(),
             turns: 0,
             hashed: 0,
+            taken: 0,
         }
     }
 
@@ -137,7 +139,10 @@ impl Session {
     pub fn on_message(&mut self, bytes: &[u8]) -> Result<Turn, Misbehaviour> {
         let message = Message::parse(bytes)?;
         self.turns += 2;
-        if self.turns > limits::RECONCILIATION_TURNS_MAX {
+        self.taken += message.records.len();
+        let endless = self.turns > limits::RECONCILIATION_TURNS_MAX
+            || self.taken > limits::RECONCILIATION_TAKEN_MAX;
+        if endless {
             return Err(Misbehaviour::Endless);
         }
         let was_quiet = message.is_quiet();

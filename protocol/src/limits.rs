@@ -159,6 +159,8 @@ pub const RECONCILIATION_BYTES_MAX: usize = 256 * 1024;
 pub const RECONCILIATION_RANGES_MAX: usize = 4096;
 /// Most ads of one message.
 pub const RECONCILIATION_RECORDS_MAX: usize = 4096;
+/// Most ads that one side takes in one reconciliation: more than a directory holds.
+pub const RECONCILIATION_TAKEN_MAX: usize = 400_000;
 /// Most messages of one reconciliation, of both sides together: with them, some hundred thousand
 /// ads can change sides.
 pub const RECONCILIATION_TURNS_MAX: usize = 1024;

@@ -1,4 +1,4 @@
-//! Where to look for ads: by name, node and skill, and all of them, each by price.
+//! Where to look for ads: by name, node, skill and kind, and all of them, each by price.
 //!
 //! A query goes through the ads that share what it names and few others have, cheapest first, and
 //! stops at its limit. Each set is one tree with what is looked for in front of its keys: a set for
@@ -10,7 +10,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use aither_protocol::{Ad, NodeId, SkillHash};
+use aither_protocol::{Ad, NodeId, SkillHash, SubjectKind};
 
 use super::{Query, Slot};
 
@@ -20,6 +20,7 @@ pub(super) struct Index {
     by_name: BTreeSet<(u64, u64, Slot)>,
     by_node: BTreeSet<(NodeId, u64, Slot)>,
     by_skill: BTreeSet<(SkillHash, u64, Slot)>,
+    by_kind: BTreeSet<(SubjectKind, u64, Slot)>,
     all: BTreeSet<(u64, Slot)>,
 }
 
@@ -34,6 +35,7 @@ impl Index {
         }
         self.by_name.insert((hash_of(&ad.name), price, slot));
         self.by_node.insert((ad.node, price, slot));
+        self.by_kind.insert((ad.kind, price, slot));
         self.all.insert((price, slot));
     }
 
@@ -48,6 +50,7 @@ impl Index {
         }
         self.by_name.remove(&(hash_of(&ad.name), price, slot));
         self.by_node.remove(&(ad.node, price, slot));
+        self.by_kind.remove(&(ad.kind, price, slot));
         self.all.remove(&(price, slot));
     }
 
@@ -70,6 +73,10 @@ impl Index {
         if let Some(skill) = query.skill {
             let range = (skill, 0, least)..=(skill, most, last);
             return Box::new(self.by_skill.range(range).map(|(_, _, slot)| *slot));
+        }
+        if let Some(kind) = query.kind {
+            let range = (kind, 0, least)..=(kind, most, last);
+            return Box::new(self.by_kind.range(range).map(|(_, _, slot)| *slot));
         }
         let range = (0, least)..=(most, last);
         Box::new(self.all.range(range).map(|(_, slot)| *slot))

@@ -124,6 +124,57 @@ fn older_ad_does_not_come_back_when_a_shorter_newer_one_ends() {
 }
 
 #[test]
+fn partner_is_blamed_for_what_is_known_but_not_for_what_does_not_fit() {
+    let known = sign(1, &ad(1, "a"));
+    let settings = DirectorySettings {
+        ads_per_node_max: 1,
+        ..DirectorySettings::closed()
+    };
+    let burst = settings.useless_rate.burst;
+    let mut directory = Directory::new(settings);
+    let source = Source {
+        via: Via::Exchange(node(2)),
+        standing: Standing::Known,
+    };
+    assert_eq!(directory.offer(&known, source, NOW), Verdict::Accept);
+    let one_more = sign(1, &ad(1, "b"));
+    for _ in 0..2 * burst {
+        let verdict = directory.offer(&one_more, source, NOW);
+        assert_eq!(verdict, Verdict::Ignore(Reason::NodeFull));
+    }
+    for _ in 0..burst {
+        let verdict = directory.offer(&known, source, NOW);
+        assert_eq!(verdict, Verdict::Ignore(Reason::Known));
+    }
+    let verdict = directory.offer(&known, source, NOW);
+    assert_eq!(verdict, Verdict::Reject(Reason::Known));
+}
+
+#[test]
+fn excluded_nodes_ads_are_gone_at_once() {
+    let ads = [
+        sign(1, &ad(1, "a")),
+        sign(1, &ad(1, "b")),
+        sign(2, &ad(2, "c")),
+    ];
+    let mut directory = with(&ads);
+    directory.snapshot(NOW);
+    let mut forgotten = directory.forget_node(&node(1));
+    forgotten.sort();
+    let mut expected = [ads[0].subject(), ads[1].subject()];
+    expected.sort();
+    assert_eq!(forgotten, expected);
+    assert_eq!(names(&directory, &all(9), NOW), ["c"]);
+    assert_eq!((directory.len(), directory.snapshot(NOW).len()), (1, 1));
+    // Its places are free again, and nothing of it is left to be forgotten later.
+    assert_eq!(
+        directory.offer(&sign(3, &ad(3, "d")), gossip(9), NOW),
+        Verdict::Accept
+    );
+    assert_eq!(directory.expire(ads[2].expires).len(), 2);
+}
+
+#[test]
 fn subject_that_changes_too_often_is_ignored_for_a_while() {
     let rate = DirectorySettings::closed().subject_rate;
     let mut directory = directory();
@@ -184,13 +235,6 @@ fn peer_that_replays_without_end_is_rejected_and_others_are_not() {
     assert_eq!(verdict, Verdict::Reject(Reason::Known));
     let other = directory.offer(&known, gossip(3), NOW);
     assert_eq!(other, Verdict::Ignore(Reason::Known));
-    // What was asked for in a reconciliation may well have come in the meantime.
-    let exchanged = Source {
-        via: Via::Exchange(node(2)),
-        standing: Standing::Known,
-    };
-    let verdict = directory.offer(&known, exchanged, NOW);
-    assert_eq!(verdict, Verdict::Ignore(Reason::Known));
     // An hour later it is forgiven.
     let verdict = directory.offer(&known, gossip(2), NOW.plus(HOUR));
     assert_eq!(verdict, Verdict::Ignore(Reason::Known));

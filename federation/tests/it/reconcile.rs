@@ -3,14 +3,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aither_federation::{Misbehaviour, Session, Snapshot};
+use aither_federation::{
+    Directory, Misbehaviour, Session, Snapshot, Source, Standing, Verdict, Via,
+};
 use aither_protocol::{
     Ad, RecordId, Signed, SubjectId, Verified, limits,
     reconciliation::{Bound, Claim, Fingerprint, ListedAd, Message, Range},
 };
 use proptest::prelude::*;
 
-use super::{MINUTE, ad, federation, later, sign, tombstone};
+use super::{
+    HOUR, MINUTE, NOW, ad, directory, federation, gossip, later, node, sign, tombstone, with,
+};
 
 type Ads = BTreeMap<SubjectId, Arc<Verified<Ad>>>;
 
@@ -192,6 +196,63 @@ fn ads_that_change_hands_while_a_session_runs_do_no_harm() {
         turns += 1;
         assert!(turns < 20);
     }
+}
+
+#[test]
+fn node_that_was_away_for_a_week_knows_everything_after_one_exchange() {
+    let week = 7 * 24 * HOUR;
+    let now = NOW.plus(week);
+    let mut away = with(&ads(0..700).into_values().collect::<Vec<_>>());
+    let mut present = directory();
+    for name in 200..1200 {
+        let fresh = sign(1, &later(&ad(1, &name.to_string()), 9, week));
+        assert_eq!(present.offer(&fresh, gossip(3), now), Verdict::Accept);
+    }
+    away.expire(now);
+    let source = Source {
+        via: Via::Exchange(node(3)),
+        standing: Standing::Known,
+    };
+    let (mut begun, first) = Session::begin(away.snapshot(now), away.takes_new());
+    let mut answering = Session::answer(present.snapshot(now), present.takes_new());
+    let mut message = Some(first);
+    let mut turns = 0;
+    while let Some(sent) = message {
+        let here = turns % 2 == 1;
+        let session = if here { &mut begun } else { &mut answering };
+        let turn = session.on_message(&sent).unwrap();
+        for record in turn.records {
+            assert!(here, "the one that was away has nothing to tell");
+            let ad = Signed::<Ad>::parse(&record).unwrap().verify(&federation());
+            let verdict = away.offer(&Arc::new(ad.unwrap()), source, now);
+            assert_eq!(verdict, Verdict::Accept);
+        }
+        message = turn.reply;
+        turns += 1;
+    }
+    let ids = |directory: &mut Directory| -> Vec<_> {
+        let snapshot = directory.snapshot(now);
+        snapshot.items().iter().map(|item| item.id).collect()
+    };
+    assert_eq!(ids(&mut away), ids(&mut present));
+    assert_eq!(ids(&mut away).len(), 1000);
+}
+
+#[test]
+fn partner_that_sends_more_than_a_directory_holds_is_stopped() {
+    let mut session = session(&ads([]));
+    let sending = Message {
+        takes_new: true,
+        records: vec![Vec::new(); limits::RECONCILIATION_RECORDS_MAX],
+        ..Message::default()
+    };
+    let sending = sending.to_bytes();
+    let mut taken = 0;
+    while let Ok(turn) = session.on_message(&sending) {
+        taken += turn.records.len();
+    }
+    assert!(taken <= limits::RECONCILIATION_TAKEN_MAX, "{taken}");
+    assert!(taken > limits::RECONCILIATION_TAKEN_MAX - sending.len());
 }
 
 fn session(ads: &Ads) -> Session {

@@ -144,7 +144,6 @@ impl Invite {
         Self::decode(&payload)?;
         let len = u16::try_from(payload.len());
         let len = len.map_err(|_| RecordError::TooLong(limits::INVITE_BYTES_MAX))?;
-        // At once in full length: a vector that grows leaves copies of the secret behind.
         let whole = HEADER_BYTES + payload.len() + CHECKSUM_BYTES;
         let mut bytes = Zeroizing::new(Vec::with_capacity(whole));
         bytes.push(version::INVITE);
