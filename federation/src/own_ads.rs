@@ -20,6 +20,13 @@ use crate::bucket::{Bucket, Rate};
 const REISSUE_AFTER: Duration = Duration::from_secs(5 * 3600 + 1800);
 const REISSUE_SPREAD: Duration = Duration::from_secs(3600);
 
+/// How often a subject changes. Receivers take a little more; what changes faster is said once it
+/// may be, as it is by then.
+const CHANGE_RATE: Rate = Rate {
+    burst: 8,
+    interval: Duration::from_secs(6 * 60),
+};
+
 /// How often a new epoch begins because another life of the key has used a later one. Where two
 /// nodes run with one key, each begins one because of the other; it must not outrun the clock.
 const NEW_EPOCH_RATE: Rate = Rate {
@@ -46,7 +53,11 @@ struct Own {
     name: String,
     /// What it offers; without it, it is buried.
     offer: Option<Offer>,
+    /// Whether that is still to be said.
+    unsaid: bool,
+    /// When it is said again, or for the first time, or need not be remembered any more.
     reissue_at: UnixTime,
+    changes: Bucket,
 }
 
 /// There are as many subjects as a node may have.
@@ -73,7 +84,7 @@ impl OwnAds {
     }
 
     /// Announces a subject, or what has changed about it. Returns the ad to send, unless all is
-    /// said already.
+    /// said already, or has changed so often that [`due`](Self::due) says it later.
     ///
     /// # Errors
     /// When there are too many.
@@ -92,23 +103,26 @@ impl OwnAds {
         if known.is_none() && self.subjects.len() >= OWN_SUBJECTS_MAX {
             return Err(TooManySubjects);
         }
-        Ok(Some(self.say(kind, name, Some(offer), now)))
+        Ok(self.change(kind, name, Some(offer), now))
     }
 
-    /// Says that a subject is gone. Returns the ad to send, if it was announced.
+    /// Says that a subject is gone. Returns the ad to send, if it was announced, unless it has
+    /// changed so often that [`due`](Self::due) says it later.
     pub fn withdraw(&mut self, kind: SubjectKind, name: &str, now: UnixTime) -> Option<Ad> {
         let subject = SubjectId::of(&self.node, kind, name);
         let own = self.subjects.get(&subject)?;
         own.offer.as_ref()?;
-        Some(self.say(kind, name, None, now))
+        self.change(kind, name, None, now)
     }
 
-    /// Returns ads that are to be said again by now.
+    /// Returns ads that are to be said, or said again, by now.
     pub fn due(&mut self, now: UnixTime) -> Vec<Ad> {
         // What was buried need not be said again: it has outlived what it buried.
         self.subjects
-            .retain(|_, own| own.offer.is_some() || own.reissue_at > now);
-        self.say_again(now, |own| own.offer.is_some() && own.reissue_at <= now)
+            .retain(|_, own| own.offer.is_some() || own.unsaid || own.reissue_at > now);
+        self.say_again(now, |own| {
+            own.reissue_at <= now && (own.offer.is_some() || own.unsaid)
+        })
     }
 
     /// Returns when [`due`](Self::due) has something to say next.
@@ -152,6 +166,30 @@ impl OwnAds {
             .collect()
     }
 
+    /// Says a change, or remembers that it is to be said.
+    fn change(
+        &mut self,
+        kind: SubjectKind,
+        name: &str,
+        offer: Option<Offer>,
+        now: UnixTime,
+    ) -> Option<Ad> {
+        let known = self
+            .subjects
+            .get_mut(&SubjectId::of(&self.node, kind, name));
+        if let Some(own) = known
+            && !{ own.changes }.take(CHANGE_RATE, now)
+        {
+            own.offer = offer;
+            if !own.unsaid {
+                own.unsaid = true;
+                own.reissue_at = now.plus(CHANGE_RATE.interval);
+            }
+            return None;
+        }
+        Some(self.say(kind, name, offer, now))
+    }
+
     fn say(&mut self, kind: SubjectKind, name: &str, offer: Option<Offer>, now: UnixTime) -> Ad {
         self.sequence += 1;
         let life = match offer {
@@ -168,7 +206,12 @@ impl OwnAds {
             expires: now.plus(life),
             offer,
         };
+        let known = self.subjects.get(&ad.subject());
+        let mut changes = known.map_or_else(Bucket::default, |own| own.changes);
+        changes.take(CHANGE_RATE, now);
         let own = Own {
+            unsaid: false,
+            changes,
             kind,
             name: name.to_owned(),
             reissue_at: match ad.offer {

@@ -3,6 +3,8 @@
 //! A name is bound to one construction for ever. What changes gets a new name beside the old one,
 //! and the old one is retired, never used for something else.
 
+use crate::FederationId;
+
 /// First byte of a capability token: the only version so far.
 pub const CAPABILITY_TOKEN: u8 = 1;
 
@@ -14,6 +16,14 @@ pub const CAPABILITY_ALLOWANCE_DOMAIN: &[u8] = b"aither capability allowance v1"
 
 /// What the signature of an ad covers first.
 pub const AD_DOMAIN: &[u8] = b"aither ad v1";
+
+/// The libp2p stream on which two nodes reconcile their ads.
+pub const RECONCILIATION_PROTOCOL: &str = "/aither/reconciliation/1";
+
+/// Returns the topic on which the ads of a federation are gossiped.
+pub fn ads_topic(federation: &FederationId) -> String {
+    format!("aither/{federation}/ads/1")
+}
 
 /// What is hashed before a skill's id to make the short form that ads carry.
 pub const SKILL_HASH_DOMAIN: &[u8] = b"aither skill v1";

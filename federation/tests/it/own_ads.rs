@@ -1,9 +1,11 @@
 //! What a node says of itself, after starts, restores and in company of its own copy.
 
-use aither_federation::OwnAds;
+use std::time::Duration;
+
+use aither_federation::{OwnAds, Query, Verdict};
 use aither_protocol::{Ad, SubjectKind, UnixTime, ad::Offer, limits};
 
-use super::{HOUR, MINUTE, NOW, key, node, sign};
+use super::{HOUR, MINUTE, NOW, directory, gossip, key, node, sign};
 
 fn offer(price_micros: u64) -> Offer {
     Offer {
@@ -133,6 +135,45 @@ fn two_nodes_with_one_key_do_not_outrun_the_clock() {
     }
     let ahead = one.epoch().max(other.epoch()) - NOW.seconds();
     assert!(ahead < limits::CLOCK_SKEW_MAX.as_secs() / 10, "{ahead} s");
+}
+
+#[test]
+fn subject_that_changes_all_the_time_is_always_taken_and_ends_as_it_is() {
+    let mut own = start(None);
+    let mut directory = directory();
+    let mut said = 0;
+    let mut take = |ads: Vec<Ad>, now: UnixTime| {
+        for ad in ads {
+            said += 1;
+            let verdict = directory.offer(&sign(1, &ad), gossip(2), now);
+            assert_eq!(verdict, Verdict::Accept);
+        }
+    };
+    let mut now = NOW;
+    for number in 0..2000 {
+        now = now.plus(Duration::from_secs(1));
+        let ads = if number % 3 == 2 {
+            own.withdraw(SubjectKind::Agent, "a", now)
+        } else {
+            announce(&mut own, "a", number, now)
+        };
+        take(ads.into_iter().collect(), now);
+        let due = own.due(now);
+        take(due, now);
+    }
+    // It is gone, and that is said within minutes.
+    own.withdraw(SubjectKind::Agent, "a", now);
+    let later = now.plus(7 * MINUTE);
+    let due = own.due(later);
+    assert!(due.iter().all(Ad::is_tombstone));
+    take(due, later);
+    assert!((9..20).contains(&said), "{said}");
+    let all = Query {
+        limit: 9,
+        ..Query::default()
+    };
+    assert!(directory.find(&all, later).is_empty());
+    assert!(own.due(later.plus(30 * HOUR)).is_empty());
 }
 
 #[test]

@@ -143,6 +143,21 @@ fn after_a_partition_both_sides_have_the_newer_of_each() {
 }
 
 #[test]
+fn difference_that_no_message_holds_takes_several() {
+    let newer = (0..6000).map(|name| sign(1, &later(&ad(1, &name.to_string()), 2, MINUTE)));
+    let newer: Ads = newer.map(|ad| (ad.subject(), ad)).collect();
+    let cost = check(&ads(0..6000), &newer);
+    assert_eq!(cost.records, 6000);
+    let least = newer.values().map(|ad| ad.as_bytes().len()).sum::<usize>();
+    assert!(
+        cost.messages > least / limits::RECONCILIATION_BYTES_MAX,
+        "{cost:?}"
+    );
+    // Beside the ads there are lists of 56 bytes an ad, 20 to ask for it, and the way to them.
+    assert!(cost.bytes < least + 6000 * 90, "{cost:?} for {least} bytes");
+}
+
+#[test]
 fn two_ads_of_one_number_end_as_the_same_on_both_sides() {
     let one = ads(0..40);
     let mut other = ads(0..40);

@@ -174,6 +174,13 @@ impl Issuer {
 }
 
 impl Certificate {
+    /// Returns when its subject should ask for the next one: half of its life is left then, to find
+    /// its issuer awake.
+    pub fn renew_at(&self) -> UnixTime {
+        let life = self.expires.since(self.not_before);
+        self.not_before.plus(life / 2)
+    }
+
     /// Checks what holds between fields.
     fn check(self) -> Result<Self, RecordError> {
         let life = self.expires.since(self.not_before);

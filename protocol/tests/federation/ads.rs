@@ -256,3 +256,10 @@ fn subjects_differ_by_node_kind_and_name() {
     let distinct: std::collections::BTreeSet<_> = ids.into_iter().collect();
     assert_eq!(distinct.len(), ids.len());
 }
+
+#[test]
+fn topic_names_the_federation_and_the_version() {
+    let topic = version::ads_topic(&federation());
+    assert_eq!(topic, format!("aither/{}/ads/1", federation()));
+    assert!(topic.starts_with("aither/fed-"), "{topic}");
+}

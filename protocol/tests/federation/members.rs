@@ -84,6 +84,13 @@ fn certificate_holds_from_its_first_second_to_its_last() {
 }
 
 #[test]
+fn certificate_is_renewed_with_half_of_its_life_left() {
+    let certificate = certificate(2, None, Rights::MEMBER);
+    let left = certificate.expires.since(certificate.renew_at());
+    assert_eq!(left, limits::CERTIFICATE_LIFE_MAX / 2);
+}
+
+#[test]
 fn certificate_of_another_node_is_refused() {
     let refused = check_at(&of_issuer(), &node(3), NOW);
     assert_eq!(refused, Err(MembershipError::OtherNode));
@@ -110,6 +117,19 @@ fn member_without_an_issuers_certificate_is_refused() {
     let plain = certify(&certificate(1, None, Rights::MEMBER));
     let with_plain = Membership::new(&member, Some(&plain));
     assert_eq!(check(&with_plain), Err(MembershipError::NotIssuer));
+}
+
+#[test]
+fn issuer_of_another_federation_is_refused() {
+    // Somebody who makes a federation of his own can make any node its issuer.
+    let own_root = key(9);
+    let mut issuer = certificate(1, None, Rights::ISSUER);
+    issuer.federation = own_root.verifying_key().into();
+    let issuer = Verified::sign(&issuer, &own_root, &[]).unwrap();
+    let member = certify(&certificate(2, Some(1), Rights::MEMBER));
+    let refused = check(&Membership::new(&member, Some(&issuer)));
+    let other = own_root.verifying_key().into();
+    assert_eq!(refused, Err(MembershipError::OtherFederation(other)));
 }
 
 #[test]
