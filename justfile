@@ -22,6 +22,10 @@ run *arguments:
 bench *arguments:
     scripts/bench-inference.sh "$@"
 
+# Simulates federations of 100, 300 and 1000 nodes, or of as many as are named.
+federation *numbers:
+    cargo run --release -p aither-federation-tests --example federation -- "$@"
+
 # The documentation of all crates.
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --open
