@@ -3,16 +3,19 @@
 //! random source.
 //!
 //! So the same code runs in a node, in a simulation of a thousand of them, and under a test that
-//! means harm. Reading order: what a node has heard from others ([`directory`]), what it says
-//! itself ([`own_ads`]), and how two nodes find out what the other has missed ([`reconcile`]).
+//! means harm. Reading order: who is let in ([`admission`]), what a node has heard from others
+//! ([`directory`]), what it says itself ([`own_ads`]), and how two nodes find out what the other
+//! has missed ([`reconcile`]).
 
 #![warn(missing_docs)]
 
+pub mod admission;
 mod bucket;
 pub mod directory;
 pub mod own_ads;
 pub mod reconcile;
 
+pub use admission::{IssuerDesk, Judgement, OwnFederation, OwnFederations, Refusal};
 pub use directory::{
     AddressPrefix, Directory, DirectorySettings, Query, Reason, Source, Standing, Verdict, Via,
 };

@@ -139,6 +139,13 @@ pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 64;
 pub const REVOCATION_BATCH_BYTES_MAX: usize =
     REVOCATIONS_PER_MESSAGE_MAX * (REVOCATION_BYTES_MAX + CERTIFICATE_BYTES_MAX + 6) + 16;
 
+/// Most federations that one hello names.
+pub const HELLO_FEDERATIONS_MAX: usize = 6;
+/// Longest hello, in bytes: as many memberships and summaries of revocations, all at their longest.
+pub const HELLO_BYTES_MAX: usize = 32 * 1024;
+/// How long after its end a certificate is renewed without an invite.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Most open invites of one issuer.
 pub const OPEN_INVITES_MAX: usize = 1024;
 /// Most nodes that one invite lets in.

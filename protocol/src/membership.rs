@@ -12,6 +12,7 @@
 mod address;
 mod certificate;
 mod exchange;
+mod hello;
 mod invite;
 mod join_secret;
 mod revocation;
@@ -22,6 +23,7 @@ pub use certificate::{
     Certificate, Issuer, Member, Membership, MembershipError, Presented, Rights,
 };
 pub use exchange::RevocationBatch;
+pub use hello::{Hello, Introduction, JoinAnswer, JoinRefusal, JoinRequest};
 pub use invite::{INVITE_PREFIX, Invite, InviteError};
 pub use join_secret::{
     JoinSecret, JoinSecretHash, OpenInvite, OpenInvites, OpenInvitesError, RedeemError,

@@ -33,7 +33,9 @@ fn every_folder_of_vectors_has_its_reader() {
         "ad",
         "capability-token",
         "certificate",
+        "hello",
         "invite",
+        "join",
         "reconciliation",
         "revocation",
     ];

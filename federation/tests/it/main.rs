@@ -6,6 +6,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod admission;
 mod directory;
 mod flood;
 mod own_ads;

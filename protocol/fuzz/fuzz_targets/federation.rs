@@ -1,5 +1,6 @@
 //! Feeds the readers of what nodes of a federation say with arbitrary bytes: ads, certificates,
-//! memberships, revocations, their batches and summaries, invites, messages of reconciliations.
+//! memberships, revocations, their batches and summaries, hellos, requests to join and their
+//! answers, invites, messages of reconciliations.
 //!
 //! Bytes may be refused; they must not panic a reader, nor make it allocate beyond a multiple of
 //! their size (run with `-rss_limit_mb`). What is accepted keeps its bytes, is signed by nobody
@@ -10,8 +11,8 @@
 use aither_protocol::{
     Ad, FederationId, NodeId, Record, Signed, UnixTime,
     membership::{
-        Certificate, Invite, Membership, Presented, Revocation, RevocationBatch,
-        RevocationSummary, Revocations,
+        Certificate, Hello, Invite, JoinAnswer, JoinRequest, Membership, Presented, Revocation,
+        RevocationBatch, RevocationSummary, Revocations,
     },
     reconciliation::Message,
 };
@@ -42,6 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(summary) = RevocationSummary::parse(bytes) {
         assert_eq!(summary.to_bytes(), bytes);
     }
+    if let Ok(hello) = Hello::parse(bytes) {
+        assert_eq!(hello.to_bytes(), bytes);
+    }
+    if let Ok(request) = JoinRequest::parse(bytes) {
+        assert_eq!(request.to_bytes(), bytes);
+    }
+    // A refusal of an unknown number is written as one without a reason.
+    let _ = JoinAnswer::parse(bytes);
     if let Ok(message) = Message::parse(bytes) {
         assert_eq!(message.to_bytes(), bytes);
     }

@@ -12,8 +12,9 @@ use aither_protocol::{
     Verified,
     ad::Offer,
     membership::{
-        BootstrapAddress, Certificate, Invite, Issuer, JoinSecret, Membership, Revocation,
-        Revocations, Rights, Statement,
+        BootstrapAddress, Certificate, Hello, Introduction, Invite, Issuer, JoinAnswer,
+        JoinRequest, JoinSecret, Membership, Revocation, RevocationSummary, Revocations, Rights,
+        Statement,
     },
     reconciliation::{Bound, Claim, Fingerprint, ListedAd, Message, Range},
 };
@@ -33,6 +34,16 @@ fn certificates_are_those_of_the_vectors() {
 #[test]
 fn revocations_are_those_of_the_vectors() {
     check_folder::<RevocationVector>("revocation", 3);
+}
+
+#[test]
+fn hellos_are_those_of_the_vectors() {
+    check_folder::<HelloVector>("hello", 1);
+}
+
+#[test]
+fn requests_to_join_are_those_of_the_vectors() {
+    check_folder::<JoinVector>("join", 1);
 }
 
 #[test]
@@ -273,6 +284,92 @@ impl Vector for RevocationVector {
         assert_eq!(*read.verify(&[]).unwrap(), revocation);
         Self {
             record: hex(signed.as_bytes()),
+            ..self
+        }
+    }
+}
+
+/// A hello by what it says.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HelloVector {
+    about: String,
+    introductions: Vec<IntroductionVector>,
+    bytes: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntroductionVector {
+    federation: String,
+    membership: Option<String>,
+    /// None of the signers is the root.
+    seen: Vec<(Option<NodeId>, u64)>,
+}
+
+impl Vector for HelloVector {
+    fn made(self) -> Self {
+        let introductions = self.introductions.iter().map(|said| {
+            let seen = said.seen.iter().map(|(node, number)| {
+                let signer = node.map_or(Issuer::Root, Issuer::Node);
+                (signer, *number)
+            });
+            let membership = said.membership.as_deref();
+            Introduction {
+                federation: said.federation.parse().unwrap(),
+                membership: membership.map(|hex| Membership::parse(&vec_of(hex)).unwrap()),
+                revocations: RevocationSummary(seen.collect()),
+            }
+        });
+        let bytes = Hello(introductions.collect()).to_bytes();
+        assert_eq!(Hello::parse(&bytes).unwrap().to_bytes(), bytes);
+        Self {
+            bytes: hex(&bytes),
+            ..self
+        }
+    }
+}
+
+/// A request to join and its answer.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JoinVector {
+    about: String,
+    federation: String,
+    /// None where an old certificate is shown.
+    secret: Option<String>,
+    certificate: Option<String>,
+    request: String,
+    /// What is granted. Without it, the answer is one of why it is not.
+    granted: Option<String>,
+    answer: String,
+}
+
+impl Vector for JoinVector {
+    fn made(self) -> Self {
+        let request = match (&self.secret, &self.certificate) {
+            (Some(secret), None) => JoinRequest::WithSecret {
+                federation: self.federation.parse().unwrap(),
+                secret: JoinSecret::from_bytes(bytes(secret)),
+            },
+            (None, Some(certificate)) => JoinRequest::Renewal {
+                certificate: Signed::parse(&vec_of(certificate)).unwrap(),
+            },
+            other => panic!("{other:?}"),
+        };
+        let request = request.to_bytes();
+        let read = JoinRequest::parse(&request).unwrap();
+        assert_eq!(read.federation().to_string(), self.federation);
+        let answer = match &self.granted {
+            Some(hex) => {
+                let membership = Membership::parse(&vec_of(hex)).unwrap();
+                JoinAnswer::Granted(membership).to_bytes()
+            }
+            None => JoinAnswer::parse(&vec_of(&self.answer)).unwrap().to_bytes(),
+        };
+        Self {
+            request: hex(&request),
+            answer: hex(&answer),
             ..self
         }
     }

@@ -8,6 +8,7 @@
 
 mod ads;
 mod golden;
+mod hellos;
 mod invites;
 mod members;
 mod messages;

@@ -2,7 +2,10 @@
 
 use aither_protocol::{
     Ad, RecordError, RecordId, Signed, SubjectId, limits,
-    membership::{Certificate, Membership, Revocation, RevocationBatch, RevocationSummary},
+    membership::{
+        Certificate, Hello, JoinAnswer, JoinRequest, Membership, Revocation, RevocationBatch,
+        RevocationSummary,
+    },
     reconciliation::{Bound, Claim, Fingerprint, ListedAd, Message, Range},
 };
 use proptest::prelude::*;
@@ -129,6 +132,13 @@ fn read_as_anything(bytes: &[u8]) {
     if let Ok(batch) = RevocationBatch::parse(bytes) {
         assert_eq!(batch.to_bytes(), bytes);
     }
+    if let Ok(hello) = Hello::parse(bytes) {
+        assert_eq!(hello.to_bytes(), bytes);
+    }
+    if let Ok(request) = JoinRequest::parse(bytes) {
+        assert_eq!(request.to_bytes(), bytes);
+    }
+    let _ = JoinAnswer::parse(bytes);
     if let Ok(summary) = RevocationSummary::parse(bytes) {
         assert_eq!(summary.to_bytes(), bytes);
     }
