@@ -58,7 +58,7 @@ pub enum JoinRequest {
 #[derive(Debug, Clone)]
 pub enum JoinAnswer {
     /// The node is a member, with this to show.
-    Granted(Membership),
+    Granted(Box<Membership>),
     /// It is none, for this reason.
     Refused(JoinRefusal),
 }
@@ -212,7 +212,7 @@ impl JoinAnswer {
         let answer = match (parts, reader.uint()?) {
             (2, GRANTED) => {
                 let membership = reader.bytes(limits::MEMBERSHIP_BYTES_MAX)?;
-                Self::Granted(Membership::parse(membership)?)
+                Self::Granted(Box::new(Membership::parse(membership)?))
             }
             (2, REFUSED) => Self::Refused(JoinRefusal::from_number(reader.uint()?)),
             _ => return Err(RecordError::Invalid("answer")),

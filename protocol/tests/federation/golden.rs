@@ -363,7 +363,7 @@ impl Vector for JoinVector {
         let answer = match &self.granted {
             Some(hex) => {
                 let membership = Membership::parse(&vec_of(hex)).unwrap();
-                JoinAnswer::Granted(membership).to_bytes()
+                JoinAnswer::Granted(Box::new(membership)).to_bytes()
             }
             None => JoinAnswer::parse(&vec_of(&self.answer)).unwrap().to_bytes(),
         };

@@ -87,7 +87,7 @@ fn requests_to_join_survive_the_wire() {
 
 #[test]
 fn answers_to_newcomers_survive_the_wire() {
-    let granted = JoinAnswer::Granted(membership()).to_bytes();
+    let granted = JoinAnswer::Granted(Box::new(membership())).to_bytes();
     let Ok(JoinAnswer::Granted(read)) = JoinAnswer::parse(&granted) else {
         panic!("{granted:?}");
     };
