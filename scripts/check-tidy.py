@@ -40,7 +40,8 @@ ADR_LINES_MAX = 60
 # Documents of today: the paths that they name must be there. Decisions speak of their own day.
 LIVING_DOCUMENTS = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"}
 NAMED_PATH = re.compile(
-    r"`((?:protocol|ledger|inference|node|cli|scripts|docs|sdk|federation-tests)/[\w./-]+)`"
+    r"`((?:protocol|ledger|federation|federation-tests|inference|node|cli|scripts|docs|sdk)"
+    r"/[\w./-]+)`"
 )
 
 CODE_SUFFIXES = {".rs", ".py", ".sh"}
@@ -59,6 +60,10 @@ FORBIDDEN_CRATES = {
         {"tokio", "libp2p", "axum", "burn"},
         "the ledger is synchronous and knows no network",
     ),
+    "federation": (
+        {"tokio", "libp2p", "redb", "axum", "hyper", "reqwest", "burn", "rand"},
+        "machines are told what arrives and what time it is",
+    ),
     "inference": (
         {"tokio", "aither_protocol", "libp2p", "axum", "hyper", "reqwest", "redb"},
         "inference knows no network, no peers and no money",
@@ -76,6 +81,10 @@ FORBIDDEN_STD = {
         "protocol does no I/O and reads no clock; take the value as an argument",
     ),
     "ledger": (r"\bSystemTime\b|\bstd::net\b", "time comes in as an argument"),
+    "federation": (
+        r"\bstd::(?:fs|net|process|env|thread)\b|\bSystemTime\b|\bInstant\b",
+        "federation does no I/O and reads no clock; take the value as an argument",
+    ),
     "inference": (
         r"\bstd::net\b|\bSystemTime\b",
         "inference does no network I/O and measures with Instant only",

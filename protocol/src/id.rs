@@ -22,7 +22,7 @@ const TEXT_LEN_MAX: usize = 64;
 /// A node's id: its ed25519 public key.
 ///
 /// Invariant: the bytes are a valid point, so verification with them cannot fail to start.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; KEY_LEN]);
 
 /// Why a text or a byte string is no node id.

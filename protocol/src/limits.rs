@@ -3,6 +3,8 @@
 //! Each is checked before the thing it bounds is parsed or stored. Limits that an operator may
 //! want to move are configuration instead; the ones here are part of the interface.
 
+use std::time::Duration;
+
 /// Longest model name, in bytes: room for `host/namespace/model:tag`.
 pub const MODEL_NAME_BYTES_MAX: usize = 128;
 
@@ -99,3 +101,73 @@ pub const CAPABILITY_SKILL_BYTES_MAX: usize = 64;
 
 /// Longest prefix of memory keys that a caveat demands, in bytes.
 pub const CAPABILITY_KEY_PREFIX_BYTES_MAX: usize = 512;
+
+/// Most fields of a signed record.
+pub const RECORD_FIELDS_MAX: usize = 32;
+/// How far the clocks of two nodes may be apart. What seems to come from later is refused.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// Longest ad, in bytes with its signature. A typical one has some 230; this is one with the most
+/// skills, the longest name, and room for fields to come.
+pub const AD_BYTES_MAX: usize = 1024;
+/// Longest life of an ad.
+pub const AD_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Life of a tombstone: longer than any ad that it buries, however the clocks of the two were set.
+pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
+/// Most skills of an ad.
+pub const AD_SKILLS_MAX: usize = SKILLS_MAX;
+
+/// Longest life of a certificate that grants membership.
+pub const CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(72 * 60 * 60);
+/// Longest life of a certificate that only makes an issuer.
+pub const ISSUER_CERTIFICATE_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Longest certificate, in bytes with its signature. Today's have some 200.
+pub const CERTIFICATE_BYTES_MAX: usize = 512;
+/// Longest proof of a membership: two certificates, and what holds them together.
+pub const MEMBERSHIP_BYTES_MAX: usize = 2 * CERTIFICATE_BYTES_MAX + 16;
+/// Longest revocation, in bytes with its signature. Today's have some 190.
+pub const REVOCATION_BYTES_MAX: usize = 384;
+/// Most revocations that a federation's root signs, lifted ones included.
+pub const ROOT_REVOCATIONS_MAX: u64 = 8192;
+/// Most revocations that an issuer signs. The root can take over what it honours.
+pub const ISSUER_REVOCATIONS_MAX: u64 = 256;
+/// Most issuers whose revocations are kept.
+pub const REVOKING_ISSUERS_MAX: usize = 64;
+/// Most revocations in one message of a handshake.
+pub const REVOCATIONS_PER_MESSAGE_MAX: usize = 64;
+/// Longest message of revocations, in bytes: each with a certificate of its own.
+pub const REVOCATION_BATCH_BYTES_MAX: usize =
+    REVOCATIONS_PER_MESSAGE_MAX * (REVOCATION_BYTES_MAX + CERTIFICATE_BYTES_MAX + 6) + 16;
+
+/// Most federations that one hello names.
+pub const HELLO_FEDERATIONS_MAX: usize = 6;
+/// Longest hello, in bytes: as many memberships and summaries of revocations, all at their longest.
+pub const HELLO_BYTES_MAX: usize = 32 * 1024;
+/// How long after its end a certificate is renewed without an invite.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Most open invites of one issuer.
+pub const OPEN_INVITES_MAX: usize = 1024;
+/// Most nodes that one invite lets in.
+pub const INVITE_USES_MAX: u32 = 1000;
+/// Longest life of an invite.
+pub const INVITE_LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Most bootstrap addresses of an invite.
+pub const INVITE_ADDRESSES_MAX: usize = 8;
+/// Longest bootstrap address, in bytes: a name of the domain name system has up to 253, a relay's
+/// peer id and its own another 60 each.
+pub const ADDRESS_BYTES_MAX: usize = 448;
+/// Longest invite, in bytes before it is written as text: a few addresses of usual length.
+pub const INVITE_BYTES_MAX: usize = 1500;
+
+/// Longest message of a reconciliation, in bytes.
+pub const RECONCILIATION_BYTES_MAX: usize = 256 * 1024;
+/// Most ranges of one message.
+pub const RECONCILIATION_RANGES_MAX: usize = 4096;
+/// Most ads of one message.
+pub const RECONCILIATION_RECORDS_MAX: usize = 4096;
+/// Most ads that one side takes in one reconciliation: more than a directory holds.
+pub const RECONCILIATION_TAKEN_MAX: usize = 400_000;
+/// Most messages of one reconciliation, of both sides together: with them, some hundred thousand
+/// ads can change sides.
+pub const RECONCILIATION_TURNS_MAX: usize = 1024;

@@ -102,6 +102,8 @@ class RustTest(unittest.TestCase):
             ("inference/src/engine.rs", "use tokio::sync::mpsc;"),
             ("inference/src/engine.rs", "use std::net::TcpStream;"),
             ("protocol/src/card.rs", "use std::time::SystemTime;"),
+            ("federation/src/directory.rs", "use tokio::sync::mpsc;"),
+            ("federation/src/directory.rs", "use std::time::Instant;"),
             ("cli/src/client.rs", "use burn::Tensor;"),
         ):
             self.assert_says(path, f"{HEAD}{line}\n", "sees" if "std" not in line else "uses")
