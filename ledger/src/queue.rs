@@ -73,11 +73,23 @@ impl<T> Sender<T> {
     /// # Errors
     /// The queue is full or closed. What was to be put in comes back.
     pub fn send(&self, item: T) -> Result<(), (T, SendError)> {
+        self.put(item, self.0.len_max)
+    }
+
+    /// Puts something in that is bounded otherwise, however much waits.
+    ///
+    /// # Errors
+    /// The queue is closed. What was to be put in comes back.
+    pub fn send_beyond(&self, item: T) -> Result<(), (T, SendError)> {
+        self.put(item, usize::MAX)
+    }
+
+    fn put(&self, item: T, len_max: usize) -> Result<(), (T, SendError)> {
         let mut state = self.0.lock();
         if !state.is_open {
             return Err((item, SendError::Closed));
         }
-        if state.items.len() >= self.0.len_max {
+        if state.items.len() >= len_max {
             return Err((item, SendError::Full));
         }
         state.items.push(item);
@@ -205,6 +217,17 @@ mod tests {
         assert_eq!(sender.send(2), Err((2, SendError::Full)));
         assert_eq!(taken(&receiver, 1), [0]);
         sender.send(3).unwrap();
+    }
+
+    #[test]
+    fn what_is_bounded_otherwise_is_held_beyond() {
+        let (sender, receiver) = queue(1);
+        sender.send(0).unwrap();
+        sender.send_beyond(1).unwrap();
+        assert_eq!(sender.send(2), Err((2, SendError::Full)));
+        assert_eq!(taken(&receiver, 10), [0, 1]);
+        sender.close();
+        assert_eq!(sender.send_beyond(3), Err((3, SendError::Closed)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     Time, Verdict,
     error::LedgerError,
     ledger::LedgerOptions,
-    operation::Unit,
+    operation::{Operation, Unit},
     queue::{self, Receiver, SendError, Sender},
     state::Batch,
     store::Store,
@@ -36,6 +36,8 @@ const PATIENCE_MAX: Duration = Duration::from_micros(100);
 /// It also waits no longer than one part in so many of what writing the last batch took.
 const PATIENCE_PARTS: u32 = 4;
 
+/// Turns after which some notes are forgotten, however much waits.
+const TURNS_UNTIL_FORGETTING: u32 = 16;
 /// Notes that are forgotten in one transaction; further ones follow in the next.
 const FORGOTTEN_LEN_MAX: usize = 1024;
 
@@ -93,6 +95,18 @@ impl fmt::Debug for Request {
     }
 }
 
+impl Request {
+    fn ends_holds(&self) -> bool {
+        let Self::Apply(command) = self else {
+            return false;
+        };
+        let operations = &command.unit.operations;
+        let ends =
+            |operation: &Operation| matches!(operation, Operation::Post(_) | Operation::Void(_));
+        !operations.is_empty() && operations.iter().all(ends)
+    }
+}
+
 impl Command {
     pub(crate) fn new(unit: Unit, now: Time, promise: Promise, reply: Reply) -> Self {
         Self {
@@ -136,12 +150,17 @@ impl Writer {
         })
     }
 
-    /// Queues a request.
+    /// Queues a request. What ends holds is taken however much waits: each was let in when it was
+    /// made, and if its end were refused, nobody would be paid and the amount would stay held.
     ///
     /// # Errors
     /// The queue is full, or the writer has stopped. The request comes back.
     pub(crate) fn send(&self, request: Request) -> Result<(), (Request, LedgerError)> {
-        self.queue.send(request).map_err(|(request, error)| {
+        let sent = match request.ends_holds() {
+            true => self.queue.send_beyond(request),
+            false => self.queue.send(request),
+        };
+        sent.map_err(|(request, error)| {
             let error = match error {
                 SendError::Full => LedgerError::Busy,
                 SendError::Closed => self.failure.check().err().unwrap_or_else(closed),
@@ -189,23 +208,31 @@ struct Turn {
     /// The latest time that was told.
     now: Time,
     forget: Option<(u128, u64)>,
+    /// Turns since something was forgotten.
+    turns: u32,
+    /// Since when something is written that a power cut could undo.
+    volatile_since: Option<Instant>,
+    /// How long that may be so.
+    volatile_for: Duration,
 }
 
 /// Serves requests until nobody can send any more, or until a write fails.
 fn run(mut store: Store, requests: &Receiver<Request>, failure: &Failure, volatile_for: Duration) {
-    let (mut taken, mut turn) = (Vec::new(), Turn::default());
-    let (mut expected, mut patience) = (0, Duration::ZERO);
-    let mut written = Promise::Durable;
+    let mut turn = Turn {
+        volatile_for,
+        ..Turn::default()
+    };
+    let (mut taken, mut expected, mut patience) = (Vec::new(), 0, Duration::ZERO);
     loop {
-        let limit = turn.idle_after(written, volatile_for);
+        let limit = turn.idle_after();
         let is_due = limit.is_some_and(|limit| !requests.wait(limit));
         let goes_on = is_due || requests.take(&mut taken, BATCH_LEN_MAX, expected, patience);
         turn.take(taken.drain(..), store.head().now);
         expected = turn.commands.len();
         let begin = Instant::now();
         let done = match goes_on && !is_due {
-            true => turn.write(&mut store, &mut written),
-            false => turn.tidy(&store, &mut written).map(|()| Vec::new()),
+            true => turn.write(&mut store),
+            false => turn.tidy(&store).map(|()| Vec::new()),
         };
         match done {
             Ok(verdicts) => {
@@ -260,21 +287,32 @@ impl Turn {
     }
 
     /// Returns how long nothing may be asked before there is something to do all the same.
-    fn idle_after(&self, written: Promise, volatile_for: Duration) -> Option<Duration> {
-        match (self.forget, written) {
+    fn idle_after(&self) -> Option<Duration> {
+        match (self.forget, self.volatile_since) {
             (Some(_), _) => Some(Duration::ZERO),
-            (None, Promise::Volatile) => Some(volatile_for),
-            (None, Promise::Durable) => None,
+            (None, Some(since)) => Some(self.volatile_for.saturating_sub(since.elapsed())),
+            (None, None) => None,
         }
     }
 
+    /// Whether what is volatile has been so for as long as it may.
+    fn is_overdue(&self) -> bool {
+        self.volatile_since
+            .is_some_and(|since| since.elapsed() >= self.volatile_for)
+    }
+
     /// Makes durable what was volatile and nothing took along, and goes on forgetting.
-    fn tidy(&mut self, store: &Store, written: &mut Promise) -> Result<(), LedgerError> {
-        if *written == Promise::Volatile {
-            store.begin(Promise::Durable)?.commit()?;
-            *written = Promise::Durable;
-        }
+    fn tidy(&mut self, store: &Store) -> Result<(), LedgerError> {
+        self.settle(store)?;
         self.forget(store)
+    }
+
+    fn settle(&mut self, store: &Store) -> Result<(), LedgerError> {
+        if self.volatile_since.is_some() {
+            store.begin(Promise::Durable)?.commit()?;
+            self.volatile_since = None;
+        }
+        Ok(())
     }
 
     /// Forgets some notes, if that was asked and there are any more.
@@ -282,6 +320,7 @@ impl Turn {
         let Some((below, bytes_max)) = self.forget else {
             return Ok(());
         };
+        self.turns = 0;
         let transaction = store.begin(Promise::Durable)?;
         let mut rows = store.rows(&transaction)?;
         let count = rows.forget_notes(below, bytes_max, FORGOTTEN_LEN_MAX)?;
@@ -297,10 +336,11 @@ impl Turn {
     }
 
     /// Applies and stores a batch.
-    fn write(&self, store: &mut Store, written: &mut Promise) -> Result<Vec<Verdict>, LedgerError> {
+    fn write(&mut self, store: &mut Store) -> Result<Vec<Verdict>, LedgerError> {
         let mut commands = self.commands.iter();
         let is_volatile = commands.all(|command| command.promise == Promise::Volatile);
-        let promise = match is_volatile && !self.commands.is_empty() {
+        let is_overdue = self.is_overdue();
+        let promise = match is_volatile && !self.commands.is_empty() && !is_overdue {
             true => Promise::Volatile,
             false => Promise::Durable,
         };
@@ -317,14 +357,24 @@ impl Turn {
             // Refusals, repetitions, and time that passed: nothing to wait for the disk for.
             drop(rows);
             transaction.abort()?;
+            if is_overdue {
+                self.settle(store)?;
+            }
         } else {
             store.write(&mut rows, &changes, self.now)?;
             drop(rows);
             transaction.commit()?;
-            *written = promise;
+            self.volatile_since = match promise {
+                Promise::Durable => None,
+                Promise::Volatile => self.volatile_since.or_else(|| Some(Instant::now())),
+            };
         }
         while expired_len == EXPIRED_LEN_MAX {
             expired_len = expire_more(store, self.now)?;
+        }
+        self.turns = self.turns.saturating_add(1);
+        if self.turns >= TURNS_UNTIL_FORGETTING {
+            self.forget(store)?;
         }
         Ok(verdicts)
     }

@@ -1,6 +1,9 @@
 //! Power cuts and full disks, at every write of a workload.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use aither_ledger::{
     AccountId, Flags, Ledger, LedgerError, LedgerOptions, Note, Operation, Outcome, Time,
@@ -261,6 +264,37 @@ fn what_is_volatile_is_so_for_a_moment_only() {
     let found = Ledger::open_backend(disk.after_power_cut(3), options).unwrap();
     let account = found.view().unwrap().account(AccountId(10)).unwrap();
     assert!(account.is_some());
+}
+
+/// However close volatile units follow each other.
+#[test]
+fn what_is_volatile_does_not_stay_so_because_more_of_it_comes() {
+    let disk = Disk::default();
+    let options = LedgerOptions {
+        volatile_for: Duration::from_millis(20),
+        ..options()
+    };
+    let ledger = Ledger::open_backend(disk.clone(), options).unwrap();
+    let next = |id| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let unit = Unit::one(open(id, bounded()));
+        ledger.submit_volatile(unit, Time(1), move |verdict| sender.send(verdict).unwrap());
+        receiver.recv().unwrap().unwrap().unwrap();
+    };
+    let begun = Instant::now();
+    for id in 10.. {
+        next(id);
+        if id % 64 != 0 {
+            continue;
+        }
+        let found = Ledger::open_backend(disk.after_power_cut(3), options).unwrap();
+        let account = found.view().unwrap().account(AccountId(10)).unwrap();
+        if account.is_some() {
+            break;
+        }
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(60), "{id} units were lost");
+    }
 }
 
 fn note(id: u128, bytes: &[u8]) -> Option<Note> {
