@@ -144,21 +144,19 @@ impl Task {
         price: Amount,
         mut usage: Usage,
     ) -> Result<Amount, BillingError> {
-        let share = match self.agent.owner {
-            OPERATOR => Amount::ZERO,
-            _ => Amount::from_micros(price.micros() * OWNER_PERCENT / 100),
+        let share = self.share_of(price);
+        let end = match usage.account == self.agent.owner {
+            true => CallEnd::AnsweredOwner { earned: share },
+            false => CallEnd::Answered { earned: share },
         };
-        let ending = self.ending(
-            Some(CallEnd::Answered { earned: share }),
-            |record| match result {
-                Some(result) => record.complete(result, price),
-                None => {
-                    record.complete(KeptResult::default(), price);
-                    record.result = None;
-                    record.result_omitted = Some(omitted);
-                }
-            },
-        );
+        let ending = self.ending(Some(end), |record| match result {
+            Some(result) => record.complete(result, price),
+            None => {
+                record.complete(KeptResult::default(), price);
+                record.result = None;
+                record.result_omitted = Some(omitted);
+            }
+        });
         usage.amount = price;
         usage.latency_ms = ending.latency_ms;
         let note = Some(ending.note());
@@ -205,6 +203,14 @@ impl Task {
                 ending.tell(true);
                 Ok(())
             }
+        }
+    }
+
+    /// Returns the owner's part of an amount.
+    fn share_of(&self, price: Amount) -> Amount {
+        match self.agent.owner {
+            OPERATOR => Amount::ZERO,
+            _ => Amount::from_micros(price.micros() * OWNER_PERCENT / 100),
         }
     }
 
