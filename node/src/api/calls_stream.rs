@@ -227,7 +227,7 @@ mod tests {
             let (sink, end, stream) = CallStream::new();
             let mut frames = frames(stream);
             for _ in 0..pieces {
-                sink.try_send(CallEvent::Text("a".into())).unwrap();
+                sink.send(CallEvent::Text("a".into())).await.unwrap();
             }
             drop((sink, end));
             let mut said = Vec::new();

@@ -199,6 +199,15 @@ pub struct CallStream {
     events: mpsc::Receiver<CallEvent>,
     /// Beside the events, so that it is there however many of those wait for a slow reader.
     end: oneshot::Receiver<Ended>,
+    is_read: Arc<AtomicBool>,
+}
+
+/// What the events of a stream are told to.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    events: mpsc::Sender<CallEvent>,
+    /// Whether its reader has had anything of the answer.
+    is_read: Arc<AtomicBool>,
 }
 
 /// How a call in pieces has ended.
@@ -306,7 +315,7 @@ impl CallService {
             let outcome = tokio::select! {
                 biased;
                 outcome = work => outcome,
-                () = sink.closed() => return,
+                () = sink.events.closed() => return,
             };
             // A reader that does not take it is gone.
             let _ = end.send(Box::new(outcome));
@@ -400,20 +409,38 @@ impl Budget {
     }
 }
 
+impl Sink {
+    /// Tells of an event; waits while its reader has as many as may wait.
+    pub(crate) async fn send(&self, event: CallEvent) -> Result<(), CallError> {
+        let sent = self.events.send(event).await;
+        sent.map_err(|_gone| CallError::Canceled)
+    }
+}
+
 impl CallStream {
     /// Makes one, with what its events and its end are told to. The end is told before the other
     /// is dropped.
-    pub(crate) fn new() -> (mpsc::Sender<CallEvent>, oneshot::Sender<Ended>, Self) {
-        let (sink, events) = mpsc::channel(EVENTS_WAITING_MAX);
-        let (sender, end) = oneshot::channel();
-        (sink, sender, Self { events, end })
+    pub(crate) fn new() -> (Sink, oneshot::Sender<Ended>, Self) {
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (end_sender, end) = oneshot::channel();
+        let is_read = Arc::<AtomicBool>::default();
+        let sink = Sink {
+            events: sender,
+            is_read: Arc::clone(&is_read),
+        };
+        let stream = Self {
+            events,
+            end,
+            is_read,
+        };
+        (sink, end_sender, stream)
     }
 
     /// Waits for the next event; `None` after [`CallEvent::End`], or without one where whoever
     /// was to tell of it has panicked. May be dropped and called again.
     pub async fn next(&mut self) -> Option<CallEvent> {
         match self.events.recv().await {
-            Some(event) => Some(event),
+            Some(event) => Some(self.read(event)),
             None => self.end(),
         }
     }
@@ -421,10 +448,17 @@ impl CallStream {
     /// Returns an event that is already here, so that several can be sent at once.
     pub fn try_next(&mut self) -> Option<CallEvent> {
         match self.events.try_recv() {
-            Ok(event) => Some(event),
+            Ok(event) => Some(self.read(event)),
             Err(mpsc::error::TryRecvError::Empty) => None,
             Err(mpsc::error::TryRecvError::Disconnected) => self.end(),
         }
+    }
+
+    fn read(&self, event: CallEvent) -> CallEvent {
+        if matches!(event, CallEvent::Text(_) | CallEvent::Bytes(_)) {
+            self.is_read.store(true, Ordering::Release);
+        }
+        event
     }
 
     fn end(&mut self) -> Option<CallEvent> {
@@ -518,9 +552,10 @@ mod tests {
     async fn regression_the_end_of_a_stream_is_there_however_slow_its_reader() {
         let (sink, end, mut stream) = CallStream::new();
         for _ in 0..EVENTS_WAITING_MAX {
-            sink.try_send(CallEvent::Text("a".into())).unwrap();
+            sink.events.try_send(CallEvent::Text("a".into())).unwrap();
         }
-        assert!(sink.try_send(CallEvent::Text("b".into())).is_err(), "full");
+        let more = sink.events.try_send(CallEvent::Text("b".into()));
+        assert!(more.is_err(), "it is full");
         end.send(Box::new(Err(CallError::Busy.into()))).unwrap();
         drop(sink);
         for _ in 0..EVENTS_WAITING_MAX / 2 {

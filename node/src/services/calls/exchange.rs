@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, value::RawValue};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 use url::Url;
 
-use super::{ANSWER_BYTES_MAX, CallError, CallEvent, CallRequest, QUERY_BYTES_MAX, What};
+use super::{ANSWER_BYTES_MAX, CallError, CallEvent, CallRequest, QUERY_BYTES_MAX, Sink, What};
 use crate::calls::{
     message::{Message, Reading},
     relay::Relay,
@@ -85,8 +85,6 @@ pub(super) struct Broken {
     /// Whether nothing of an answer has come, so that another agent can be asked.
     pub(super) is_unreached: bool,
 }
-
-type Sink = mpsc::Sender<CallEvent>;
 
 impl Patience {
     pub(super) fn new(timeout: Duration, now: Instant) -> Self {

@@ -4,17 +4,14 @@ use std::{collections::VecDeque, sync::Arc};
 
 use aither_ledger::{Note, TransferId, Usage};
 use aither_protocol::Amount;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{CallEnd, Unavailable},
     CANDIDATES_MAX, CANDIDATES_TRIED, CallAnswer, CallError, CallEvent, CallFailure, CallRequest,
-    Callee, HOPS_MAX, Shared, What,
+    Callee, HOPS_MAX, Shared, Sink, What,
     exchange::{Broken, Exchange, Exchanged, Patience, url_of},
-    task::Task,
+    task::{Sold, Task},
 };
 use crate::{
     agents::{Agent, AgentFilter, AgentState},
@@ -27,8 +24,6 @@ use crate::{
         target::{Route, Target},
     },
 };
-
-type Sink = mpsc::Sender<CallEvent>;
 
 /// Agents that may be called, the best first, and why they are.
 struct Plan {
@@ -460,7 +455,11 @@ impl Shared {
             error: not_live(agent, unavailable),
             is_unreached: true,
         })?;
-        task.run();
+        task.run(sink.map(|sink| Sold {
+            price: choice.price,
+            usage: usage_of(request),
+            is_read: Arc::clone(&sink.is_read),
+        }));
         let exchange = Exchange {
             client: &self.client,
             room: &self.room,
