@@ -217,7 +217,8 @@ pub(super) async fn show(
     Ok(Json(TaskItem::of(id, record, &state.peer_id)))
 }
 
-/// Ends a task that waits or is at work: its agent's connection is closed, nothing is charged.
+/// Ends a task that waits or is at work: its agent's connection is closed, and nothing is charged,
+/// unless it is a streamed answer of which a piece was read.
 #[utoipa::path(
     delete, path = "/v1/a2a/tasks/{id}", tag = "calls",
     params(("id" = String, Path, description = "The task's id")),

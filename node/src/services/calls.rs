@@ -3,13 +3,13 @@
 //! What a call costs is held before its agent is asked and paid, with the owner's part, once the
 //! agent has answered; the record of the task is written in the same unit of the ledger. Nothing
 //! else of a call is durable, so it waits for the disk once. A call that comes to nothing costs
-//! nothing.
+//! nothing; who has begun to read a streamed answer pays, whether or not it reads on.
 //!
 //! Whoever asks for a whole answer does the work: dropped, the call is over and its connection
 //! closed. A stream has a task of its own, since a reader who stalls must not stop its clock.
 //!
 //! Limits: [`TASKS_MAX`] tasks; for each agent what its card says and a queue behind it; answers of
-//! [`ANSWER_BYTES_MAX`]; [`CANDIDATES_TRIED`] agents are asked for a skill at most.
+//! [`ANSWER_BYTES_MAX`], and of [`ANSWERS_BYTES_MAX`] together; [`CANDIDATES_TRIED`] agents are asked for a skill at most.
 
 mod error;
 mod exchange;
