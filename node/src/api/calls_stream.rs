@@ -156,6 +156,9 @@ impl Frames {
                 Ok(next) => next,
                 Err(_elapsed) => return Some(COMMENT.to_vec()),
             };
+            if next.is_none() {
+                self.on_lost(&mut frame);
+            }
             while let Some(event) = next {
                 self.on_event(event, &mut frame);
                 if frame.len() >= FRAME_BYTES_TARGET {
@@ -186,10 +189,55 @@ impl Frames {
     }
 
     fn on_failure(&mut self, failure: CallFailure, out: &mut Vec<u8>) {
-        let error = ApiError::from(failure);
+        self.on_error(ApiError::from(failure), out);
+    }
+
+    /// Whoever was to tell how it ended is gone, and nothing more will come.
+    fn on_lost(&mut self, out: &mut Vec<u8>) {
+        self.stream = None;
+        self.on_error(ApiError::internal("a call ended without an end"), out);
+    }
+
+    fn on_error(&mut self, error: ApiError, out: &mut Vec<u8>) {
         tracing::warn!(code = %error.code(), "a call ended in an error");
         self.broken.set();
         let problem = error.body(Dialect::Native, &self.request_id);
         push_event(out, Some("error"), &problem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(stream: CallStream) -> Frames {
+        Frames {
+            stream: Some(stream),
+            said: Said::Task { explain: false },
+            node: "n".into(),
+            request_id: "r".into(),
+            head: Vec::new(),
+            broken: StreamBroken::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn regression_a_stream_whose_end_is_lost_ends_in_an_error() {
+        for pieces in [0, 1] {
+            let (sink, end, stream) = CallStream::new();
+            let mut frames = frames(stream);
+            for _ in 0..pieces {
+                sink.send(CallEvent::Text("a".into())).await.unwrap();
+            }
+            drop((sink, end));
+            let mut said = Vec::new();
+            while let Some(frame) = frames.next().await {
+                said.extend(frame);
+            }
+            let said = String::from_utf8(said).unwrap();
+            assert_eq!(said.matches("event: delta").count(), pieces, "{said}");
+            assert_eq!(said.matches("event: error").count(), 1, "{said}");
+            assert!(frames.broken.is_set());
+        }
     }
 }

@@ -348,7 +348,7 @@ impl From<CallError> for ApiError {
                 .with_member("agent", agent)
                 .with_retry_after(RETRY_WHEN_FULL),
             CallError::Busy => refused.with_retry_after(RETRY_WHEN_FULL),
-            CallError::NoQuery => Self::field("payload", words),
+            CallError::NoQuery | CallError::QueryTooLong => Self::field("payload", words),
             CallError::Failed { agent, status, .. } => {
                 let refused = refused.with_member("agent", agent);
                 match status {
@@ -356,7 +356,9 @@ impl From<CallError> for ApiError {
                     None => refused,
                 }
             }
-            CallError::TimedOut { agent, .. } => refused.with_member("agent", agent),
+            CallError::TimedOut { agent, .. } | CallError::AnswerTooLong { agent, .. } => {
+                refused.with_member("agent", agent)
+            }
             CallError::Over(status) => refused.with_member("task_status", status.as_str()),
             CallError::Billing(error) => error.into(),
             CallError::Agent(error) => error.into(),

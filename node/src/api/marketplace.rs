@@ -1,5 +1,7 @@
 //! `/v1/marketplace`: agents that are offered for tokens, by their owners.
 
+use std::sync::Arc;
+
 use aither_protocol::Amount;
 use axum::{
     Json,
@@ -198,13 +200,8 @@ pub(super) async fn list(
         return Err(ApiError::field("description", message));
     }
     let is_new = state.agents.list(agent.id, price, description).await?;
-    let filter = OfferFilter {
-        limit: usize::MAX,
-        ..OfferFilter::default()
-    };
-    let offers = state.agents.offers(&filter).into_iter();
-    let mut offers = offers.filter(|offer| offer.agent.id == agent.id);
-    let offer = offers.next();
+    let offer = state.agents.offer(Arc::clone(&agent));
+    // It may have been torn down meanwhile.
     let offer = offer.ok_or_else(|| AgentError::Unknown(agent.name.to_string()))?;
     let skills = state.agents.skills_of(vec![agent.id]).await?;
     let skills = skills.into_iter().next().unwrap_or_default();

@@ -48,7 +48,7 @@ use super::{
 use crate::{
     answers::{Asked, Claim, KeptAnswer},
     billing::{self, Settled},
-    services::Permit,
+    services::{Permit, calls::request_settled},
 };
 
 /// Requests with keys at once; further ones are refused.
@@ -276,7 +276,8 @@ impl Recorder {
 
     /// Ends the row so that the request can be made again, without a second charge.
     async fn give_back(self) {
-        let settled = self.state.billing.settled(self.claim.operation().id).await;
+        let id = self.claim.operation().id;
+        let settled = request_settled(&self.state.billing, id).await;
         let charged = match settled {
             Ok(Settled::Never) => None,
             Ok(Settled::Charged(amount)) => Some(amount),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use aither_protocol::Plan;
 use axum::{
     Json,
     extract::{Path, State},
@@ -31,7 +32,7 @@ use crate::{
     accounts::AccountId,
     billing::OPERATOR,
     calls::TaskStatus,
-    services::{Authority, Budget, CallRequest, Callee, What},
+    services::{Authority, Budget, CallRequest, Callee, Permit, What},
 };
 
 /// Longest answer of one of several tasks: all of them are in one.
@@ -125,7 +126,9 @@ pub(super) async fn parallel(
             one_of(state, terms, at, request).await
         }
     });
-    let width = width_of(&terms.caller);
+    // Beside the one that the request itself has.
+    let more = more_of(&state, &terms.caller, count - 1);
+    let width = 1 + more.len();
     let results: Vec<_> = stream::iter(works).buffered(width).collect().await;
     let cost = results.iter().filter_map(TaskAnswer::cost).sum();
     let cost = aither_protocol::Amount::from_micros(cost);
@@ -165,25 +168,30 @@ async fn one_of(
 
 /// Counts a task against its account's plan, as if it had been asked for by itself.
 fn count(state: &ApiState, caller: &Caller) -> Result<(), ApiError> {
-    let (account, plan) = match caller {
-        Caller::Account(account) => (account.account, account.plan),
-        Caller::Agent(agent) if agent.agent.owner != OPERATOR => {
-            (AccountId::from_u128(agent.agent.owner.0), agent.plan)
-        }
-        _ => return Ok(()),
-    };
-    Ok(state.accounts.count(account, plan)?)
+    match plan_of(caller) {
+        Some((account, plan)) => Ok(state.accounts.count(account, plan)?),
+        None => Ok(()),
+    }
 }
 
-/// Returns how many tasks of one request may run at once: as many as requests of their own.
-fn width_of(caller: &Caller) -> usize {
-    let plan = match caller {
-        Caller::Account(account) => account.plan,
-        Caller::Agent(agent) => agent.plan,
-        _ => return PARALLEL_MAX,
-    };
-    let width = plan.concurrent_max().map(usize::try_from);
-    width.and_then(Result::ok).unwrap_or(PARALLEL_MAX).max(1)
+/// Takes places for more tasks at once: as many as there are now for requests of their own, until
+/// the answer is there. Else the width of one request would be that of the plan, times over.
+fn more_of(state: &ApiState, caller: &Caller, count_max: usize) -> Vec<Permit> {
+    match plan_of(caller) {
+        Some((account, plan)) => state.accounts.more(account, plan, count_max),
+        None => (0..count_max).map(|_| Permit::default()).collect(),
+    }
+}
+
+/// Returns whose plan counts, if one does.
+fn plan_of(caller: &Caller) -> Option<(AccountId, Plan)> {
+    match caller {
+        Caller::Account(account) => Some((account.account, account.plan)),
+        Caller::Agent(agent) if agent.agent.owner != OPERATOR => {
+            Some((AccountId::from_u128(agent.agent.owner.0), agent.plan))
+        }
+        _ => None,
+    }
 }
 
 /// Says where a task stands, and what came of it.
@@ -209,7 +217,8 @@ pub(super) async fn show(
     Ok(Json(TaskItem::of(id, record, &state.peer_id)))
 }
 
-/// Ends a task that waits or is at work: its agent's connection is closed, nothing is charged.
+/// Ends a task that waits or is at work: its agent's connection is closed, and nothing is charged,
+/// unless it is a streamed answer of which a piece was read.
 #[utoipa::path(
     delete, path = "/v1/a2a/tasks/{id}", tag = "calls",
     params(("id" = String, Path, description = "The task's id")),

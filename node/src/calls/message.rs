@@ -4,7 +4,7 @@
 //! JSON object's member `response`, else the JSON as it is, else a text.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 /// Longest name of a session that is taken from an agent.
 const SESSION_BYTES_MAX: usize = 256;
@@ -38,6 +38,37 @@ pub struct Message<'a> {
     pub stream: bool,
 }
 
+/// A request of A2A's JSON-RPC.
+#[derive(Serialize)]
+struct A2aRequest<'a> {
+    jsonrpc: &'static str,
+    id: &'a str,
+    method: &'static str,
+    params: A2aParams<'a>,
+}
+
+#[derive(Serialize)]
+struct A2aParams<'a> {
+    message: A2aMessage<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct A2aMessage<'a> {
+    message_id: &'a str,
+    role: &'static str,
+    parts: [A2aPart<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum A2aPart<'a> {
+    Text(String),
+    Data(&'a RawValue),
+}
+
 /// Members of an answer that mean something here.
 #[derive(Deserialize)]
 struct Members<'a> {
@@ -55,27 +86,27 @@ impl Message<'_> {
         serde_json::to_vec(self).expect("texts and JSON can be written as JSON")
     }
 
-    /// Returns the body as A2A's JSON-RPC has it.
+    /// Returns the body as A2A's JSON-RPC has it. What is said goes as it was written: read as a
+    /// value it could be one that there is not, like a number too great or lists nested too deep.
     pub fn to_a2a_body(&self, task_id: &str) -> Vec<u8> {
         let part = match serde_json::from_str::<String>(self.message.get()) {
-            Ok(text) => json!({ "text": text }),
-            Err(_) => json!({ "data": self.message }),
+            Ok(text) => A2aPart::Text(text),
+            Err(_) => A2aPart::Data(self.message),
         };
-        let mut message = json!({
-            "messageId": task_id,
-            "role": "ROLE_USER",
-            "parts": [part],
-        });
-        if let Some(session_id) = self.session_id {
-            message["contextId"] = session_id.into();
-        }
-        let request = json!({
-            "jsonrpc": "2.0",
-            "id": task_id,
-            "method": "SendMessage",
-            "params": { "message": message },
-        });
-        request.to_string().into_bytes()
+        let request = A2aRequest {
+            jsonrpc: "2.0",
+            id: task_id,
+            method: "SendMessage",
+            params: A2aParams {
+                message: A2aMessage {
+                    message_id: task_id,
+                    role: "ROLE_USER",
+                    parts: [part],
+                    context_id: self.session_id,
+                },
+            },
+        };
+        serde_json::to_vec(&request).expect("texts and JSON can be written as JSON")
     }
 }
 
@@ -132,7 +163,11 @@ impl Reading {
         let answer: Value = serde_json::from_slice(body)
             .map_err(|_| "answered something that is no JSON-RPC".to_owned())?;
         if let Some(error) = answer.get("error") {
-            return Err(format!("refused with the JSON-RPC error {}", error["code"]));
+            // Anything but a number could hold what was asked.
+            return Err(match error["code"].as_i64() {
+                Some(code) => format!("refused with the JSON-RPC error {code}"),
+                None => "refused with an error".to_owned(),
+            });
         }
         let result = &answer["result"];
         let (parts, context) = match (result.get("message"), result.get("task")) {
@@ -202,6 +237,8 @@ fn count_of(json: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn raw(json: &str) -> Box<RawValue> {
@@ -340,6 +377,35 @@ mod tests {
             refused.unwrap_err(),
             "refused with the JSON-RPC error -32601"
         );
+    }
+
+    #[test]
+    fn regression_an_a2a_refusal_says_nothing_in_words_of_the_agents() {
+        for code in [r#""secret""#, r#"{"x": "secret"}"#, "1.5", "null", "1e300"] {
+            let body = format!(r#"{{"error": {{"code": {code}, "message": "secret"}}}}"#);
+            let words = Reading::of_a2a(body.as_bytes()).unwrap_err();
+            assert_eq!(words, "refused with an error", "{code}");
+        }
+        let bare = Reading::of_a2a(br#"{"error": "secret"}"#);
+        assert_eq!(bare.unwrap_err(), "refused with an error");
+    }
+
+    #[test]
+    fn regression_data_that_is_no_value_goes_as_it_was_written() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for input in ["1e999", r#"{"a": [-1e999, 1.50]}"#, &deep] {
+            let data = raw(input);
+            let message = Message {
+                message: &data,
+                session_id: None,
+                skill: None,
+                stream: false,
+            };
+            let body = String::from_utf8(message.to_a2a_body("t")).unwrap();
+            let part = format!(r#""parts":[{{"data":{input}}}]"#);
+            assert!(body.contains(&part), "{body}");
+            assert!(!body.contains("contextId"));
+        }
     }
 
     #[test]

@@ -137,6 +137,11 @@ impl AccountService {
         self.shared.plans.count(account, plan)
     }
 
+    /// Takes what is free now for more work at once of a request that has begun, at most so much.
+    pub fn more(&self, account: AccountId, plan: Plan, count_max: usize) -> Vec<Permit> {
+        self.shared.plans.more(account, plan, count_max)
+    }
+
     /// Makes an account for whoever asks from `address`.
     ///
     /// # Errors

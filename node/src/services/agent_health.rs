@@ -66,6 +66,14 @@ pub enum CallEnd {
         /// Its owner's part.
         earned: Amount,
     },
+    /// It answered its own owner, who could have as many of these as it takes to look good: it is
+    /// at work, and nothing is said about how good it is at that.
+    AnsweredOwner {
+        /// Its owner's part.
+        earned: Amount,
+    },
+    /// It answered that the request was none: it is at work, and nobody has paid for that.
+    Refused,
     /// It could not be reached, broke off, or said that it has failed: words without what was
     /// asked or answered.
     Failed(String),
@@ -73,6 +81,11 @@ pub enum CallEnd {
     TimedOut,
     /// The caller has gone, which says nothing about the agent.
     Canceled,
+    /// The caller has gone, and has paid for what it had read.
+    Left {
+        /// Its owner's part.
+        earned: Amount,
+    },
 }
 
 /// What is known of an agent from its calls.
@@ -154,6 +167,27 @@ impl AgentHealth {
     /// Returns which addresses agents may have.
     pub fn targets(&self) -> Targets {
         self.probe.targets()
+    }
+
+    /// Says whether an agent that was asked for before is still one to be called, without asking
+    /// it: nobody has stopped it or set it aside meanwhile.
+    ///
+    /// # Errors
+    /// Why it does not take calls.
+    pub fn still_there(&self, id: AgentId) -> Result<(), Unavailable> {
+        let agent = self.store.directory().agent(id);
+        let reason = match &agent {
+            None => "it has left",
+            Some(agent) if agent.is_torn_down => "it was torn down",
+            Some(agent) if agent.is_suspended() => "it was suspended",
+            Some(agent) if agent.state == AgentState::Stop => "it was stopped",
+            Some(_) => return Ok(()),
+        };
+        Err(Unavailable {
+            state: agent.map_or(AgentState::Stop, |agent| agent.state),
+            reason: reason.to_owned(),
+            retry_after: None,
+        })
     }
 
     /// Says whether an agent takes a call now. One that was not asked for long is asked for its
@@ -243,10 +277,12 @@ impl AgentHealth {
         }
         lock(&self.calls).count(id, end, took, SystemTime::now());
         let end = match end {
-            CallEnd::Answered { .. } => Ended::Answered,
+            CallEnd::Answered { .. } | CallEnd::AnsweredOwner { .. } | CallEnd::Refused => {
+                Ended::Answered
+            }
             CallEnd::Failed(why) => Ended::Failed(why),
             CallEnd::TimedOut => Ended::TimedOut,
-            CallEnd::Canceled => Ended::Canceled,
+            CallEnd::Canceled | CallEnd::Left { .. } => Ended::Canceled,
         };
         self.tell(id, Input::Ended(end));
     }

@@ -3,13 +3,13 @@
 //! What a call costs is held before its agent is asked and paid, with the owner's part, once the
 //! agent has answered; the record of the task is written in the same unit of the ledger. Nothing
 //! else of a call is durable, so it waits for the disk once. A call that comes to nothing costs
-//! nothing.
+//! nothing; who has begun to read a streamed answer pays, whether or not it reads on.
 //!
 //! Whoever asks for a whole answer does the work: dropped, the call is over and its connection
 //! closed. A stream has a task of its own, since a reader who stalls must not stop its clock.
 //!
 //! Limits: [`TASKS_MAX`] tasks; for each agent what its card says and a queue behind it; answers of
-//! [`ANSWER_BYTES_MAX`]; [`CANDIDATES_TRIED`] agents are asked for a skill at most.
+//! [`ANSWER_BYTES_MAX`], and of [`ANSWERS_BYTES_MAX`] together; [`CANDIDATES_TRIED`] agents are asked for a skill at most.
 
 mod error;
 mod exchange;
@@ -32,14 +32,14 @@ use aither_protocol::{AgentCard, Amount, HttpMethod};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
 pub use self::{
-    error::{CallError, CallFailure, HOPS_MAX},
-    parallel::settled_request,
+    error::{CallError, CallFailure, HOPS_MAX, QUERY_BYTES_MAX},
+    parallel::{request_settled, settled_request},
 };
 use self::{task::Live, turns::Turns};
 use super::{AgentService, EventService, Targets};
@@ -54,6 +54,8 @@ use crate::{
 pub const TASKS_MAX: usize = 8192;
 /// Longest answer of an agent.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Bytes of all answers that are being read; those that would be more are given up.
+const ANSWERS_BYTES_MAX: usize = 512 << 20;
 /// Agents that are asked in turn for one skill.
 pub const CANDIDATES_TRIED: usize = 3;
 /// Agents with a skill that are compared; of more the first to come aboard.
@@ -69,8 +71,6 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Events of a stream that wait for their reader.
 const EVENTS_WAITING_MAX: usize = 16;
-/// Longest wait for a reader to take a stream's last event.
-const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a canceled task to end: for the disk.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -190,14 +190,28 @@ pub enum CallEvent {
     /// A piece of text.
     Text(String),
     /// It is over.
-    End(Box<Result<CallAnswer, CallFailure>>),
+    End(Ended),
 }
 
 /// A call whose answer comes in pieces. Dropped, the call is over.
 #[derive(Debug)]
 pub struct CallStream {
     events: mpsc::Receiver<CallEvent>,
+    /// Beside the events, so that it is there however many of those wait for a slow reader.
+    end: oneshot::Receiver<Ended>,
+    is_read: Arc<AtomicBool>,
 }
+
+/// What the events of a stream are told to.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    events: mpsc::Sender<CallEvent>,
+    /// Whether its reader has had anything of the answer.
+    is_read: Arc<AtomicBool>,
+}
+
+/// How a call in pieces has ended.
+type Ended = Box<Result<CallAnswer, CallFailure>>;
 
 /// Whose tasks somebody may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +242,8 @@ pub(crate) struct Shared {
     names: [String; 2],
     turns: Arc<Turns>,
     places: Semaphore,
+    /// Bytes of answers that may still be read.
+    room: Arc<Semaphore>,
     live: Mutex<HashMap<u128, Arc<Live>>>,
     /// By agent, when its card was last changed and what calls need of it.
     cards: Mutex<HashMap<AgentId, (SystemTime, Arc<Target>)>>,
@@ -272,6 +288,7 @@ impl CallService {
                 targets,
                 names,
                 places: Semaphore::new(TASKS_MAX),
+                room: Arc::new(Semaphore::new(ANSWERS_BYTES_MAX)),
                 live: Mutex::default(),
                 cards: Mutex::default(),
                 is_stopping: AtomicBool::new(false),
@@ -291,20 +308,19 @@ impl CallService {
 
     /// Calls an agent and hands on what comes as it comes.
     pub fn stream(&self, request: CallRequest) -> CallStream {
-        let (sink, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (sink, end, stream) = CallStream::new();
         let shared = Arc::clone(&self.shared);
         self.streams.spawn(async move {
             let work = Box::pin(run::run(&shared, &request, Some(&sink)));
             let outcome = tokio::select! {
                 biased;
                 outcome = work => outcome,
-                () = sink.closed() => return,
+                () = sink.events.closed() => return,
             };
-            let end = sink.send(CallEvent::End(Box::new(outcome)));
-            // A reader that does not take it has stalled or is gone.
-            let _ = timeout_at(Instant::now() + LAST_EVENT_TIMEOUT, end).await;
+            // A reader that does not take it is gone.
+            let _ = end.send(Box::new(outcome));
         });
-        CallStream { events }
+        stream
     }
 
     /// Returns a task that somebody may see.
@@ -393,15 +409,60 @@ impl Budget {
     }
 }
 
+impl Sink {
+    /// Tells of an event; waits while its reader has as many as may wait.
+    pub(crate) async fn send(&self, event: CallEvent) -> Result<(), CallError> {
+        let sent = self.events.send(event).await;
+        sent.map_err(|_gone| CallError::Canceled)
+    }
+}
+
 impl CallStream {
-    /// Waits for the next event; `None` after [`CallEvent::End`]. May be dropped and called again.
+    /// Makes one, with what its events and its end are told to. The end is told before the other
+    /// is dropped.
+    pub(crate) fn new() -> (Sink, oneshot::Sender<Ended>, Self) {
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (end_sender, end) = oneshot::channel();
+        let is_read = Arc::<AtomicBool>::default();
+        let sink = Sink {
+            events: sender,
+            is_read: Arc::clone(&is_read),
+        };
+        let stream = Self {
+            events,
+            end,
+            is_read,
+        };
+        (sink, end_sender, stream)
+    }
+
+    /// Waits for the next event; `None` after [`CallEvent::End`], or without one where whoever
+    /// was to tell of it has panicked. May be dropped and called again.
     pub async fn next(&mut self) -> Option<CallEvent> {
-        self.events.recv().await
+        match self.events.recv().await {
+            Some(event) => Some(self.read(event)),
+            None => self.end(),
+        }
     }
 
     /// Returns an event that is already here, so that several can be sent at once.
     pub fn try_next(&mut self) -> Option<CallEvent> {
-        self.events.try_recv().ok()
+        match self.events.try_recv() {
+            Ok(event) => Some(self.read(event)),
+            Err(mpsc::error::TryRecvError::Empty) => None,
+            Err(mpsc::error::TryRecvError::Disconnected) => self.end(),
+        }
+    }
+
+    fn read(&self, event: CallEvent) -> CallEvent {
+        if matches!(event, CallEvent::Text(_) | CallEvent::Bytes(_)) {
+            self.is_read.store(true, Ordering::Release);
+        }
+        event
+    }
+
+    fn end(&mut self) -> Option<CallEvent> {
+        self.end.try_recv().ok().map(CallEvent::End)
     }
 }
 
@@ -485,5 +546,24 @@ mod tests {
         budget.give_back(Amount::from_tokens(1));
         assert_eq!(budget.take(Amount::from_tokens(3)), Ok(()));
         assert_eq!(budget.take(Amount::from_micros(1)), Err(Amount::ZERO));
+    }
+
+    #[tokio::test]
+    async fn regression_the_end_of_a_stream_is_there_however_slow_its_reader() {
+        let (sink, end, mut stream) = CallStream::new();
+        for _ in 0..EVENTS_WAITING_MAX {
+            sink.events.try_send(CallEvent::Text("a".into())).unwrap();
+        }
+        let more = sink.events.try_send(CallEvent::Text("b".into()));
+        assert!(more.is_err(), "it is full");
+        end.send(Box::new(Err(CallError::Busy.into()))).unwrap();
+        drop(sink);
+        for _ in 0..EVENTS_WAITING_MAX / 2 {
+            assert!(matches!(stream.next().await, Some(CallEvent::Text(_))));
+            assert!(matches!(stream.try_next(), Some(CallEvent::Text(_))));
+        }
+        assert!(matches!(stream.try_next(), Some(CallEvent::End(_))));
+        assert!(stream.next().await.is_none());
+        assert!(stream.try_next().is_none());
     }
 }

@@ -130,6 +130,26 @@ impl FromStr for OfferPlace {
 }
 
 impl AgentService {
+    /// Returns an agent's own offer, if it has one, also while it is set aside.
+    pub fn offer(&self, agent: Arc<Agent>) -> Option<Offer> {
+        let listing = self.listing(agent.id)?;
+        Some(self.offer_of(agent, listing, OfferOrder::default()))
+    }
+
+    fn offer_of(&self, agent: Arc<Agent>, listing: Arc<Listing>, order: OfferOrder) -> Offer {
+        let standing = self.health().standing(agent.id);
+        let place = OfferPlace {
+            rank: order.rank(&listing, &standing),
+            name: agent.name.to_string(),
+        };
+        Offer {
+            agent,
+            listing,
+            standing,
+            place,
+        }
+    }
+
     /// Returns offers in the order that is asked for. Agents that are set aside are left out.
     pub fn offers(&self, filter: &OfferFilter) -> Vec<Offer> {
         let offered = self.offered().into_iter();
@@ -149,19 +169,7 @@ impl AgentService {
         };
         let offers = offered
             .filter(|(agent, listing)| is_of_category(agent) && is_meant(agent, listing))
-            .map(|(agent, listing)| {
-                let standing = self.health().standing(agent.id);
-                let place = OfferPlace {
-                    rank: filter.order.rank(&listing, &standing),
-                    name: agent.name.to_string(),
-                };
-                Offer {
-                    agent,
-                    listing,
-                    standing,
-                    place,
-                }
-            });
+            .map(|(agent, listing)| self.offer_of(agent, listing, filter.order));
         let is_after = |offer: &Offer| {
             let after = filter.after.as_ref();
             after.is_none_or(|after| offer.place.order(after).is_gt())

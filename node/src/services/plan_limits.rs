@@ -86,6 +86,12 @@ impl PlanLimits {
         Ok(())
     }
 
+    /// Takes what is free now for more work at once of a request that has begun, at most so much.
+    pub fn more(&self, account: AccountId, plan: Plan, count_max: usize) -> Vec<Permit> {
+        let free = (0..count_max).map_while(|_| self.begin(account, plan).ok());
+        free.collect()
+    }
+
     /// Forgets accounts that have not asked for a while.
     pub fn forget_idle(&self) {
         for (_, rate) in &self.rates {
@@ -143,6 +149,23 @@ mod tests {
         permits.pop();
         let _again = builder().unwrap();
         assert!(builder().is_err());
+    }
+
+    #[test]
+    fn regression_a_request_of_several_tasks_has_no_more_than_the_plan_says() {
+        let limits = PlanLimits::default();
+        let account = AccountId::from_u128(1);
+        let more = |count| limits.more(account, Plan::Builder, count);
+        let request = admit(&limits, 1, Plan::Builder).unwrap();
+        let first = more(3);
+        assert_eq!(first.len(), 3);
+        let second = more(3);
+        assert_eq!(second.len(), 1, "five in all");
+        assert!(more(3).is_empty());
+        assert!(admit(&limits, 1, Plan::Builder).is_err());
+        drop((request, first, second));
+        assert!(limits.running.lock().unwrap().is_empty());
+        assert_eq!(limits.more(account, Plan::Enterprise, 31).len(), 31);
     }
 
     #[test]

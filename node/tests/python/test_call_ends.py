@@ -84,7 +84,7 @@ def hostile(connection: Connection, kind: str) -> None:
         raw(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000 + b"\r\n")
 
 
-def test_who_hangs_up_ends_the_call_at_once_and_pays_nothing(
+def test_who_hangs_up_ends_the_call_at_once_and_pays_for_what_was_read(
     home: Node, owner: Account, payer: Account
 ):
     closed = threading.Semaphore(0)
@@ -92,21 +92,25 @@ def test_who_hangs_up_ends_the_call_at_once_and_pays_nothing(
     def waits(connection: Connection) -> None:
         if connection.asked.json().get("stream"):
             connection.begin_stream()
-            connection.event({"text": "first"}, "delta")
+            if connection.asked.json()["message"] == "speak":
+                connection.event({"text": "first"}, "delta")
         connection.wait_until_closed()
         closed.release()
 
     with callee(chat=waits) as agent:
         come_aboard(owner, "waiting", agent)
         before = payer.tokens()
-        body = {"agent": "waiting", "input": "x", "stream": True}
-        with payer.http.stream("POST", "/v1/a2a/tasks", json=body) as answer:
-            seen = events(answer)
-            task_id = next(seen)[1]["task_id"]
-            assert next(seen)[0] == "delta"
-        assert closed.acquire(timeout=DEADLINE_SECONDS)
-        record = wait_for_status(payer, task_id, "canceled")
-        assert "hung up" in record["error"]["detail"] and record["cost_tokens"] == 0
+        for count, said, cost in ((1, "wait", 0), (2, "speak", PRICE)):
+            body = {"agent": "waiting", "input": said, "stream": True}
+            with payer.http.stream("POST", "/v1/a2a/tasks", json=body) as answer:
+                seen = events(answer)
+                task_id = next(seen)[1]["task_id"]
+                assert cost == 0 or next(seen)[0] == "delta"
+                wait_until("it is asked", lambda count=count: len(agent.asked) == count)
+            assert closed.acquire(timeout=DEADLINE_SECONDS)
+            record = wait_for_status(payer, task_id, "canceled")
+            assert "hung up" in record["error"]["detail"] and record["cost_tokens"] == cost
+        before -= PRICE
         host, port = home.url.removeprefix("http://").split(":")
         content = json.dumps({"agent": "waiting", "input": "x"})
         with socket.create_connection((host, int(port))) as connection:
@@ -115,9 +119,9 @@ def test_who_hangs_up_ends_the_call_at_once_and_pays_nothing(
                 f"Authorization: Bearer {payer.key}\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(content)}\r\n\r\n{content}".encode()
             )
-            wait_until("the agent is asked", lambda: len(agent.asked) == 2)
+            wait_until("the agent is asked", lambda: len(agent.asked) == 3)
         assert closed.acquire(timeout=DEADLINE_SECONDS)
-        wait_for_status(payer, agent.asked[1].headers["x-aither-task-id"], "canceled")
+        wait_for_status(payer, agent.asked[2].headers["x-aither-task-id"], "canceled")
         unchanged(payer, before)
 
 
@@ -245,7 +249,8 @@ def test_a_reader_that_stalls_does_not_hold_the_agent(home: Node, owner: Account
             # Nothing is read, and the connection stays open.
             assert closed.wait(DEADLINE_SECONDS)
             wait_for_status(payer, agent.asked[0].headers["x-aither-task-id"], "canceled")
-        unchanged(payer, before)
+        # What was sent could have been read.
+        unchanged(payer, before - PRICE)
 
 
 def test_a_stream_without_end_is_waited_for_piece_by_piece(owner: Account, payer: Account):

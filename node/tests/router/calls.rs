@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use aither_ledger::{AccountId, Note};
 use aither_node::{
-    agents::Mode,
+    agents::{Mode, Rank},
     billing::{OPERATOR, Spending},
     calls::{TaskRecord, TaskStatus},
 };
@@ -16,6 +16,7 @@ use axum::{
     extract::ConnectInfo,
     http::{Request, StatusCode},
 };
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -64,7 +65,11 @@ async fn aboard(api: &Api, name: &str, url: Option<&str>) {
         "version": "1.0.0",
         "description": "An agent of the tests",
         "skills": [{ "id": "echo", "name": "Echo", "description": "Says it again" }],
-        "endpoints": [{ "path": "/chat", "method": "POST" }],
+        "endpoints": [
+            { "path": "/chat", "method": "POST" },
+            { "path": "/find", "method": "GET" },
+        ],
+        "resources": { "max_concurrent": 5 },
         "capabilities_requested": [],
         "billing": { "token_cost_per_request": 3, "category": "agent" },
         "health_endpoint": "/health",
@@ -86,6 +91,23 @@ async fn post(api: &Api, path: &str, body: &Value) -> Reply {
     let bearer = format!("Bearer {KEY}");
     api.send("POST", path, &headers(&bearer), body.to_string())
         .await
+}
+
+/// Reads the rest of a request and answers it.
+async fn answer((mut stream, head): (TcpStream, String), status: u16, body: &str) {
+    let len = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut asked = vec![0; len.map_or(0, |len| len.parse().unwrap())];
+    stream.read_exact(&mut asked).await.unwrap();
+    let len = body.len();
+    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {len}\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+async fn account(api: &Api, email: &str, plan: Plan) -> String {
+    let made = api.accounts.create(email, None, Some(plan)).await;
+    format!("Bearer {}", made.unwrap().api_key.reveal())
 }
 
 /// Begins a task whose caller waits for it as long as the returned future is there.
@@ -326,4 +348,198 @@ async fn an_account_that_has_nothing_holds_nothing() {
         (&problem["balance"], &problem["required"]),
         (&json!(2), &json!(3))
     );
+}
+
+/// Calls an agent that answers with a status.
+async fn answered(
+    api: &Api,
+    asked: &mut mpsc::Receiver<(TcpStream, String)>,
+    (bearer, path, body): (&str, &str, &Value),
+    status: u16,
+) -> StatusCode {
+    let headers = headers(bearer);
+    let call = api.send("POST", path, &headers, body.to_string());
+    let agent = async { answer(asked.recv().await.unwrap(), status, "{}").await };
+    timeout(DEADLINE, async { tokio::join!(call, agent).0.status })
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn regression_an_agent_stands_by_what_it_does_and_not_by_what_callers_do() {
+    let api = api();
+    let (url, mut asked) = agent().await;
+    aboard(&api, "bot", Some(&url)).await;
+    let bot = api.agents.by_name("bot").unwrap();
+    let standing = || api.agents.health().standing(bot.id);
+    let owner = format!("Bearer {KEY}");
+    let stranger = account(&api, "ann@example.org", Plan::Enterprise).await;
+    let (tasks, call) = ("/v1/a2a/tasks", "/v1/agents/bot/call");
+    let hurried = json!({ "agent": "bot", "input": "x", "timeout": 0.05 });
+    let reply = api
+        .send("POST", tasks, &headers(&stranger), hurried.to_string())
+        .await;
+    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT, "{}", reply.text);
+    // It may have been asked in vain.
+    while let Ok(late) = asked.try_recv() {
+        drop(late);
+    }
+    let task = json!({ "agent": "bot", "input": "x" });
+    let found = answered(&api, &mut asked, (&stranger, tasks, &task), 404).await;
+    assert_eq!(found, StatusCode::BAD_GATEWAY);
+    let find = json!({ "endpoint": "/find" });
+    let found = answered(&api, &mut asked, (&stranger, call, &find), 404).await;
+    assert_eq!(found, StatusCode::NOT_FOUND);
+    assert_eq!((standing().calls, standing().reputation), (0, None));
+    let found = answered(&api, &mut asked, (&owner, tasks, &task), 200).await;
+    assert_eq!(found, StatusCode::OK);
+    assert_eq!((standing().calls, standing().reputation), (1, None));
+    let found = answered(&api, &mut asked, (&stranger, tasks, &task), 200).await;
+    assert_eq!(found, StatusCode::OK);
+    assert_eq!((standing().calls, standing().failed), (2, 0));
+    assert!(standing().reputation.unwrap() > 0.5);
+    let found = answered(&api, &mut asked, (&stranger, tasks, &task), 500).await;
+    assert_eq!(found, StatusCode::BAD_GATEWAY);
+    assert_eq!((standing().calls, standing().failed), (3, 1));
+}
+
+#[tokio::test]
+async fn regression_a_payload_that_makes_no_query_is_refused_before_anything_is_held() {
+    let api = api();
+    let (url, mut asked) = agent().await;
+    aboard(&api, "bot", Some(&url)).await;
+    for payload in [json!({ "q": "x".repeat(9000) }), json!([1])] {
+        let body = json!({ "endpoint": "/find", "payload": payload });
+        let reply = post(&api, "/v1/agents/bot/call", &body).await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let problem = reply.json();
+        assert_eq!(problem["errors"][0]["field"], "payload", "{problem}");
+        assert_eq!(problem.get("task_id"), None);
+    }
+    assert!(asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn regression_a_call_that_waited_is_not_sent_to_an_agent_that_was_set_aside() {
+    let api = api();
+    let (url, mut asked) = agent().await;
+    aboard(&api, "bot", Some(&url)).await;
+    let bot = api.agents.by_name("bot").unwrap();
+    let mut running = Vec::new();
+    let mut connections = Vec::new();
+    for _ in 0..5 {
+        running.push(tokio::spawn(begun(&api, "bot")));
+        connections.push(asked.recv().await.unwrap());
+    }
+    let waiting = tokio::spawn(begun(&api, "bot"));
+    let queued = async {
+        while api.agents.health().standing(bot.id).waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, queued).await.unwrap();
+    api.agents.suspend(bot.id, Rank::Owner).await.unwrap();
+    answer(connections.pop().unwrap(), 200, "{}").await;
+    let refused = timeout(DEADLINE, waiting).await.unwrap();
+    assert_eq!(refused.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    let done = timeout(DEADLINE, running.pop().unwrap()).await.unwrap();
+    assert_eq!(done.unwrap(), StatusCode::OK);
+    assert!(asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn regression_several_tasks_take_the_places_that_their_accounts_plan_has() {
+    let api = api();
+    let (url, mut asked) = agent().await;
+    aboard(&api, "bot", Some(&url)).await;
+    let bearer = account(&api, "ann@example.org", Plan::Builder).await;
+    let task = json!({ "agent": "bot", "input": "x" });
+    let several = json!({ "tasks": vec![&task; 5] }).to_string();
+    let headers = headers(&bearer);
+    let mut several = Box::pin(api.send("POST", "/v1/a2a/parallel", &headers, several));
+    let mut connections = Vec::new();
+    while connections.len() < 5 {
+        tokio::select! {
+            connection = asked.recv() => connections.push(connection.unwrap()),
+            reply = &mut several => panic!("{}", reply.text),
+        }
+    }
+    let one = || api.send("POST", "/v1/a2a/tasks", &headers, task.to_string());
+    assert_eq!(one().await.status, StatusCode::TOO_MANY_REQUESTS);
+    let agent = async {
+        for connection in connections {
+            answer(connection, 200, "{}").await;
+        }
+    };
+    let (reply, ()) = timeout(DEADLINE, async { tokio::join!(several, agent) })
+        .await
+        .unwrap();
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text);
+    let agent = async { answer(asked.recv().await.unwrap(), 200, "{}").await };
+    let (reply, ()) = tokio::join!(one(), agent);
+    assert_eq!(reply.status, StatusCode::OK, "they are free again");
+}
+
+/// Begins a streamed chat and hangs up, once its agent was asked and has said `said`. Returns how
+/// the task has ended.
+async fn left(api: &Api, asked: &mut mpsc::Receiver<(TcpStream, String)>, said: &str) -> Value {
+    let peer: SocketAddr = "127.0.0.1:5555".parse().unwrap();
+    let request = Request::post("/v1/agents/bot/chat")
+        .header("host", "localhost:8200")
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .extension(ConnectInfo(peer))
+        .body(Body::from(
+            json!({ "message": "x", "stream": true }).to_string(),
+        ))
+        .unwrap();
+    let reply = api.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(reply.status(), StatusCode::OK);
+    let mut frames = reply.into_body().into_data_stream();
+    let (mut stream, head) = asked.recv().await.unwrap();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{said}");
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    let mut read = String::new();
+    while !read.contains(if said.is_empty() {
+        "event: task"
+    } else {
+        "event: delta"
+    }) {
+        let frame = timeout(DEADLINE, frames.next()).await.unwrap();
+        read.push_str(std::str::from_utf8(&frame.unwrap().unwrap()).unwrap());
+    }
+    drop(frames);
+    let id = head
+        .lines()
+        .find_map(|line| line.strip_prefix("x-aither-task-id: "));
+    ended(api, id.unwrap()).await
+}
+
+#[tokio::test]
+async fn regression_who_has_begun_to_read_a_streamed_answer_pays_for_it() {
+    let api = api();
+    let (url, mut asked) = agent().await;
+    aboard(&api, "bot", Some(&url)).await;
+    for (said, cost) in [("", 0), ("data: all of it\n\n", 3)] {
+        let task = left(&api, &mut asked, said).await;
+        assert_eq!(task["status"], "canceled", "{task}");
+        assert_eq!(task["cost_tokens"], cost, "{task}");
+    }
+    assert_eq!(api.billing.view().unwrap().holds().unwrap().count(), 0);
+    let bot = api.agents.by_name("bot").unwrap();
+    assert_eq!(api.agents.health().standing(bot.id).calls, 0);
+}
+
+#[tokio::test]
+async fn regression_an_agent_that_is_set_aside_can_be_offered() {
+    let api = api();
+    aboard(&api, "bot", None).await;
+    let bot = api.agents.by_name("bot").unwrap();
+    api.agents.suspend(bot.id, Rank::Owner).await.unwrap();
+    let listing = json!({ "agent": "bot", "price_per_request": 7 });
+    for status in [StatusCode::CREATED, StatusCode::OK] {
+        let reply = post(&api, "/v1/marketplace/listings", &listing).await;
+        assert_eq!(reply.status, status, "{}", reply.text);
+        assert_eq!(reply.json()["price_per_request"], 7);
+    }
 }

@@ -58,17 +58,21 @@ impl CallBook {
 
     /// Counts a call that has ended.
     pub(super) fn count(&mut self, id: AgentId, end: &CallEnd, took: Duration, now: SystemTime) {
-        let earned = match end {
-            CallEnd::Canceled => return,
-            CallEnd::Answered { earned } => Some(earned.micros()),
-            CallEnd::Failed(_) | CallEnd::TimedOut => None,
+        let (earned, is_telling) = match end {
+            CallEnd::Canceled | CallEnd::Refused => return,
+            CallEnd::Left { earned } => return self.earn(id, *earned, now),
+            CallEnd::Answered { earned } => (Some(earned.micros()), true),
+            CallEnd::AnsweredOwner { earned } => (Some(earned.micros()), false),
+            CallEnd::Failed(_) | CallEnd::TimedOut => (None, true),
         };
         let entry = self.entries.entry(id).or_default();
         entry.is_written = false;
         let stats = &mut entry.stats;
         stats.calls += 1;
-        stats.recent = stats.recent * FADING + 1.0;
-        stats.recent_answered *= FADING;
+        if is_telling {
+            stats.recent = stats.recent * FADING + 1.0;
+            stats.recent_answered *= FADING;
+        }
         let day = day_of(stats, now);
         day.calls += 1;
         let Some(earned) = earned else {
@@ -78,10 +82,21 @@ impl CallBook {
         };
         day.earned_micros += earned;
         stats.earned_micros += earned;
+        if !is_telling {
+            return;
+        }
         stats.recent_answered += 1.0;
         let took_ms = took.as_secs_f64() * 1000.0;
         let mean = stats.latency_ms.unwrap_or(took_ms);
         stats.latency_ms = Some(mean + LATENCY_SHARE * (took_ms - mean));
+    }
+
+    /// Adds what was earned by a call that does not count.
+    fn earn(&mut self, id: AgentId, earned: Amount, now: SystemTime) {
+        let entry = self.entries.entry(id).or_default();
+        entry.is_written = false;
+        entry.stats.earned_micros += earned.micros();
+        day_of(&mut entry.stats, now).earned_micros += earned.micros();
     }
 
     /// Returns what is to be written, which counts as written from now on.
@@ -112,7 +127,7 @@ impl CallBook {
 
 /// Returns how likely an agent answers, by its calls so far.
 pub(super) fn reputation(stats: &CallStats) -> Option<f64> {
-    (stats.calls > 0).then(|| (stats.recent_answered + 1.0) / (stats.recent + 2.0))
+    (stats.recent > 0.0).then(|| (stats.recent_answered + 1.0) / (stats.recent + 2.0))
 }
 
 /// Returns the amount of so many micro-tokens.
@@ -180,6 +195,34 @@ mod tests {
             .map(|d| (d.day, d.calls, d.failed))
             .collect();
         assert_eq!(days, [(1, 2, 1), (2, 2, 1)], "a clock that went back");
+    }
+
+    #[test]
+    fn regression_reputation_is_not_made_by_refusals_nor_by_ones_own_calls() {
+        let mut book = CallBook::default();
+        book.count(ID, &CallEnd::Refused, TOOK, at(1));
+        assert!(book.stats(ID).is_none());
+        let earned_now = |tokens| Amount::from_tokens(tokens);
+        let own = CallEnd::AnsweredOwner {
+            earned: earned_now(2),
+        };
+        book.count(ID, &own, TOOK, at(1));
+        let left = CallEnd::Left {
+            earned: earned_now(3),
+        };
+        book.count(ID, &left, TOOK, at(1));
+        let stats = book.stats(ID).unwrap();
+        assert_eq!((stats.calls, stats.days[0].calls), (1, 1));
+        assert_eq!(earned(stats), Amount::from_tokens(5));
+        assert_eq!(stats.days[0].earned_micros, stats.earned_micros);
+        assert_eq!((reputation(stats), stats.latency_ms), (None, None));
+        book.count(ID, &CallEnd::TimedOut, TOOK, at(1));
+        let before = reputation(book.stats(ID).unwrap());
+        for _ in 0..100 {
+            book.count(ID, &own, TOOK, at(1));
+            book.count(ID, &CallEnd::Refused, TOOK, at(1));
+        }
+        assert_eq!(reputation(book.stats(ID).unwrap()), before);
     }
 
     #[test]

@@ -13,6 +13,11 @@ use crate::{
 /// Most times that a call may be passed on from agent to agent.
 pub const HOPS_MAX: u8 = 8;
 
+/// Longest query that a payload is made into: servers take no longer ones.
+pub const QUERY_BYTES_MAX: usize = 8 << 10;
+/// Longest reason why an agent has failed.
+const REASON_BYTES_MAX: usize = 256;
+
 /// Why a call comes to nothing.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -59,6 +64,9 @@ pub enum CallError {
     /// What is to be called takes no such payload.
     #[error("must be an object of texts, numbers and truth values: it becomes the query")]
     NoQuery,
+    /// What is to be called has no body, and the payload makes too long a query.
+    #[error("makes a query of more than {QUERY_BYTES_MAX} bytes; POST has room for more")]
+    QueryTooLong,
     /// The agent takes no calls now.
     #[error("{agent} takes no calls now: it is in {}, because {reason}", state.as_str())]
     NotLive {
@@ -95,6 +103,14 @@ pub enum CallError {
         reason: String,
         /// The status that it answered.
         status: Option<u16>,
+    },
+    /// The agent has answered more than the caller can take: nothing is charged.
+    #[error("{agent} answered more than {bytes_max} bytes, the most that is taken for this task")]
+    AnswerTooLong {
+        /// Who was called.
+        agent: String,
+        /// How much can be taken.
+        bytes_max: usize,
     },
     /// The agent took too long: nothing is charged.
     #[error("{agent} did not answer within {} s; allow more with timeout", after.as_secs_f32())]
@@ -136,6 +152,21 @@ pub struct CallFailure {
 }
 
 impl CallError {
+    /// Says why an agent has failed. The reason is shown and logged in many places, so it is made
+    /// short and printable here, in one.
+    pub(super) fn failed(agent: &str, reason: &str, status: Option<u16>) -> Self {
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let reason = reason[..end].replace(char::is_control, " ");
+        Self::Failed {
+            agent: agent.to_owned(),
+            reason,
+            status,
+        }
+    }
+
     /// Returns the code for the outside.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -145,11 +176,11 @@ impl CallError {
                 ErrorCode::Conflict
             }
             Self::EndpointUndeclared { .. } | Self::UnknownTask(_) => ErrorCode::NotFound,
-            Self::NoQuery => ErrorCode::ValidationFailed,
+            Self::NoQuery | Self::QueryTooLong => ErrorCode::ValidationFailed,
             Self::NotLive { .. } => ErrorCode::NotReady,
             Self::QueueFull { .. } | Self::Busy => ErrorCode::Overloaded,
             Self::TooManyHops => ErrorCode::InvalidRequest,
-            Self::Failed { .. } => ErrorCode::UpstreamFailed,
+            Self::Failed { .. } | Self::AnswerTooLong { .. } => ErrorCode::UpstreamFailed,
             Self::TimedOut { .. } => ErrorCode::TimedOut,
             Self::Billing(error) => error.code(),
             Self::Agent(error) => error.code(),
@@ -173,5 +204,20 @@ impl<E: Into<CallError>> From<E> for CallFailure {
             error: error.into(),
             task_id: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_the_reason_of_a_failure_is_short_and_printable() {
+        let long = format!("said\n\u{1b}[31m\0 {}", "é".repeat(REASON_BYTES_MAX));
+        let CallError::Failed { reason, .. } = CallError::failed("bot", &long, None) else {
+            panic!("another error");
+        };
+        assert!(reason.starts_with("said  [31m  é"), "{reason}");
+        assert!(reason.len() <= REASON_BYTES_MAX);
     }
 }

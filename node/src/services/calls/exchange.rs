@@ -3,18 +3,19 @@
 //! The agent is another's program, somewhere: its answer has a longest size and time, redirects are
 //! not followed, and its words stay out of ours.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aither_protocol::HttpMethod;
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, value::RawValue};
 use tokio::{
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
+use url::Url;
 
-use super::{CallError, CallEvent, CallRequest, What};
+use super::{ANSWER_BYTES_MAX, CallError, CallEvent, CallRequest, QUERY_BYTES_MAX, Sink, What};
 use crate::calls::{
     message::{Message, Reading},
     relay::Relay,
@@ -29,6 +30,9 @@ const STREAM_BYTES_MAX: u64 = 64 << 20;
 const A2A_VERSION: &str = "1.0";
 /// Longest media type that is passed on.
 const CONTENT_TYPE_BYTES_MAX: usize = 128;
+/// How long an agent must have had before it is its fault that it has taken too long: any less may
+/// be a caller's who wants to make it look bad.
+const FAIR_TIME: Duration = Duration::from_secs(10);
 
 /// How long an agent is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +40,16 @@ pub(super) struct Patience {
     timeout: Duration,
     until: Instant,
     last: Instant,
+    /// Since when the agent is waited for, if it was asked.
+    since: Option<Instant>,
 }
 
 /// Who an exchange is with and what about.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exchange<'a> {
     pub(super) client: &'a Client,
+    /// Bytes of answers that may still be read.
+    pub(super) room: &'a Arc<Semaphore>,
     pub(super) agent: &'a str,
     pub(super) route: &'a Route,
     pub(super) request: &'a CallRequest,
@@ -59,6 +67,15 @@ pub(super) struct Exchanged {
     pub(super) body: Bytes,
     /// How many bytes there were.
     pub(super) len: u64,
+    /// The room that it takes.
+    _held: Held,
+}
+
+/// Room for an answer, taken as the answer grows.
+#[derive(Debug)]
+struct Held {
+    room: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Why there is no answer.
@@ -69,20 +86,31 @@ pub(super) struct Broken {
     pub(super) is_unreached: bool,
 }
 
-type Sink = mpsc::Sender<CallEvent>;
-
 impl Patience {
     pub(super) fn new(timeout: Duration, now: Instant) -> Self {
         Self {
             timeout,
             until: now + timeout,
             last: now + STREAM_TIME_MAX.max(timeout),
+            since: None,
         }
+    }
+
+    /// Notes that the agent is asked, or that another one is to be.
+    pub(super) fn ask(&mut self, since: Option<Instant>) {
+        self.since = since;
     }
 
     /// Begins anew: a piece has come.
     fn renew(&mut self) {
-        self.until = (Instant::now() + self.timeout).min(self.last);
+        let now = Instant::now();
+        self.until = (now + self.timeout).min(self.last);
+        self.since = Some(now);
+    }
+
+    /// Returns whether the agent that is waited for has had the time that anybody must have.
+    pub(super) fn was_fair(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| since + FAIR_TIME <= now)
     }
 
     pub(super) async fn wait<T>(
@@ -107,6 +135,30 @@ impl From<CallError> for Broken {
     }
 }
 
+impl Held {
+    fn new(room: &Arc<Semaphore>) -> Self {
+        Self {
+            room: Arc::clone(room),
+            permit: None,
+        }
+    }
+
+    /// Takes room for so many more bytes.
+    ///
+    /// # Errors
+    /// All answers together have as many as may be.
+    fn grow(&mut self, bytes: usize) -> Result<(), CallError> {
+        let bytes = u32::try_from(bytes).map_err(|_| CallError::Busy)?;
+        let more = Arc::clone(&self.room).try_acquire_many_owned(bytes);
+        let more = more.map_err(|_| CallError::Busy)?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
+    }
+}
+
 impl Exchange<'_> {
     /// Has the exchange.
     ///
@@ -118,9 +170,10 @@ impl Exchange<'_> {
         sink: Option<&Sink>,
     ) -> Result<Exchanged, Broken> {
         let request = self.to_request()?;
+        patience.ask(Some(Instant::now()));
         let sent = patience.wait(self.agent, request.send()).await?;
         let answer = sent.map_err(|error| Broken {
-            error: self.failed(send_words(&error)),
+            error: self.not_sent(&error),
             is_unreached: true,
         })?;
         let status = answer.status();
@@ -171,17 +224,10 @@ impl Exchange<'_> {
             HttpMethod::Patch => Method::PATCH,
             HttpMethod::Delete => Method::DELETE,
         };
-        let has_body = !matches!(method, Method::GET | Method::DELETE);
+        let has_body = has_body(self.route.method);
         let task_id = ulid::Ulid(self.task_id).to_string();
         let asked = self.request;
-        let mut url = self.route.url.clone();
-        if let (What::Endpoint { payload, .. }, false) = (&asked.what, has_body) {
-            let payload = payload.as_deref().map_or("null", RawValue::get);
-            let members = query_of(payload)?;
-            if !members.is_empty() {
-                url.query_pairs_mut().extend_pairs(members);
-            }
-        }
+        let url = url_of(self.route, &asked.what)?;
         let mut request = self.client.request(method, url);
         request = match &asked.what {
             What::Endpoint {
@@ -227,7 +273,9 @@ impl Exchange<'_> {
         patience: &Patience,
     ) -> Result<Exchanged, CallError> {
         let status = answer.status().as_u16();
-        let body = patience.wait(self.agent, self.body_of(answer)).await??;
+        let mut held = Held::new(self.room);
+        let body = self.body_of(answer, &mut held);
+        let body = patience.wait(self.agent, body).await??;
         let reading = match (self.request.pass_through, self.route.is_a2a) {
             // Whatever it is, whoever asked gets it as it is.
             (true, _) => Reading::whole(&body).ok(),
@@ -243,12 +291,13 @@ impl Exchange<'_> {
                 true => body,
                 false => Bytes::new(),
             },
+            _held: held,
         })
     }
 
-    async fn body_of(self, mut answer: Response) -> Result<Bytes, CallError> {
+    async fn body_of(self, mut answer: Response, held: &mut Held) -> Result<Bytes, CallError> {
         let bytes_max = self.request.answer_bytes_max;
-        let too_long = || self.failed(format!("answered more than {bytes_max} bytes"));
+        let too_long = || self.too_long(bytes_max);
         let announced = answer.content_length().unwrap_or(0);
         if usize::try_from(announced).is_ok_and(|len| len > bytes_max) {
             return Err(too_long());
@@ -258,6 +307,7 @@ impl Exchange<'_> {
             if body.len() + chunk.len() > bytes_max {
                 return Err(too_long());
             }
+            held.grow(chunk.len())?;
             // Most answers come in one piece, which need not be copied.
             if body.is_empty() && u64::try_from(chunk.len()) == Ok(announced) {
                 return Ok(chunk);
@@ -277,6 +327,7 @@ impl Exchange<'_> {
     ) -> Result<Exchanged, CallError> {
         let status = answer.status().as_u16();
         let (mut relay, mut len, mut is_silent) = (Relay::default(), 0, true);
+        let mut held = Held::new(self.room);
         while !relay.is_over() {
             let chunk = patience.wait(self.agent, answer.chunk()).await?;
             let Some(chunk) = chunk.map_err(|_| self.broke_off())? else {
@@ -284,6 +335,7 @@ impl Exchange<'_> {
             };
             len += len_of(&chunk);
             self.check_stream(len)?;
+            held.grow(chunk.len())?;
             let text = relay.push(&chunk);
             let text = text.map_err(|error| self.failed(error.to_string()))?;
             if text.is_empty() {
@@ -302,6 +354,7 @@ impl Exchange<'_> {
             reading: Some(relay.finish()),
             body: Bytes::new(),
             len,
+            _held: held,
         };
         if is_silent {
             self.say(&exchanged, patience, sink).await?;
@@ -323,6 +376,7 @@ impl Exchange<'_> {
             content_type: content_type.clone(),
         };
         self.send(head, patience, sink).await?;
+        patience.renew();
         let mut len = 0;
         loop {
             let chunk = patience.wait(self.agent, answer.chunk()).await?;
@@ -340,6 +394,7 @@ impl Exchange<'_> {
             reading: None,
             body: Bytes::new(),
             len,
+            _held: Held::new(self.room),
         })
     }
 
@@ -373,10 +428,29 @@ impl Exchange<'_> {
             ),
             false => format!("answered {}", status.as_u16()),
         };
-        CallError::Failed {
-            agent: self.agent.to_owned(),
-            reason,
-            status: Some(status.as_u16()),
+        CallError::failed(self.agent, &reason, Some(status.as_u16()))
+    }
+
+    /// Says that nothing was answered, or that nothing could be asked.
+    fn not_sent(self, error: &reqwest::Error) -> CallError {
+        if error.is_builder() {
+            return CallError::Address {
+                agent: self.agent.to_owned(),
+                reason: "is none that a request can be made of".to_owned(),
+            };
+        }
+        self.failed(send_words(error))
+    }
+
+    /// Says that there was more than may be: the agent's doing where that is what all agents may
+    /// answer, else the caller's who wants less.
+    fn too_long(self, bytes_max: usize) -> CallError {
+        match bytes_max < ANSWER_BYTES_MAX {
+            true => CallError::AnswerTooLong {
+                agent: self.agent.to_owned(),
+                bytes_max,
+            },
+            false => self.failed(format!("answered more than {bytes_max} bytes")),
         }
     }
 
@@ -384,13 +458,35 @@ impl Exchange<'_> {
         self.failed("broke off in the middle of its answer")
     }
 
-    fn failed(self, reason: impl Into<String>) -> CallError {
-        CallError::Failed {
-            agent: self.agent.to_owned(),
-            reason: reason.into(),
-            status: None,
+    fn failed(self, reason: impl AsRef<str>) -> CallError {
+        CallError::failed(self.agent, reason.as_ref(), None)
+    }
+}
+
+fn has_body(method: HttpMethod) -> bool {
+    !matches!(method, HttpMethod::Get | HttpMethod::Delete)
+}
+
+/// Returns what is called, with the payload as its query where that has no body.
+///
+/// # Errors
+/// The payload makes no query, or too long a one.
+pub(super) fn url_of(route: &Route, what: &What) -> Result<Url, CallError> {
+    let mut url = route.url.clone();
+    if let (What::Endpoint { payload, .. }, false) = (what, has_body(route.method)) {
+        let payload = payload.as_deref().map_or("null", RawValue::get);
+        let members = query_of(payload)?;
+        if !members.is_empty() {
+            url.query_pairs_mut().extend_pairs(members);
+        }
+        if url
+            .query()
+            .is_some_and(|query| query.len() > QUERY_BYTES_MAX)
+        {
+            return Err(CallError::QueryTooLong);
         }
     }
+    Ok(url)
 }
 
 fn send_words(error: &reqwest::Error) -> &'static str {
@@ -454,6 +550,66 @@ mod tests {
                 "{payload}"
             );
         }
+    }
+
+    #[test]
+    fn regression_a_query_has_a_longest_length() {
+        let route = Route {
+            url: Url::parse("http://127.0.0.1:9/find").unwrap(),
+            path: "/find".to_owned(),
+            method: HttpMethod::Get,
+            is_a2a: false,
+        };
+        let url = |len: usize, method| {
+            let payload = format!(r#"{{"q": "{}"}}"#, "x".repeat(len));
+            let what = What::Endpoint {
+                path: "/find".to_owned(),
+                method: None,
+                payload: Some(RawValue::from_string(payload).unwrap()),
+            };
+            let route = Route {
+                method,
+                ..route.clone()
+            };
+            url_of(&route, &what).map(|url| url.query().map_or(0, str::len))
+        };
+        let longest = QUERY_BYTES_MAX - "q=".len();
+        assert_eq!(url(longest, HttpMethod::Get).unwrap(), QUERY_BYTES_MAX);
+        for method in [HttpMethod::Get, HttpMethod::Delete] {
+            let refused = url(longest + 1, method);
+            assert!(matches!(refused, Err(CallError::QueryTooLong)));
+        }
+        assert_eq!(url(longest + 1, HttpMethod::Post).unwrap(), 0);
+    }
+
+    #[test]
+    fn regression_a_timeout_is_an_agents_fault_once_it_has_had_a_fair_time() {
+        let now = Instant::now();
+        let mut patience = Patience::new(Duration::from_millis(1), now);
+        let later = now + Duration::from_secs(60);
+        assert!(!patience.was_fair(later), "it was never asked");
+        patience.ask(Some(now));
+        assert!(!patience.was_fair(now + FAIR_TIME - Duration::from_millis(1)));
+        assert!(patience.was_fair(now + FAIR_TIME));
+        patience.renew();
+        assert!(!patience.was_fair(now + FAIR_TIME), "a piece has come");
+        patience.ask(None);
+        assert!(!patience.was_fair(later), "another is to be asked");
+    }
+
+    #[test]
+    fn answers_take_room_together_and_give_it_back() {
+        let room = Arc::new(Semaphore::new(10));
+        let mut first = Held::new(&room);
+        first.grow(4).unwrap();
+        first.grow(4).unwrap();
+        let mut second = Held::new(&room);
+        second.grow(2).unwrap();
+        assert!(matches!(second.grow(1), Err(CallError::Busy)));
+        drop(first);
+        second.grow(8).unwrap();
+        drop(second);
+        assert_eq!(room.available_permits(), 10);
     }
 
     #[test]

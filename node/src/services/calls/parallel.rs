@@ -8,7 +8,7 @@ use aither_ledger::{Note, TransferId, View};
 use sha2::{Digest as _, Sha256};
 
 use super::{CallError, CallService};
-use crate::billing::{BillingError, PaidOperation, Settled, settled_in};
+use crate::billing::{Billing, BillingError, PaidOperation, Settled, settled_in};
 
 /// The mark: no record of a task, whose first byte is its version.
 const MARK: &[u8] = b"\xffparallel tasks";
@@ -63,6 +63,17 @@ pub fn settled_request(view: &View, id: TransferId) -> Result<Settled, BillingEr
     }
 }
 
+/// Does so once what is under way under that name has ended.
+///
+/// # Errors
+/// The ledger cannot answer.
+pub async fn request_settled(billing: &Billing, id: TransferId) -> Result<Settled, BillingError> {
+    match billing.settled(id).await? {
+        Settled::Never => settled_request(&billing.view()?, id),
+        settled => Ok(settled),
+    }
+}
+
 /// Returns the names of tasks, in their order: each begins with the request's own time.
 fn names(whole: TransferId) -> impl Iterator<Item = TransferId> {
     (0..=u8::MAX).map(move |place| {
@@ -79,9 +90,12 @@ fn names(whole: TransferId) -> impl Iterator<Item = TransferId> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, HashSet};
+
+    use aither_protocol::Amount;
 
     use super::*;
+    use crate::{billing::PriceBook, config::BillingConfig};
 
     #[test]
     fn the_names_of_tasks_are_the_same_each_time_and_no_others() {
@@ -93,5 +107,27 @@ mod tests {
         assert_eq!(all.len(), 64);
         assert!(all.iter().all(|id| id.0 >> 80 == 7));
         assert_eq!(crate::calls::TaskRecord::decode(MARK), None);
+    }
+
+    #[tokio::test]
+    async fn regression_a_request_of_several_tasks_that_breaks_off_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = BillingConfig::default();
+        let path = dir.path().join("ledger.redb");
+        let prices = PriceBook::open(&dir.path().join("prices.json"), BTreeMap::new(), 1).unwrap();
+        let billing = Billing::open(&path, &config, prices, |_| None).unwrap();
+        let id = billing.next_id();
+        let settled = request_settled(&billing, id).await.unwrap();
+        assert_eq!(settled, Settled::Never);
+        let note = |bytes: &[u8]| Note {
+            id: id.0,
+            bytes: bytes.to_vec(),
+        };
+        billing.keep(note(b"a record")).await.unwrap();
+        let settled = request_settled(&billing, id).await.unwrap();
+        assert_eq!(settled, Settled::Never, "any other note says nothing");
+        billing.keep(note(MARK)).await.unwrap();
+        let settled = request_settled(&billing, id).await.unwrap();
+        assert_eq!(settled, Settled::Charged(Amount::ZERO));
     }
 }

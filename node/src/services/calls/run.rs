@@ -4,17 +4,14 @@ use std::{collections::VecDeque, sync::Arc};
 
 use aither_ledger::{Note, TransferId, Usage};
 use aither_protocol::Amount;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    super::CallEnd,
+    super::{CallEnd, Unavailable},
     CANDIDATES_MAX, CANDIDATES_TRIED, CallAnswer, CallError, CallEvent, CallFailure, CallRequest,
-    Callee, HOPS_MAX, Shared, What,
-    exchange::{Broken, Exchange, Exchanged, Patience},
-    task::Task,
+    Callee, HOPS_MAX, Shared, Sink, What,
+    exchange::{Broken, Exchange, Exchanged, Patience, url_of},
+    task::{Sold, Task},
 };
 use crate::{
     agents::{Agent, AgentFilter, AgentState},
@@ -23,12 +20,10 @@ use crate::{
         TaskRecord, TaskStatus,
         choose::{Candidate, ranked},
         message::Reading,
-        record::KeptResult,
+        record::{KeptResult, RESULT_BYTES_MAX},
         target::{Route, Target},
     },
 };
-
-type Sink = mpsc::Sender<CallEvent>;
 
 /// Agents that may be called, the best first, and why they are.
 struct Plan {
@@ -96,9 +91,9 @@ pub(super) async fn run(
     let ended = match asked {
         Ok(exchanged) => shared.settle(request, task, &choice, exchanged).await,
         Err(broken) => {
-            let end = end_of(&broken.error);
+            let end = end_of(&broken.error, &patience);
             // It is undone all the same, and the reason is what counts.
-            if let Err(error) = task.fail(&broken.error, end).await {
+            if let Err(error) = task.fail(&broken.error, Some(end)).await {
                 tracing::warn!(%error, "the end of a task is not written");
             }
             Err(broken.error)
@@ -116,13 +111,18 @@ pub(super) async fn run(
     })
 }
 
-/// Returns how a call has ended for the agent that was at work.
-fn end_of(error: &CallError) -> Option<CallEnd> {
-    Some(match error {
-        CallError::TimedOut { .. } => CallEnd::TimedOut,
+/// Returns how a call has ended for the agent that was at work. What a caller can bring about by
+/// itself says nothing about the agent, or anybody could have it set aside for nothing.
+fn end_of(error: &CallError, patience: &Patience) -> CallEnd {
+    match error {
+        CallError::TimedOut { .. } if patience.was_fair(Instant::now()) => CallEnd::TimedOut,
+        CallError::Failed {
+            status: Some(400..=499),
+            ..
+        } => CallEnd::Canceled,
         CallError::Failed { reason, .. } => CallEnd::Failed(reason.clone()),
         _ => CallEnd::Canceled,
-    })
+    }
 }
 
 impl Offer {
@@ -308,14 +308,11 @@ impl Shared {
             agent: name(),
             reason,
         })?;
+        // Before anything is held: it is the caller's own mistake.
+        url_of(&route, &request.what)?;
         // Last, since whom it lets in as a trial is to be called.
         let admitted = self.agents.health().admit(&agent).await;
-        admitted.map_err(|unavailable| CallError::NotLive {
-            agent: name(),
-            state: unavailable.state,
-            reason: unavailable.reason,
-            retry_after: unavailable.retry_after,
-        })?;
+        admitted.map_err(|unavailable| not_live(&agent, unavailable))?;
         Ok(Choice {
             agent,
             price,
@@ -427,9 +424,7 @@ impl Shared {
             let Ok(next) = self.next(request, plan).await else {
                 return Err(broken);
             };
-            if let Some(end) = end_of(&broken.error) {
-                task.agent_ended(&end);
-            }
+            task.agent_ended(&end_of(&broken.error, patience));
             *choice = next;
             task.turn_to(&choice.agent, &choice.route.path);
         }
@@ -443,6 +438,7 @@ impl Shared {
         sink: Option<&Sink>,
     ) -> Asked {
         let agent = &choice.agent;
+        patience.ask(None);
         let entered = self.turns.enter(agent.id, choice.target.max_concurrent);
         let mut turn = entered.map_err(|_full| Broken {
             error: CallError::QueueFull {
@@ -453,9 +449,20 @@ impl Shared {
         if !turn.has_begun() {
             patience.wait(&agent.name, turn.begin()).await?;
         }
-        task.run();
+        // Somebody may have stopped it meanwhile, or set it aside.
+        let still_there = self.agents.health().still_there(agent.id);
+        still_there.map_err(|unavailable| Broken {
+            error: not_live(agent, unavailable),
+            is_unreached: true,
+        })?;
+        task.run(sink.map(|sink| Sold {
+            price: choice.price,
+            usage: usage_of(request),
+            is_read: Arc::clone(&sink.is_read),
+        }));
         let exchange = Exchange {
             client: &self.client,
+            room: &self.room,
             agent: &agent.name,
             route: &choice.route,
             request,
@@ -486,33 +493,46 @@ impl Shared {
         if answer.status >= 400 {
             // The caller's own request was refused, which costs nothing and says nothing against
             // the agent.
-            let error = CallError::Failed {
-                agent: agent.name.to_string(),
-                reason: format!("answered {}", answer.status),
-                status: Some(answer.status),
-            };
-            let earned = Amount::ZERO;
-            task.fail(&error, Some(CallEnd::Answered { earned }))
-                .await?;
+            let reason = format!("answered {}", answer.status);
+            let error = CallError::failed(&agent.name, &reason, Some(answer.status));
+            task.fail(&error, Some(CallEnd::Refused)).await?;
             return Ok(answer);
         }
-        let payment = &request.payment;
-        let usage = Usage {
-            account: payment.payer,
-            agent: payment.agent.clone(),
-            route: payment.route.clone(),
-            ..Usage::default()
-        };
-        let result = answer.reading.as_ref().map(|reading| KeptResult {
-            http_status: answer.status,
-            content_type: answer.content_type.clone(),
-            json: reading.json.clone(),
-            session_id: reading.session_id.clone(),
-            tokens_used: reading.tokens_used,
-        });
-        let paid = task.complete(result, exchanged.len, choice.price, usage);
+        let (mut result, mut len) = (None, exchanged.len);
+        if let Some(reading) = &answer.reading {
+            len = u64::try_from(reading.json.len()).unwrap_or(u64::MAX);
+            // A longer one would be copied for nothing.
+            result = (reading.json.len() <= RESULT_BYTES_MAX).then(|| KeptResult {
+                http_status: answer.status,
+                content_type: answer.content_type.clone(),
+                json: reading.json.clone(),
+                session_id: reading.session_id.clone(),
+                tokens_used: reading.tokens_used,
+            });
+        }
+        let paid = task.complete(result, len, choice.price, usage_of(request));
         answer.cost = paid.await?;
         Ok(answer)
+    }
+}
+
+/// Returns what is noted of a payment.
+fn usage_of(request: &CallRequest) -> Usage {
+    let payment = &request.payment;
+    Usage {
+        account: payment.payer,
+        agent: payment.agent.clone(),
+        route: payment.route.clone(),
+        ..Usage::default()
+    }
+}
+
+fn not_live(agent: &Agent, unavailable: Unavailable) -> CallError {
+    CallError::NotLive {
+        agent: agent.name.to_string(),
+        state: unavailable.state,
+        reason: unavailable.reason,
+        retry_after: unavailable.retry_after,
     }
 }
 
@@ -527,5 +547,45 @@ fn record_of(request: &CallRequest, choice: &Choice) -> TaskRecord {
         endpoint: choice.route.path.clone(),
         created_ms: now().0,
         ..TaskRecord::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn regression_what_a_caller_can_bring_about_says_nothing_about_an_agent() {
+        let now = Instant::now();
+        let mut patience = Patience::new(Duration::from_millis(1), now);
+        patience.ask(Some(now));
+        let agent = || "bot".to_owned();
+        let timed_out = CallError::TimedOut {
+            agent: agent(),
+            after: Duration::from_millis(1),
+        };
+        let too_long = CallError::AnswerTooLong {
+            agent: agent(),
+            bytes_max: 5,
+        };
+        let refused = |status| CallError::failed("bot", "answered", Some(status));
+        for error in [&timed_out, &too_long, &refused(400), &refused(499)] {
+            assert_eq!(end_of(error, &patience), CallEnd::Canceled, "{error}");
+        }
+        for error in [CallError::QueryTooLong, CallError::Busy] {
+            assert_eq!(end_of(&error, &patience), CallEnd::Canceled, "{error}");
+        }
+        for error in [
+            refused(302),
+            refused(500),
+            CallError::failed("bot", "fell", None),
+        ] {
+            let end = end_of(&error, &patience);
+            assert!(matches!(end, CallEnd::Failed(_)), "{error}: {end:?}");
+        }
+        patience.ask(now.checked_sub(Duration::from_secs(60)));
+        assert_eq!(end_of(&timed_out, &patience), CallEnd::TimedOut);
     }
 }

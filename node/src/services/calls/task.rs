@@ -5,7 +5,10 @@
 //! of an end that a crash could take back.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::{
     agents::Agent,
-    billing::{BillingError, Funds, OPERATOR, Settlement, now},
+    billing::{BillingError, Funds, Hold, OPERATOR, Settlement, now},
     calls::{TaskRecord, TaskStatus, record::KeptResult},
 };
 
@@ -38,7 +41,17 @@ pub(super) struct Live {
     pub(super) ended: CancellationToken,
 }
 
-/// A task that is under way. Dropped, it ends with nothing charged.
+/// An answer that is read while it comes.
+#[derive(Debug)]
+pub(super) struct Sold {
+    pub(super) price: Amount,
+    pub(super) usage: Usage,
+    /// Whether its reader has had anything of it.
+    pub(super) is_read: Arc<AtomicBool>,
+}
+
+/// A task that is under way. Dropped, it ends with nothing charged, unless its caller had begun to
+/// read: an answer that could be read to its last word for nothing would never be paid for.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) id: u128,
@@ -50,6 +63,16 @@ pub(super) struct Task {
     begun: Instant,
     /// When its agent got to it.
     at_agent: Option<Instant>,
+    /// What the agent at work sells, where that is read while it comes.
+    sold: Option<Sold>,
+}
+
+/// A task whose caller has gone and pays.
+struct Left {
+    hold: Hold,
+    price: Amount,
+    settlement: Settlement,
+    ending: Ending,
 }
 
 /// What is told of an end once it is durable.
@@ -100,6 +123,7 @@ impl Task {
             funds: Some(funds),
             begun: Instant::now(),
             at_agent: None,
+            sold: None,
         }
     }
 
@@ -117,8 +141,9 @@ impl Task {
         endpoint.clone_into(&mut record.endpoint);
     }
 
-    /// Notes that the agent is at work.
-    pub(super) fn run(&mut self) {
+    /// Notes that the agent is at work, on something that may be read while it comes.
+    pub(super) fn run(&mut self, sold: Option<Sold>) {
+        self.sold = sold;
         self.at_agent = Some(Instant::now());
         let mut record = self.live.lock();
         record.status = TaskStatus::Running;
@@ -144,21 +169,19 @@ impl Task {
         price: Amount,
         mut usage: Usage,
     ) -> Result<Amount, BillingError> {
-        let share = match self.agent.owner {
-            OPERATOR => Amount::ZERO,
-            _ => Amount::from_micros(price.micros() * OWNER_PERCENT / 100),
+        let share = self.share_of(price);
+        let end = match usage.account == self.agent.owner {
+            true => CallEnd::AnsweredOwner { earned: share },
+            false => CallEnd::Answered { earned: share },
         };
-        let ending = self.ending(
-            Some(CallEnd::Answered { earned: share }),
-            |record| match result {
-                Some(result) => record.complete(result, price),
-                None => {
-                    record.complete(KeptResult::default(), price);
-                    record.result = None;
-                    record.result_omitted = Some(omitted);
-                }
-            },
-        );
+        let ending = self.ending(Some(end), |record| match result {
+            Some(result) => record.complete(result, price),
+            None => {
+                record.complete(KeptResult::default(), price);
+                record.result = None;
+                record.result_omitted = Some(omitted);
+            }
+        });
         usage.amount = price;
         usage.latency_ms = ending.latency_ms;
         let note = Some(ending.note());
@@ -183,7 +206,8 @@ impl Task {
         }
     }
 
-    /// Ends it without an answer: nothing is charged.
+    /// Ends it without an answer: nothing is charged, unless its caller has canceled what it had
+    /// begun to read.
     ///
     /// # Errors
     /// That could not be written. It will be undone all the same.
@@ -192,6 +216,18 @@ impl Task {
         error: &CallError,
         agent_end: Option<CallEnd>,
     ) -> Result<(), BillingError> {
+        if matches!(error, CallError::Canceled)
+            && let Some(left) = self.leave()
+        {
+            let Left {
+                hold,
+                price,
+                settlement,
+                ending,
+            } = left;
+            let post = |reply| hold.post(price, settlement, reply);
+            return ended(post, ending).await.map(drop);
+        }
         let (status, code, words) = (error.status(), error.code(), error.to_string());
         let ending = self.ending(agent_end, |record| {
             record.fail(status, code.as_str(), &words);
@@ -205,6 +241,49 @@ impl Task {
                 ending.tell(true);
                 Ok(())
             }
+        }
+    }
+
+    /// Ends it as one whose caller has gone after it had begun to read, if that is so.
+    fn leave(&mut self) -> Option<Left> {
+        let is_read = |sold: &Sold| sold.is_read.load(Ordering::Acquire);
+        let Sold {
+            price, mut usage, ..
+        } = self.sold.take_if(|sold| is_read(sold))?;
+        let hold = match self.funds.take()? {
+            Funds::Held(hold) => hold,
+            funds => {
+                self.funds = Some(funds);
+                return None;
+            }
+        };
+        let share = self.share_of(price);
+        let end = CallEnd::Left { earned: share };
+        let ending = self.ending(Some(end), |record| {
+            let words = "the caller hung up after it had begun to read, which is paid for";
+            record.fail(TaskStatus::Canceled, "conflict", words);
+            record.cost_micros = price.micros();
+        });
+        usage.amount = price;
+        usage.latency_ms = ending.latency_ms;
+        let settlement = Settlement {
+            usage,
+            shares: shares(self.agent.owner, share),
+            note: Some(ending.note()),
+        };
+        Some(Left {
+            hold,
+            price,
+            settlement,
+            ending,
+        })
+    }
+
+    /// Returns the owner's part of an amount.
+    fn share_of(&self, price: Amount) -> Amount {
+        match self.agent.owner {
+            OPERATOR => Amount::ZERO,
+            _ => Amount::from_micros(price.micros() * OWNER_PERCENT / 100),
         }
     }
 
@@ -232,10 +311,18 @@ impl Task {
 /// Whoever waited has gone, or the node is stopping.
 impl Drop for Task {
     fn drop(&mut self) {
+        let is_stopping = self.shared.is_stopping();
+        if let Some(left) = (!is_stopping).then(|| self.leave()).flatten() {
+            return left.hold.post(left.price, left.settlement, move |paid| {
+                if let Err(error) = &paid {
+                    tracing::warn!(%error, "a task that was read is not paid for");
+                }
+                left.ending.tell(paid.is_ok());
+            });
+        }
         let Some(funds) = self.funds.take() else {
             return;
         };
-        let is_stopping = self.shared.is_stopping();
         let ending = self.ending(Some(CallEnd::Canceled), |record| match is_stopping {
             true => record.fail(
                 TaskStatus::Failed,
