@@ -3,7 +3,7 @@
 //! Objects and references alone are touched, never a working tree or an index: a path is looked up
 //! in a tree object, where links and `..` mean nothing. Configuration outside of the repository
 //! and the environment are not looked at, and no program is run. An agent writes to branches below
-//! `aither/AGENT/`, and not to one that somebody has checked out.
+//! `aither/AGENT-ACCOUNT/`, and not to one that somebody has checked out.
 //!
 //! Synchronous, and told the time; [`crate::services::CodeService`] says who may do what.
 
@@ -55,6 +55,8 @@ pub const FILES_MAX: usize = 256;
 pub const WRITTEN_FILE_BYTES_MAX: usize = 2 << 20;
 /// Bytes of a commit's message.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Branches that one writer has in a repository.
+pub const BRANCHES_MAX: usize = 1000;
 /// Bytes of a branch's name below the agent's folder, and of a reference that is read.
 pub const NAME_BYTES_MAX: usize = 200;
 

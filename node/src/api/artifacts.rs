@@ -321,7 +321,7 @@ async fn take(
                 let json = part.whole(METADATA_BYTES_MAX).await?;
                 said.metadata = parse(&json)?;
             }
-            _ => {}
+            _ => part.skip().await?,
         }
     }
     let upload = upload.ok_or_else(|| ApiError::field("file", "is required"))?;

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::{ApiError, ApiState, Problem, auth::Caller, extract::JsonBody};
 use crate::{
     accounts::AccountId,
+    billing::OPERATOR,
     code::{CodeAnswer, CodeError, CodeQuery, Edit, FileChange, ITEMS_DEFAULT, ITEMS_MAX},
     services::{CodeCaller, CodeCommit},
 };
@@ -26,6 +27,9 @@ const OPERATIONS: [&str; 8] = [
     "branches",
     "tags",
 ];
+
+/// How much of its account's id an agent's folder of branches has: the end, which is random.
+const OWNER_LEN: usize = 8;
 
 /// `POST /v1/code/read`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -86,7 +90,8 @@ pub(super) struct RepositoryItem {
 pub(super) struct WriteCodeBody {
     /// The repository's name.
     repo: String,
-    /// The branch below the caller's own folder, `aither/NAME/`; `work` where there is none.
+    /// The branch below the caller's own folder, for an agent `aither/NAME-ACCOUNT/`; `work` where
+    /// there is none.
     branch: Option<String>,
     /// What the branch begins from where it is not there yet: a branch, a tag or an id; `HEAD`
     /// where there is none.
@@ -192,17 +197,20 @@ pub(super) async fn write(
     }))
 }
 
-/// Returns who asks. No agent's name has an underscore, so accounts have folders of their own.
+/// Returns who asks. No agent's name has an underscore, so accounts have folders of their own; an
+/// agent's folder names its account, too, since another may take the name when it has left.
 fn code_caller(caller: &Caller) -> Result<CodeCaller, ApiError> {
     match caller {
         Caller::Operator => Ok(CodeCaller {
             names: None,
+            account: None,
             folder: "_operator".to_owned(),
             name: "operator".to_owned(),
         }),
         Caller::Account(account) => {
             let id = account.account.to_string();
             Ok(CodeCaller {
+                account: Some(account.account.as_u128()),
                 folder: format!("_{}", id.to_lowercase()),
                 name: id.clone(),
                 names: Some(vec![id]),
@@ -211,10 +219,12 @@ fn code_caller(caller: &Caller) -> Result<CodeCaller, ApiError> {
         Caller::Agent(agent) => {
             let name = agent.agent.name.to_string();
             let owner = AccountId::from_u128(agent.agent.owner.0).to_string();
+            let of_owner = owner[owner.len() - OWNER_LEN..].to_lowercase();
             Ok(CodeCaller {
-                folder: name.clone(),
+                account: Some(agent.agent.owner.0).filter(|owner| *owner != OPERATOR.0),
+                folder: format!("{name}-{of_owner}"),
                 name: agent.full_name(),
-                names: Some(vec![name, owner]),
+                names: Some(vec![format!("{owner}/{name}"), owner]),
             })
         }
         Caller::Anyone | Caller::Local => Err(ApiError::internal("repositories without a key")),
@@ -338,7 +348,7 @@ impl From<CodeError> for ApiError {
             CodeError::Conflict { head, .. } => {
                 Self::new(code, words).with_member("current_head", head)
             }
-            CodeError::Overloaded { retry_after } => {
+            CodeError::Overloaded { retry_after } | CodeError::TooMuchToday { retry_after, .. } => {
                 Self::new(code, words).with_retry_after(retry_after)
             }
             // The path is the operator's business.

@@ -191,7 +191,7 @@ async fn take(
                 taken = Some((spool, name, content_type));
             }
             ("file", Some(_)) => return Err(ApiError::field("file", "must be there once")),
-            _ => {}
+            _ => part.skip().await?,
         }
     }
     taken.ok_or_else(|| ApiError::field("file", "is required"))

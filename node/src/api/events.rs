@@ -4,7 +4,7 @@
 //! It ends with words about why: a follower that is too slow, a key that works no more, a node
 //! that stops.
 
-use std::{convert::Infallible, fmt, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, fmt, time::Duration};
 
 use aither_ledger::AccountId;
 use aither_protocol::ErrorCode;
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     accounts::{StoreError, time_of},
     billing::OPERATOR,
-    events::{EventError, Filter, Pattern, Viewer},
+    events::{Event, EventError, Filter, Pattern, Viewer},
     services::{Emission, Step, Subscription},
 };
 
@@ -118,7 +118,7 @@ pub(super) async fn subscribe(
     };
     let subscription = state.events.subscribe(filter, after)?;
     let watch = move || key.still_opens(&state);
-    Ok(streamed(subscription, Vec::new(), Box::new(watch)))
+    Ok(streamed(subscription, VecDeque::new(), Box::new(watch)))
 }
 
 /// Shows what happened to an agent and what it emitted, the newest last. `next_cursor` leads to
@@ -162,15 +162,13 @@ pub(super) async fn logs(
     // Whoever comes back has seen the last ones; whoever comes is shown what there is up to now,
     // and then what comes.
     let after = last.unwrap_or_else(|| state.events.last());
-    let mut head = Vec::new();
+    let mut head = VecDeque::new();
     if last.is_none() {
         let before = after.saturating_add(1);
         let looking = state
             .events
             .of_agent((viewer, &agent.name), before, page.limit);
-        for event in looking.await?.events {
-            head.extend_from_slice(shown(&event));
-        }
+        head.extend(looking.await?.events);
     }
     let filter = Filter {
         viewer,
@@ -222,15 +220,14 @@ fn without_key() -> ApiError {
 /// Says whether the stream's follower may still follow.
 type Watch = Box<dyn Fn() -> bool + Send>;
 
-fn streamed(subscription: Subscription, head: Vec<u8>, watch: Watch) -> Response {
+fn streamed(subscription: Subscription, head: VecDeque<Event>, watch: Watch) -> Response {
     let now = Instant::now();
-    // A comment goes first: whoever waits for the head of the answer need not wait for an event.
-    let mut first = b": following\n\n".to_vec();
-    first.extend_from_slice(&head);
     let state = Frames {
         subscription,
         watch,
-        first,
+        // A comment goes first: whoever waits for the head of the answer waits for no event.
+        first: b": following\n\n".to_vec(),
+        head,
         is_over: false,
         check_at: now + KEY_CHECKED_EVERY,
         comment_at: now + KEEP_ALIVE,
@@ -258,6 +255,8 @@ struct Frames {
     subscription: Subscription,
     watch: Watch,
     first: Vec<u8>,
+    /// What was there already; each piece is made when the one before it was sent.
+    head: VecDeque<Event>,
     is_over: bool,
     /// When it is asked whether the key still works.
     check_at: Instant,
@@ -270,6 +269,9 @@ impl Frames {
         let first = std::mem::take(&mut self.first);
         if !first.is_empty() {
             return Some(first);
+        }
+        if let Some(event) = self.head.pop_front() {
+            return Some(shown(&event).to_vec());
         }
         if self.is_over {
             return None;

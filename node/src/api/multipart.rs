@@ -36,6 +36,8 @@ const PARTS_MAX: usize = 16;
 const AHEAD_BYTES_MAX: u64 = 256 << 10;
 /// Bytes that the parser is handed at once.
 const PIECE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a part that nobody reads.
+const SKIPPED_BYTES_MAX: usize = 64 << 20;
 /// What is read on of a body that was refused, so that the client gets to read why.
 const EXCESS_BYTES_MAX: u64 = 512 << 20;
 /// Time for that.
@@ -134,7 +136,7 @@ impl Form {
         self.announced
     }
 
-    /// Returns the next part; what was not read of the one before is skipped.
+    /// Returns the next part. Of the one before little may be left unread.
     pub(super) async fn next(&mut self) -> Result<Option<Part<'_>>, ApiError> {
         self.count += 1;
         if PARTS_MAX < self.count {
@@ -182,6 +184,22 @@ impl Part<'_> {
             self.consumed.fetch_add(len, Ordering::Relaxed);
         }
         Ok(chunk)
+    }
+
+    /// Reads a part that nobody wants: the parser would hold it all at once otherwise.
+    pub(super) async fn skip(mut self) -> Result<(), ApiError> {
+        let mut skipped = 0;
+        while let Some(chunk) = self.chunk().await? {
+            skipped += chunk.len();
+            if SKIPPED_BYTES_MAX < skipped {
+                let name = self.name();
+                let words = format!(
+                    "the part {name:?} is not known here, and larger than {SKIPPED_BYTES_MAX} bytes"
+                );
+                return Err(ApiError::new(ErrorCode::PayloadTooLarge, words));
+            }
+        }
+        Ok(())
     }
 
     /// Returns a small part as a whole.

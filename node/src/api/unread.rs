@@ -4,7 +4,8 @@
 //! on only once the body is out of the way; if the body is still on its way then, the connection is
 //! closed under a client that has just been told that it stays open. So the rest of a small body
 //! is awaited, for a moment, before the answer. Large ones are not: whoever sends one without being
-//! asked for it has the connection closed.
+//! asked for it has the connection closed. Nor is one that the client asks leave to send
+//! (`Expect: 100-continue`): to begin to read it is to say yes.
 
 use std::{
     pin::Pin,
@@ -16,6 +17,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
+    http::header,
     middleware::Next,
     response::Response,
 };
@@ -40,7 +42,9 @@ struct Lent {
 
 /// Answers once what is left of the body is out of the way.
 pub(super) async fn read_rest(request: Request, next: Next) -> Response {
-    if request.body().is_end_stream() {
+    let body = request.body();
+    let is_large = REST_BYTES_MAX < usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if body.is_end_stream() || is_large || request.headers().contains_key(header::EXPECT) {
         return next.run(request).await;
     }
     let slot = Slot::default();
@@ -104,11 +108,14 @@ impl Drop for Lent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use axum::{Router, middleware, routing::post};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
     };
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -170,6 +177,56 @@ mod tests {
         stream.write_all(head("/read", 5).as_bytes()).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
         assert_eq!(status(&mut stream).await, Some(200));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_to_send_what_is_refused() {
+        let mut stream = served().await;
+        let head = "POST /refuse HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                    content-length: 5\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert_eq!(status(&mut stream).await, Some(401));
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_refused_before_it_comes() {
+        for (len, is_awaited) in [(REST_BYTES_MAX, true), (REST_BYTES_MAX + 1, false)] {
+            let was_asked_for = Arc::new(AtomicBool::new(false));
+            let body = Body::new(Ended {
+                len: len as u64,
+                was_asked_for: Arc::clone(&was_asked_for),
+            });
+            let refuse = async || axum::http::StatusCode::UNAUTHORIZED;
+            let router = Router::new()
+                .route("/refuse", post(refuse))
+                .layer(middleware::from_fn(read_rest));
+            let request = Request::post("/refuse").body(body).unwrap();
+            assert_eq!(router.oneshot(request).await.unwrap().status(), 401);
+            assert_eq!(was_asked_for.load(Ordering::Relaxed), is_awaited, "{len}");
+        }
+    }
+
+    /// A body of some length that never comes.
+    struct Ended {
+        len: u64,
+        was_asked_for: Arc<AtomicBool>,
+    }
+
+    impl HttpBody for Ended {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            self.was_asked_for.store(true, Ordering::Relaxed);
+            Poll::Ready(None)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.len)
+        }
     }
 
     #[tokio::test]

@@ -44,6 +44,17 @@ pub enum CodeError {
         /// Where the branch is, if that is what differs.
         head: Option<String>,
     },
+    /// The writer has as many branches as he may have.
+    #[error("there are {0} branches of yours in this repository, as many as there may be")]
+    TooManyBranches(usize),
+    /// The account has written what it may write in a day.
+    #[error("an account and its agents may write {bytes_max} bytes to repositories in a day")]
+    TooMuchToday {
+        /// The bound.
+        bytes_max: u64,
+        /// When the next day begins.
+        retry_after: Duration,
+    },
     /// Too much is asked at once.
     #[error("this node has too many repositories to read at the moment")]
     Overloaded {
@@ -68,6 +79,8 @@ impl CodeError {
             Self::Invalid { .. } => ErrorCode::ValidationFailed,
             Self::TooLarge(_) => ErrorCode::PayloadTooLarge,
             Self::Conflict { .. } => ErrorCode::Conflict,
+            Self::TooManyBranches(_) => ErrorCode::QuotaExceeded,
+            Self::TooMuchToday { .. } => ErrorCode::RateLimited,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Broken(_) | Self::Internal(_) => ErrorCode::Internal,
         }

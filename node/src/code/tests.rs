@@ -344,6 +344,28 @@ fn a_long_file_is_cut_between_characters_and_a_huge_one_is_not_read() {
 }
 
 #[test]
+fn a_writer_has_so_many_branches_and_may_go_on_with_those() {
+    let made = Made::filled(true);
+    made.write(&commit_of(vec![put("a", "1")])).unwrap();
+    let head = made.head("refs/heads/aither/bot/work").unwrap();
+    let folder = made.path.join("refs/heads/aither/bot");
+    for number in 1..BRANCHES_MAX {
+        fs::write(folder.join(number.to_string()), format!("{head}\n")).unwrap();
+    }
+    let mut one_more = commit_of(vec![put("a", "2")]);
+    one_more.branch = Some("one-more".to_owned());
+    let refused = made.write(&one_more).unwrap_err();
+    assert_eq!(refused, CodeError::TooManyBranches(BRANCHES_MAX));
+    made.write(&commit_of(vec![put("a", "2")])).unwrap();
+    // Others have their own.
+    one_more.folder = "other".to_owned();
+    made.write(&one_more).unwrap();
+    fs::remove_file(folder.join("1")).unwrap();
+    one_more.folder = "bot".to_owned();
+    made.write(&one_more).unwrap();
+}
+
+#[test]
 fn history_is_that_of_a_path_and_ends_at_its_bound() {
     let made = Made::filled(true);
     for (number, content) in ["one", "two", "two", "three"].iter().enumerate() {

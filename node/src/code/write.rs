@@ -17,7 +17,7 @@ use gix::{
 };
 
 use super::{
-    CodeError, EntryKind, FILES_MAX, MESSAGE_BYTES_MAX, WRITTEN_FILE_BYTES_MAX,
+    BRANCHES_MAX, CodeError, EntryKind, FILES_MAX, MESSAGE_BYTES_MAX, WRITTEN_FILE_BYTES_MAX,
     paths::{branch_name, written_path},
     repository::{Entry, Repository, sync},
 };
@@ -153,6 +153,9 @@ impl BranchTarget {
         }
         check_neighbours(repository, &name)?;
         let head = head_of(repository, &name)?;
+        if head.is_none() {
+            check_room(repository, branch)?;
+        }
         Ok(Self { name, head })
     }
 
@@ -239,6 +242,18 @@ fn check_neighbours(repository: &Repository, name: &FullName) -> Result<(), Code
         return Err(in_the_way(&found.name().as_bstr().to_str_lossy()));
     }
     Ok(())
+}
+
+/// Checks that a writer may have one more branch.
+fn check_room(repository: &Repository, branch: &str) -> Result<(), CodeError> {
+    let folder = branch.split('/').take(2).collect::<Vec<_>>().join("/");
+    let folder = format!("refs/heads/{folder}/");
+    let platform = repository.git.references()?;
+    let known = platform.prefixed(BStr::new(&folder))?;
+    match known.take(BRANCHES_MAX).count() {
+        BRANCHES_MAX => Err(CodeError::TooManyBranches(BRANCHES_MAX)),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the branches that are checked out somewhere, by their whole names.

@@ -167,7 +167,7 @@ mod tests {
         let repository = RepositoryConfig {
             path: "/srv/a \"b\"".into(),
             write: true,
-            allow: vec!["bot".into()],
+            allow: vec!["01ARZ3NDEKTSV4RRFFQ69G5FAV/bot".into()],
         };
         let repositories = &mut config.code.repositories;
         repositories.insert("a.b".into(), repository.clone());

@@ -12,7 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, units};
-use crate::fetch::{AllowList, RULES_MAX};
+use crate::{
+    accounts::AccountId,
+    fetch::{AllowList, RULES_MAX},
+};
 
 /// Folders that can be searched.
 const FOLDERS_MAX: usize = 64;
@@ -25,13 +28,18 @@ const REFRESH: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
 /// Git repositories that agents may read and write.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodeConfig {
+    /// What an account and its agents may write to repositories in a day (of UTC), counted since
+    /// the start.
+    #[serde(with = "units::size_u64")]
+    #[schemars(with = "String")]
+    pub bytes_a_day: u64,
     /// Repositories by the name that agents know them by:
-    /// site = { path = "/srv/git/site.git", write = true, allow = ["my-agent"] }. Without "write"
-    /// they are only read; with "allow" only these agents (by name) and accounts (by id) have it.
-    /// Agents write to branches of their own alone: aither/AGENT/…
+    /// site = { path = "/srv/git/site.git", write = true, allow = ["01J…"] }. Without "write" they
+    /// are only read; with "allow" only these accounts (by id) and agents ("ACCOUNT_ID/NAME") have
+    /// it. Agents write to branches of their own alone: aither/NAME-ACCOUNT/…
     pub repositories: BTreeMap<String, RepositoryConfig>,
 }
 
@@ -44,7 +52,8 @@ pub struct RepositoryConfig {
     /// Whether agents may write to branches of their own.
     #[serde(default)]
     pub write: bool,
-    /// Agents (by name) and accounts (by id) that have it; empty is everybody with the capability.
+    /// Accounts (by id, with their agents) and single agents ("ACCOUNT_ID/NAME") that have it;
+    /// empty is everybody with the capability.
     #[serde(default)]
     pub allow: Vec<String>,
 }
@@ -76,6 +85,15 @@ pub struct SearchConfig {
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub refresh: Duration,
+}
+
+impl Default for CodeConfig {
+    fn default() -> Self {
+        Self {
+            bytes_a_day: 1 << 30,
+            repositories: BTreeMap::new(),
+        }
+    }
 }
 
 impl Default for SearchConfig {
@@ -120,8 +138,25 @@ fn check_code(code: &CodeConfig) -> Result<(), String> {
                 "code.repositories.{name}.allow must be at most {REPOSITORIES_MAX}"
             ));
         }
+        if let Some(wrong) = repository.allow.iter().find(|one| !names_account(one)) {
+            return Err(format!(
+                "code.repositories.{name}.allow: {wrong:?} must be the id of an account, or \
+                 \"ACCOUNT_ID/{wrong}\" for one agent of it: an agent's name alone is anybody's \
+                 who takes it when the agent has left"
+            ));
+        }
     }
     Ok(())
+}
+
+/// Returns whether something is the id of an account, or of one with an agent's name behind it.
+fn names_account(allowed: &str) -> bool {
+    let (account, agent) = match allowed.split_once('/') {
+        Some((account, agent)) => (account, Some(agent)),
+        None => (allowed, None),
+    };
+    let names_one = agent.is_none_or(|agent| !agent.is_empty() && !agent.contains('/'));
+    account.parse::<AccountId>().is_ok() && names_one
 }
 
 fn check_fetch(fetch: &FetchConfig) -> Result<(), String> {
@@ -193,6 +228,14 @@ mod tests {
         }
     }
 
+    const ACCOUNT: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+    fn allow(config: &mut Config, whom: &str) {
+        let mut repository = repository("/x");
+        repository.allow.push(whom.to_owned());
+        config.code.repositories.insert("a".into(), repository);
+    }
+
     #[test]
     fn what_cannot_work_is_named() {
         // tidy: table
@@ -225,6 +268,15 @@ mod tests {
                 "code.repositories.a.path",
             ),
             (
+                words(|c| allow(c, "bot")),
+                "code.repositories.a.allow: \"bot\" must be the id of an account, or \
+                 \"ACCOUNT_ID/bot\"",
+            ),
+            (
+                words(|c| allow(c, &format!("{ACCOUNT}/"))),
+                "code.repositories.a.allow",
+            ),
+            (
                 words(|c| {
                     c.code.repositories.insert("a/b".into(), repository("/x"));
                 }),
@@ -235,5 +287,7 @@ mod tests {
             assert!(words.contains(key), "{words:?} does not name {key}");
         }
         assert_eq!(words(|_| ()), "");
+        assert_eq!(words(|c| allow(c, ACCOUNT)), "");
+        assert_eq!(words(|c| allow(c, &format!("{ACCOUNT}/bot"))), "");
     }
 }

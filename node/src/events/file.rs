@@ -3,17 +3,21 @@
 //! Counters are read with each transaction, so that they are right also where the file was opened
 //! anew after a failed write.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use aither_ledger::AccountId;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
 };
 
 use super::{
     Event, Filter, NewEvent, Viewer,
-    limits::{HANDED_BYTES_MAX, HANDED_LEN_MAX, SCANNED_MAX},
+    limits::{AGENT_PAGE_BYTES_MAX, HANDED_BYTES_MAX, HANDED_LEN_MAX, SCANNED_MAX},
     records::{HeadV1, bytes_of},
-    tables::{BYTES, COUNTERS, EVENTS, OF_AGENTS, RESERVED, SCHEMA_VERSION, SWEPT, Tables},
+    tables::{
+        ACCOUNTS, BYTES, COUNTERS, EVENTS, OF_ACCOUNTS, OF_AGENTS, RESERVED, SCHEMA_VERSION, SWEPT,
+        Tables,
+    },
 };
 use crate::{
     accounts::StoreError,
@@ -43,6 +47,8 @@ pub struct Page {
     pub looked_at: u64,
     /// Up to this number retention has removed what there was.
     pub swept: u64,
+    /// What all events take in memory that were looked at.
+    pub bytes: u64,
 }
 
 /// The last events of an agent.
@@ -138,9 +144,15 @@ impl LogFile {
         self.file.read(|database| {
             let tx = database.begin_read()?;
             let swept = tx.open_table(COUNTERS)?.get(SWEPT)?;
+            let swept = swept.map_or(0, |row| row.value());
+            let own_swept = match filter.viewer {
+                Viewer::Account(account) => tx.open_table(ACCOUNTS)?.get(account.0)?,
+                Viewer::Operator => None,
+            };
+            let own_swept = own_swept.map_or(0, |row| row.value().1);
             let mut page = Page {
                 looked_at: after,
-                swept: swept.map_or(0, |row| row.value()),
+                swept: swept.max(own_swept),
                 ..Page::default()
             };
             let events = tx.open_table(EVENTS)?;
@@ -156,6 +168,7 @@ impl LogFile {
                 page.looked_at = id.value();
                 let (head, data) = HeadV1::read(row.value())?;
                 let event = head.event(id.value(), data)?;
+                page.bytes += u64::try_from(event.weight()).unwrap_or(u64::MAX);
                 if !filter.admits(&event) {
                     continue;
                 }
@@ -184,7 +197,7 @@ impl LogFile {
             let (index, events) = (tx.open_table(OF_AGENTS)?, tx.open_table(EVENTS)?);
             let mut rows = index.range((agent, 0)..(agent, before))?.rev();
             let mut page = AgentPage::default();
-            let mut looked_at = 0;
+            let (mut looked_at, mut bytes) = (0, 0);
             for row in rows.by_ref() {
                 let (_, id) = row?.0.value();
                 looked_at += 1;
@@ -193,9 +206,13 @@ impl LogFile {
                 let (head, data) = HeadV1::read(row.value())?;
                 let event = head.event(id, data)?;
                 if viewer.may_see(&event.audience) {
+                    bytes += event.data.len();
                     page.events.push(event);
                 }
-                if page.events.len() >= limit || looked_at >= SCANNED_MAX {
+                if page.events.len() >= limit
+                    || bytes >= AGENT_PAGE_BYTES_MAX
+                    || looked_at >= SCANNED_MAX
+                {
                     page.before = Some(id);
                     break;
                 }
@@ -232,10 +249,20 @@ impl LogFile {
         self.file.read(|database| {
             let tx = database.begin_read()?;
             let (index, events) = (tx.open_table(OF_AGENTS)?, tx.open_table(EVENTS)?);
+            let own = tx.open_table(OF_ACCOUNTS)?;
             let (mut bytes, mut of_agents) = (0, 0);
+            let mut of_accounts = BTreeMap::<u128, u64>::new();
+            let mut of_accounts_len = 0;
             for row in events.iter()? {
                 let (id, row) = row?;
                 let (head, data) = HeadV1::read(row.value())?;
+                if let Some(account) = head.source {
+                    *of_accounts.entry(account).or_default() += bytes_of(row.value());
+                    of_accounts_len += 1;
+                    if own.get((account, id.value()))?.is_none() {
+                        return Err(corrupt("an event is not among those of its account"));
+                    }
+                }
                 let event = head.event(id.value(), data)?;
                 bytes += bytes_of(row.value());
                 if let Some(agent) = event.agent.as_deref() {
@@ -245,7 +272,16 @@ impl LogFile {
                     }
                 }
             }
-            if bytes != counts.bytes || of_agents != index.len()? {
+            for row in tx.open_table(ACCOUNTS)?.iter()? {
+                let (account, row) = row?;
+                if of_accounts.remove(&account.value()).unwrap_or_default() != row.value().0 {
+                    return Err(corrupt(
+                        "an account's events are not those that were counted",
+                    ));
+                }
+            }
+            let is_counted = of_accounts.is_empty() && of_accounts_len == own.len()?;
+            if !is_counted || bytes != counts.bytes || of_agents != index.len()? {
                 return Err(corrupt("the events are not those that were counted"));
             }
             Ok(counts)
@@ -266,6 +302,8 @@ impl LogFile {
                 copy(&from.open_table(COUNTERS)?, &mut tables.counters)?;
                 copy(&from.open_table(EVENTS)?, &mut tables.events)?;
                 copy(&from.open_table(OF_AGENTS)?, &mut tables.of_agents)?;
+                copy(&from.open_table(OF_ACCOUNTS)?, &mut tables.of_accounts)?;
+                copy(&from.open_table(ACCOUNTS)?, &mut tables.accounts)?;
             }
             Ok(tx.commit()?)
         })
@@ -309,6 +347,12 @@ impl<'tx> Edit<'tx> {
         self.tables.events.insert(id, &row[..])?;
         if let Some(agent) = event.agent.as_deref() {
             self.tables.of_agents.insert((agent, id), ())?;
+        }
+        if let Some(account) = event.source {
+            self.tables.of_accounts.insert((account.0, id), ())?;
+            let (bytes, swept) = self.of_account(account.0)?;
+            let row = (bytes + bytes_of(&row), swept);
+            self.tables.accounts.insert(account.0, row)?;
         }
         self.bytes += bytes_of(&row);
         self.is_dirty = true;
@@ -359,6 +403,30 @@ impl<'tx> Edit<'tx> {
         Ok(self.bytes > bytes_max)
     }
 
+    /// Removes the oldest of an account's own events until what is left takes no more than
+    /// `bytes_max`, up to `count_max` of them: what others have told stays.
+    pub(super) fn sweep_account(
+        &mut self,
+        account: AccountId,
+        bytes_max: u64,
+        count_max: usize,
+    ) -> Result<(), redb::Error> {
+        for _ in 0..count_max {
+            if self.of_account(account.0)?.0 <= bytes_max {
+                break;
+            }
+            let first = (account.0, 0)..=(account.0, u64::MAX);
+            let first = self.tables.of_accounts.range(first)?.next().transpose()?;
+            let Some(id) = first.map(|(key, _)| key.value().1) else {
+                return Err(corrupt("an account's event is not there"));
+            };
+            self.remove(id)?;
+            let (bytes, _) = self.of_account(account.0)?;
+            self.tables.accounts.insert(account.0, (bytes, id))?;
+        }
+        Ok(())
+    }
+
     /// Removes up to `count_max` events of an agent. Returns whether there may be more.
     pub(super) fn forget_agent(
         &mut self,
@@ -385,9 +453,28 @@ impl<'tx> Edit<'tx> {
         if let Some(agent) = head.agent.as_deref() {
             self.tables.of_agents.remove((agent, id))?;
         }
-        self.bytes = self.bytes.saturating_sub(bytes_of(row.value()));
+        let freed = bytes_of(row.value());
+        drop(row);
+        if let Some(account) = head.source {
+            self.tables.of_accounts.remove((account, id))?;
+            let (bytes, swept) = self.of_account(account)?;
+            // With its last event the account is forgotten, unless some would be missed.
+            match (bytes.saturating_sub(freed), swept) {
+                (0, swept) if swept <= self.swept => self.tables.accounts.remove(account)?,
+                left => self.tables.accounts.insert(account, left)?,
+            };
+        }
+        self.bytes = self.bytes.saturating_sub(freed);
         self.is_dirty = true;
         Ok(())
+    }
+}
+
+impl Edit<'_> {
+    /// Returns what an account's own events count for, and up to which number some were removed.
+    fn of_account(&self, account: u128) -> Result<(u64, u64), redb::Error> {
+        let row = self.tables.accounts.get(account)?;
+        Ok(row.map_or((0, 0), |row| row.value()))
     }
 }
 

@@ -15,16 +15,23 @@ pub const DATA_BYTES_MAX: usize = 64 << 10;
 /// How deep it may be nested. Whoever follows reads it, also with a parser that recurses.
 pub const DATA_DEPTH_MAX: usize = 64;
 
-/// Events that are kept in memory for those who follow; whoever is further behind is cut off.
+/// Events that are kept in memory for those who follow; whoever is further behind reads the file.
 pub const RECENT_LEN_MAX: usize = 1 << 16;
 /// What they may take together.
 pub const RECENT_BYTES_MAX: usize = 16 << 20;
+/// How far somebody who follows may fall behind, in events and in what they take, before it is cut
+/// off. Well beyond what a burst brings: nobody cuts others off who listen.
+pub const BEHIND_LEN_MAX: u64 = 1 << 18;
+pub const BEHIND_BYTES_MAX: u64 = 128 << 20;
 /// Rows of the file that one look at it goes over.
 pub const SCANNED_MAX: usize = 4096;
 /// Events that somebody is handed at once, unless they are large.
 pub const HANDED_LEN_MAX: usize = 512;
 /// What events that somebody is handed at once may take, but for the last of them.
 pub const HANDED_BYTES_MAX: usize = 256 << 10;
+
+/// What a page of an agent's events may take, but for the last of them.
+pub const AGENT_PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// How much of events is kept, and how much may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -43,6 +43,8 @@ struct Ring {
     /// `None` where a number was given to nothing, or the event is to be forgotten.
     events: VecDeque<Option<Arc<Event>>>,
     bytes: usize,
+    /// What all events took that ever came.
+    published_bytes: u64,
 }
 
 impl Recent {
@@ -53,6 +55,7 @@ impl Recent {
                 first: next,
                 events: VecDeque::new(),
                 bytes: 0,
+                published_bytes: 0,
             }),
             len_max,
             bytes_max,
@@ -67,7 +70,9 @@ impl Recent {
                 ring.events.push_back(None);
                 ring.trim(self.len_max, self.bytes_max);
             }
-            ring.bytes += event.weight();
+            let weight = event.weight();
+            ring.bytes += weight;
+            ring.published_bytes += u64::try_from(weight).unwrap_or(u64::MAX);
             ring.events.push_back(Some(Arc::clone(event)));
             ring.trim(self.len_max, self.bytes_max);
         }
@@ -115,6 +120,11 @@ impl Recent {
     /// Returns the number of the last event.
     pub fn last(&self) -> u64 {
         self.read().next().saturating_sub(1)
+    }
+
+    /// Returns what all events took that ever came.
+    pub fn published_bytes(&self) -> u64 {
+        self.read().published_bytes
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Ring> {

@@ -18,7 +18,7 @@ pub(super) struct HeadV1 {
     time_ms: u64,
     name: String,
     pub(super) agent: Option<String>,
-    source: Option<u128>,
+    pub(super) source: Option<u128>,
     audience: AudienceV1,
 }
 

@@ -23,11 +23,21 @@ pub(super) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) const OF_AGENTS: TableDefinition<'_, (&str, u64), ()> =
     TableDefinition::new("of-agents-1");
 
+/// An account, and the number of an event that it emitted.
+pub(super) const OF_ACCOUNTS: TableDefinition<'_, (u128, u64), ()> =
+    TableDefinition::new("of-accounts-1");
+/// Account → what the rows of its own events count for, and up to which number some of them were
+/// removed because they were too many.
+pub(super) const ACCOUNTS: TableDefinition<'_, u128, (u64, u64)> =
+    TableDefinition::new("accounts-1");
+
 /// The tables of a write transaction, each opened once.
 pub(super) struct Tables<'tx> {
     pub(super) counters: Table<'tx, &'static str, u64>,
     pub(super) events: Table<'tx, u64, &'static [u8]>,
     pub(super) of_agents: Table<'tx, (&'static str, u64), ()>,
+    pub(super) of_accounts: Table<'tx, (u128, u64), ()>,
+    pub(super) accounts: Table<'tx, u128, (u64, u64)>,
 }
 
 impl<'tx> Tables<'tx> {
@@ -36,6 +46,8 @@ impl<'tx> Tables<'tx> {
             counters: tx.open_table(COUNTERS)?,
             events: tx.open_table(EVENTS)?,
             of_agents: tx.open_table(OF_AGENTS)?,
+            of_accounts: tx.open_table(OF_ACCOUNTS)?,
+            accounts: tx.open_table(ACCOUNTS)?,
         })
     }
 }

@@ -219,7 +219,10 @@ fn the_oldest_go_where_there_is_too_much() {
     };
     let mut bench = Bench::with(limits);
     for _ in 0..500 {
-        bench.emit(of_agent("bot", 1));
+        bench.emit(NewEvent {
+            source: None,
+            ..of_agent("bot", 1)
+        });
     }
     let kept = bench.ids();
     assert!((20..200).contains(&kept.len()), "{}", kept.len());
@@ -239,6 +242,51 @@ fn the_oldest_go_where_there_is_too_much() {
     let counts = bench.check();
     assert_eq!(counts.events, kept.len() as u64);
     assert!(counts.bytes <= limits.bytes_max, "{counts:?}");
+}
+
+#[test]
+fn who_tells_too_much_loses_its_own_and_the_nodes_stay() {
+    let limits = LogLimits {
+        bytes_max: 20_000,
+        ..LogLimits::default()
+    };
+    let mut bench = Bench::with(limits);
+    let of_node = bench.note(NewEvent {
+        source: None,
+        ..of_agent("bot", 1)
+    });
+    let others = NewEvent {
+        source: Some(AccountId(20)),
+        audience: Audience::Accounts(vec![AccountId(20)]),
+        ..event("a", 1)
+    };
+    let of_other = bench.emit(others);
+    for _ in 0..500 {
+        bench.emit(event("a", 1));
+    }
+    let kept = bench.ids();
+    assert_eq!(kept[..2], [of_node, of_other]);
+    assert!((20..200).contains(&kept.len()), "{}", kept.len());
+    assert!(kept[2..].windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    assert_eq!(kept.last(), Some(&502));
+    // Only who has lost some is told of a gap.
+    let swept = |account| {
+        let viewer = Viewer::Account(AccountId(account));
+        let page = bench.log().after(
+            &Filter {
+                viewer,
+                ..everything()
+            },
+            0,
+        );
+        page.unwrap().swept
+    };
+    assert_eq!((swept(10), swept(20)), (kept[2] - 1, 0));
+    let counts = bench.check();
+    assert!(counts.bytes <= limits.bytes_max / 2 + 1000, "{counts:?}");
+    bench.reopen();
+    bench.sweep(u64::MAX);
+    assert_eq!(bench.check(), LogCounts::default());
 }
 
 #[test]
@@ -277,6 +325,24 @@ fn an_agents_events_are_found_by_its_name_and_only_by_those_who_may() {
     assert_eq!(of(log, owner, "bot", 2), [vec![7, 9], vec![3, 5], vec![1]]);
     assert_eq!(of(log, Viewer::Operator, "bot", 100), [[1, 3, 5, 7, 9, 11]]);
     assert_eq!(of(log, owner, "bo", 100), [Vec::<u64>::new()]);
+}
+
+#[test]
+fn a_page_of_an_agents_events_is_bounded_in_bytes() {
+    let bench = Bench::new();
+    let large = || NewEvent {
+        data: format!("\"{}\"", "x".repeat(60_000)),
+        ..of_agent("bot", 1)
+    };
+    for _ in 0..40 {
+        bench.note(large());
+    }
+    let pages = of(bench.log(), Viewer::Operator, "bot", 500);
+    let lens: Vec<_> = pages.iter().map(Vec::len).collect();
+    assert_eq!(lens, [18, 18, 4]);
+    let mut all: Vec<_> = pages.into_iter().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all, (1..=40).collect::<Vec<_>>());
 }
 
 #[test]

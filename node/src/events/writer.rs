@@ -7,6 +7,7 @@
 //! durable, or, where nothing follows, the writer itself after a moment.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -250,6 +251,8 @@ impl Worker {
         };
         let times = batch.events.iter().map(|(event, _)| event.time_ms);
         self.now_ms = times.fold(self.now_ms, u64::max);
+        let sources = batch.events.iter().filter_map(|(event, _)| event.source);
+        let sources: BTreeSet<_> = sources.collect();
         let limits = self.work.limits;
         let age_max_ms = u64::try_from(limits.age_max.as_millis()).unwrap_or(u64::MAX);
         let oldest_ms = self.now_ms.saturating_sub(age_max_ms);
@@ -260,6 +263,9 @@ impl Worker {
             }
             if let Some(reserve) = reserve {
                 edit.reserve(reserve);
+            }
+            for account in sources {
+                edit.sweep_account(account, limits.bytes_max / 2, LARGE_REMOVED_MAX)?;
             }
             let has_old = edit.sweep_old(oldest_ms, OLD_REMOVED_MAX)?;
             let is_large = edit.sweep_large(limits.bytes_max, LARGE_REMOVED_MAX)?;

@@ -3,7 +3,12 @@
 //! Repositories are the operator's choice, and each may be for some alone. Reading is bounded by
 //! [`Gate`] for all of them together; each repository has one writer at a time.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::gate::{Gate, GateError};
 use crate::{
@@ -17,12 +22,55 @@ const READS_WAITING_MAX: usize = 64;
 /// Writes to one repository that wait.
 const WRITES_WAITING_MAX: usize = 16;
 
+/// What a commit counts for beside what was sent, for each of its files: folders are written anew.
+const FILE_BYTES: u64 = 4 << 10;
+const DAY_SECONDS: i64 = 86_400;
+
 /// The repositories of this node; clones share them.
 #[derive(Debug, Clone)]
 pub struct CodeService {
     repositories: Arc<BTreeMap<String, Repository>>,
     reads: Gate,
     committer: Author,
+    bytes_a_day: u64,
+    today: Arc<Mutex<Today>>,
+}
+
+/// What accounts have written on a day.
+#[derive(Debug, Default)]
+struct Today {
+    /// The day, counted from 1970.
+    day: i64,
+    written: HashMap<u128, u64>,
+}
+
+impl Today {
+    /// Counts what an account is about to write.
+    fn count(
+        &mut self,
+        account: u128,
+        (bytes, bytes_max): (u64, u64),
+        seconds: i64,
+    ) -> Result<(), CodeError> {
+        let day = seconds.div_euclid(DAY_SECONDS);
+        if day != self.day {
+            *self = Self {
+                day,
+                written: HashMap::new(),
+            };
+        }
+        let written = self.written.get(&account).copied().unwrap_or_default();
+        let sum = written.saturating_add(bytes);
+        if bytes_max < sum {
+            let left = DAY_SECONDS - seconds.rem_euclid(DAY_SECONDS);
+            return Err(CodeError::TooMuchToday {
+                bytes_max,
+                retry_after: Duration::from_secs(left.unsigned_abs()),
+            });
+        }
+        self.written.insert(account, sum);
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -36,6 +84,8 @@ struct Repository {
 pub struct CodeCaller {
     /// The names by which a repository can allow him; `None` is the operator, who has all of them.
     pub names: Option<Vec<String>>,
+    /// The account that what he writes counts for; `None` is the operator, for whom nothing does.
+    pub account: Option<u128>,
     /// The folder of his branches.
     pub folder: String,
     /// His name in a commit.
@@ -68,6 +118,18 @@ pub struct Commit {
     pub seconds: i64,
 }
 
+impl Commit {
+    /// Returns about what it takes of the disk.
+    fn bytes(&self) -> u64 {
+        let len = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let of_file = |file: &code::FileChange| match &file.edit {
+            code::Edit::Delete => FILE_BYTES,
+            code::Edit::Write { content, .. } => FILE_BYTES + len(content.len()),
+        };
+        len(self.message.len()) + self.files.iter().map(of_file).sum::<u64>()
+    }
+}
+
 impl CodeService {
     /// Takes the repositories of the configuration. Commits are made in the name of the node.
     pub fn new(config: &CodeConfig, node_name: &str) -> Self {
@@ -85,6 +147,8 @@ impl CodeService {
                 name: node_name.to_owned(),
                 email: format!("node@{}", domain(node_name)),
             },
+            bytes_a_day: config.bytes_a_day,
+            today: Arc::default(),
         }
     }
 
@@ -145,6 +209,11 @@ impl CodeService {
         if !repository.config.write {
             return Err(CodeError::ReadOnly(name.to_owned()));
         }
+        if let Some(account) = caller.account {
+            let mut today = self.today.lock().unwrap_or_else(PoisonError::into_inner);
+            // Also where it is refused then: what was made of it until there is on the disk.
+            today.count(account, (commit.bytes(), self.bytes_a_day), commit.seconds)?;
+        }
         let domain = self.committer.email.trim_start_matches("node@");
         let new = NewCommit {
             folder: caller.folder.clone(),
@@ -186,7 +255,10 @@ impl Repository {
         let Some(names) = &caller.names else {
             return true;
         };
-        allow.is_empty() || names.iter().any(|name| allow.contains(name))
+        allow.is_empty()
+            || names
+                .iter()
+                .any(|name| allow.iter().any(|one| one.eq_ignore_ascii_case(name)))
     }
 }
 
@@ -222,6 +294,7 @@ mod tests {
     fn caller(names: &[&str]) -> CodeCaller {
         CodeCaller {
             names: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            account: Some(1),
             folder: "bot".to_owned(),
             name: "bot".to_owned(),
         }
@@ -229,7 +302,10 @@ mod tests {
 
     fn service() -> CodeService {
         let mut config = CodeConfig::default();
-        for (name, allow) in [("all", &[][..]), ("some", &["bot", "01ACCOUNT"][..])] {
+        for (name, allow) in [
+            ("all", &[][..]),
+            ("some", &["01OTHER/bot", "01account"][..]),
+        ] {
             let repository = RepositoryConfig {
                 path: "/nowhere".into(),
                 write: false,
@@ -249,9 +325,13 @@ mod tests {
                 .map(|known| known.name)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(names(&caller(&["bot"])), ["all", "some"]);
-        assert_eq!(names(&caller(&["other", "01ACCOUNT"])), ["all", "some"]);
-        assert_eq!(names(&caller(&["other"])), ["all"]);
+        assert_eq!(names(&caller(&["01OTHER/bot", "01OTHER"])), ["all", "some"]);
+        assert_eq!(
+            names(&caller(&["01ACCOUNT/any", "01ACCOUNT"])),
+            ["all", "some"]
+        );
+        // Nobody has a repository by a name that another had.
+        assert_eq!(names(&caller(&["01THIRD/bot", "01THIRD"])), ["all"]);
         let mut operator = caller(&[]);
         operator.names = None;
         assert_eq!(names(&operator), ["all", "some"]);
@@ -275,6 +355,24 @@ mod tests {
         assert_eq!(refused, Err(CodeError::ReadOnly("all".into())));
         let empty = CodeService::new(&CodeConfig::default(), "node");
         assert_eq!(empty.list(&caller(&[])), Err(CodeError::NotConfigured));
+    }
+
+    #[test]
+    fn an_account_writes_so_much_in_a_day() {
+        let mut today = Today::default();
+        let noon = 20_000 * DAY_SECONDS + DAY_SECONDS / 2;
+        today.count(1, (6, 10), noon).unwrap();
+        let refused = today.count(1, (5, 10), noon + 1).unwrap_err();
+        let retry_after = Duration::from_secs(12 * 3600 - 1);
+        let expected = CodeError::TooMuchToday {
+            bytes_max: 10,
+            retry_after,
+        };
+        assert_eq!(refused, expected);
+        today.count(1, (4, 10), noon + 1).unwrap();
+        today.count(2, (10, 10), noon + 1).unwrap();
+        assert!(today.count(1, (1, 10), noon + 12 * 3600 - 1).is_err());
+        today.count(1, (10, 10), noon + 12 * 3600).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! them is in memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io::{self, Read},
     path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -20,12 +20,14 @@ use ulid::Ulid;
 
 use super::{
     FilesError, Holder, Payer, Usage, Used,
-    folder::{Root, Unfinished, enter, look, open_regular, sync},
+    folder::{Root, Unfinished, enter, enter_found, look, open_regular, sync},
     usage::Reservation,
 };
 
 /// Artifacts of a node: each takes some hundred bytes of memory.
 pub const ARTIFACTS_MAX: usize = 200_000;
+/// What one account may have of them is one part in so many.
+const ACCOUNT_PARTS: usize = 8;
 /// Holders who have left that are remembered: their uploads end within minutes.
 const GONE_MAX: usize = 4096;
 /// Ends the name of the file that says what an artifact is.
@@ -93,6 +95,7 @@ struct Shared {
     root: Arc<Root>,
     usage: Arc<Usage>,
     known: RwLock<Known>,
+    artifacts_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +104,8 @@ struct Known {
     by_account: BTreeSet<(u128, Ulid)>,
     /// Those that are being stored, which have a place already.
     coming: usize,
+    /// Accounts → the places that they have, of both kinds.
+    places: HashMap<u128, usize>,
     /// Holders who have left and may still have uploads under way.
     gone: VecDeque<Holder>,
 }
@@ -123,7 +128,7 @@ pub struct ArtifactWriter {
 
 /// A place among those that are being stored.
 #[derive(Debug)]
-struct ComingPlace(ArtifactStore);
+struct ComingPlace(ArtifactStore, u128);
 
 impl ArtifactStore {
     /// Opens the artifacts at `path`. Blocks.
@@ -131,6 +136,15 @@ impl ArtifactStore {
     /// # Errors
     /// The disk cannot be read or written.
     pub fn open(path: &Path, usage: Arc<Usage>) -> Result<Self, FilesError> {
+        Self::open_for(path, usage, ARTIFACTS_MAX)
+    }
+
+    /// As [`open`](Self::open), for so many artifacts.
+    pub(super) fn open_for(
+        path: &Path,
+        usage: Arc<Usage>,
+        artifacts_max: usize,
+    ) -> Result<Self, FilesError> {
         let root = Root::open(path)?;
         let mut known = Known::default();
         for (holder, dir) in folders(&root)? {
@@ -144,6 +158,7 @@ impl ArtifactStore {
                 root,
                 usage,
                 known: RwLock::new(known),
+                artifacts_max,
             }),
         })
     }
@@ -189,12 +204,19 @@ impl ArtifactStore {
     ) -> Result<ArtifactWriter, FilesError> {
         let roomed = announced.min(bytes_max);
         let mut known = self.write_known();
-        if ARTIFACTS_MAX <= known.by_id.len() + known.coming {
-            return Err(FilesError::TooMany(ARTIFACTS_MAX));
+        let (all_max, account) = (self.shared.artifacts_max, payer.account);
+        if all_max <= known.by_id.len() + known.coming {
+            return Err(FilesError::TooMany(all_max));
         }
+        let account_max = (all_max / ACCOUNT_PARTS).max(1);
+        let places = known.places.entry(account).or_default();
+        if account_max <= *places {
+            return Err(FilesError::TooManyOfAccount(account_max));
+        }
+        *places += 1;
         known.coming += 1;
         drop(known);
-        let place = ComingPlace(self.clone());
+        let place = ComingPlace(self.clone(), account);
         // Two files.
         let room = Used {
             bytes: roomed,
@@ -326,6 +348,7 @@ impl Drop for ComingPlace {
     fn drop(&mut self) {
         let mut known = self.0.write_known();
         known.coming = known.coming.saturating_sub(1);
+        known.leave(self.1);
     }
 }
 
@@ -420,12 +443,25 @@ impl ArtifactWriter {
 impl Known {
     fn add(&mut self, artifact: Arc<Artifact>) {
         self.by_account.insert((artifact.account, artifact.id));
+        *self.places.entry(artifact.account).or_default() += 1;
         self.by_id.insert(artifact.id, artifact);
     }
 
     fn forget(&mut self, artifact: &Artifact) -> bool {
-        self.by_account.remove(&(artifact.account, artifact.id));
+        if self.by_account.remove(&(artifact.account, artifact.id)) {
+            self.leave(artifact.account);
+        }
         self.by_id.remove(&artifact.id).is_some()
+    }
+
+    /// Gives back a place of an account's.
+    fn leave(&mut self, account: u128) {
+        if let Some(places) = self.places.get_mut(&account) {
+            *places = places.saturating_sub(1);
+            if *places == 0 {
+                self.places.remove(&account);
+            }
+        }
     }
 }
 
@@ -443,7 +479,7 @@ fn folders(root: &Root) -> Result<Vec<(Holder, Dir)>, FilesError> {
         let name = entry.map_err(&failed)?.file_name();
         let name = name.to_string_lossy();
         if let Some(holder) = Holder::of_folder(&name)
-            && let Some(dir) = enter(&root.dir, &name, &name)?
+            && let Some(dir) = enter_found(&root.dir, &name)?
         {
             found.push((holder, dir));
         }
@@ -480,12 +516,19 @@ fn read_folder(holder: Holder, dir: &Dir) -> Result<Vec<Artifact>, FilesError> {
         };
         if look(dir, &format!("{id}{ABOUT}"))?.is_none() {
             // An upload that a crash cut off between its two files.
-            dir.remove_file(&*name).map_err(&failed)?;
+            if let Err(error) = dir.remove_file(&*name) {
+                tracing::warn!(%id, %error, "what is left of an upload cannot be removed");
+            }
             continue;
         }
-        match read_about(dir, id)? {
-            Some(about) => found.extend(about.artifact(holder, id)),
-            None => tracing::warn!(%id, "what is said of an artifact cannot be read"),
+        match read_about(dir, id) {
+            Ok(Some(about)) => found.extend(about.artifact(holder, id)),
+            Ok(None) => tracing::warn!(%id, "what is said of an artifact cannot be read"),
+            // One that somebody has put there by hand does not keep the node from starting.
+            Err(error @ FilesError::Unfit { .. }) => {
+                tracing::warn!(%id, %error, "an artifact is left out");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

@@ -50,6 +50,9 @@ pub enum FilesError {
     /// No more artifacts can be told apart in memory.
     #[error("this node keeps {0} artifacts already, as many as it can; delete some")]
     TooMany(usize),
+    /// The account has its share of the artifacts that this node can keep.
+    #[error("an account can have {0} artifacts on this node, and has them; delete some")]
+    TooManyOfAccount(usize),
     /// The file was asked for as text, and is none.
     #[error("the file is not UTF-8 text; read it with encoding=base64")]
     NotText,
@@ -113,7 +116,7 @@ impl FilesError {
             Self::Path(_) | Self::NotText => ErrorCode::ValidationFailed,
             Self::NotFound { .. } | Self::UnknownArtifact(_) | Self::Gone => ErrorCode::NotFound,
             Self::Unfit { .. } => ErrorCode::Conflict,
-            Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+            Self::QuotaExceeded { .. } | Self::TooManyOfAccount(_) => ErrorCode::QuotaExceeded,
             Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Full { .. } | Self::TooMany(_) => ErrorCode::InsufficientStorage,

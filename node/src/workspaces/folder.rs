@@ -173,6 +173,17 @@ pub(super) fn enter(dir: &Dir, name: &str, path: &str) -> Result<Option<Dir>, Fi
     }
 }
 
+/// As [`enter`], for what is found at a start: what is no folder is left alone, with a warning.
+pub(super) fn enter_found(dir: &Dir, name: &str) -> Result<Option<Dir>, FilesError> {
+    match enter(dir, name, name) {
+        Err(error @ FilesError::Unfit { .. }) => {
+            tracing::warn!(%error, "something among the files is left alone");
+            Ok(None)
+        }
+        entered => entered,
+    }
+}
+
 /// Checks that a name stands for a regular file with no other name.
 pub(super) fn check_regular(found: &Metadata, path: &str) -> Result<(), FilesError> {
     let what = match found {

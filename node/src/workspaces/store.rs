@@ -17,7 +17,7 @@ use cap_std::fs::{Dir, OpenOptions};
 
 use super::{
     FilePath, FilesError, Holder, Payer, Usage, Used,
-    folder::{Root, check_regular, count, enter, look, open_regular, sync},
+    folder::{Root, check_regular, count, enter, enter_found, look, open_regular, sync},
 };
 
 /// Folders that every workspace has.
@@ -196,6 +196,10 @@ impl WorkspaceStore {
         let (mut file, size) = self.open_file(holder, path)?;
         let failed = FilesError::io("read a file");
         let mut data = Vec::new();
+        if size <= offset {
+            // Not every number is a place that the operating system can look for.
+            return Ok(Piece { data, size });
+        }
         file.seek(SeekFrom::Start(offset)).map_err(&failed)?;
         let read = file.take(bytes_max).read_to_end(&mut data);
         read.map_err(&failed)?;
@@ -370,21 +374,24 @@ impl Shared {
         };
         lock(&self.payers).insert(holder, payer.account);
         let (folders, name) = path.split();
-        for folder in folders {
-            dir = match enter(&dir, folder, &words)? {
-                Some(next) => next,
-                None => {
-                    let room = Used {
-                        bytes: 0,
-                        entries: 1,
-                    };
-                    let reservation = self.usage.reserve(payer, room)?;
-                    dir.create_dir(&**folder).map_err(&failed)?;
-                    reservation.keep();
-                    sync(&dir)?;
-                    enter(&dir, folder, &words)?.ok_or_else(vanished)?
-                }
-            };
+        let mut missing = folders;
+        while let Some((folder, rest)) = missing.split_first()
+            && let Some(next) = enter(&dir, folder, &words)?
+        {
+            (dir, missing) = (next, rest);
+        }
+        // All of them have room before the first is made: what is refused leaves none behind.
+        let room = Used {
+            bytes: 0,
+            entries: 1,
+        };
+        let rooms = missing.iter().map(|_| self.usage.reserve(payer, room));
+        let rooms: Vec<_> = rooms.collect::<Result<_, _>>()?;
+        for (folder, reservation) in missing.iter().zip(rooms) {
+            dir.create_dir(&**folder).map_err(&failed)?;
+            reservation.keep();
+            sync(&dir)?;
+            dir = enter(&dir, folder, &words)?.ok_or_else(vanished)?;
         }
         Ok((dir, name))
     }
@@ -433,7 +440,7 @@ fn holders(root: &Root) -> Result<Vec<(Holder, Dir)>, FilesError> {
         let Some(holder) = name.to_str().and_then(Holder::of_folder) else {
             continue;
         };
-        if let Some(dir) = enter(&root.dir, &holder.folder(), &holder.folder())? {
+        if let Some(dir) = enter_found(&root.dir, &holder.folder())? {
             found.push((holder, dir));
         }
     }

@@ -164,6 +164,8 @@ fn a_piece_of_a_file_is_read_alone() {
     assert_eq!((piece.data.as_slice(), piece.size), (&b"3456"[..], 10));
     let behind = disk.workspaces.read(AGENT, &path, (30, 4)).unwrap();
     assert!(behind.data.is_empty());
+    let beyond = disk.workspaces.read(AGENT, &path, (u64::MAX, 4)).unwrap();
+    assert_eq!((beyond.data.len(), beyond.size), (0, 10));
 }
 
 #[test]
@@ -217,6 +219,79 @@ fn what_goes_beyond_the_quota_is_refused_and_leaves_nothing() {
     assert!(disk.store(AGENT, &[0; 41]).is_err());
     assert_eq!(disk.used(), (60, 1));
     assert!(disk.is_tidy() && disk.names(&all()) == ["a"]);
+}
+
+#[test]
+fn a_write_that_is_refused_makes_no_folders() {
+    let disk = Disk::new();
+    let path = FilePath::parse("a/b/c/d").unwrap();
+    let file = WriteFile {
+        path: &path,
+        data: b"1",
+        append: false,
+    };
+    // Room for the file and for two of its three folders.
+    let refused = disk.workspaces.write((AGENT, payer(100, 3)), &file);
+    assert!(matches!(refused, Err(FilesError::QuotaExceeded { .. })));
+    assert!(!disk.on_disk("a").exists());
+    assert_eq!(disk.used(), (0, 0));
+    disk.workspaces
+        .write((AGENT, payer(100, 4)), &file)
+        .unwrap();
+    assert_eq!(disk.used(), (1, 4));
+}
+
+#[test]
+fn no_account_takes_all_places_of_artifacts() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || ArtifactStore::open_for(folder.path(), Arc::default(), 16).unwrap();
+    let begin = |store: &ArtifactStore, account| {
+        let payer = Payer {
+            account,
+            ..payer(100, 100)
+        };
+        store.begin((Holder::Account(account), payer), (1, 1))
+    };
+    let store = open();
+    let first = begin(&store, 7).unwrap();
+    let kept = first.finish((Ulid::generate(), 5), draft()).unwrap();
+    let coming = begin(&store, 7).unwrap();
+    let refused = begin(&store, 7).unwrap_err();
+    assert_eq!(refused, FilesError::TooManyOfAccount(2));
+    begin(&store, 8).unwrap();
+    // Places come free with what takes them, and are counted anew after a start.
+    drop(coming);
+    let second = begin(&store, 7).unwrap();
+    second.finish((Ulid::generate(), 5), draft()).unwrap();
+    drop(store);
+    let store = open();
+    assert!(begin(&store, 7).is_err());
+    store.delete(&store.get(kept.id).unwrap()).unwrap();
+    begin(&store, 7).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn what_somebody_placed_by_hand_does_not_keep_the_node_from_starting() {
+    use std::os::unix::fs::symlink;
+    let disk = Disk::new();
+    let (linked, plain) = (
+        disk.store(AGENT, b"1").unwrap(),
+        disk.store(AGENT, b"2").unwrap(),
+    );
+    let artifacts = disk.dir.path().join("artifacts");
+    let folder = artifacts.join(AGENT.folder());
+    let about = folder.join(format!("{}.json", linked.id));
+    fs::hard_link(&about, disk.dir.path().join("copy")).unwrap();
+    // A folder where bytes should be, and links where folders of holders should.
+    fs::create_dir(folder.join(Ulid::generate().to_string())).unwrap();
+    symlink(&folder, artifacts.join(Holder::Agent(1).folder())).unwrap();
+    let workspaces = disk.dir.path().join("workspaces");
+    symlink(&folder, workspaces.join(Holder::Agent(1).folder())).unwrap();
+    let disk = disk.again();
+    assert!(disk.artifacts.get(linked.id).is_none());
+    assert!(disk.artifacts.get(plain.id).is_some());
+    assert!(about.exists());
 }
 
 #[test]

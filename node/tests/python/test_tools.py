@@ -155,7 +155,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             write = true
             [code.repositories.others]
             path = "{checkout}"
-            allow = ["somebody-else"]
+            allow = ["01ARZ3NDEKTSV4RRFFQ69G5FAV/bot"]
             [fetch]
             allow = ["{site_url}", "*.example.org"]
             allow_private = true
@@ -268,7 +268,8 @@ def test_a_repository_is_read(world: World):
 
 def test_a_commit_goes_to_a_branch_of_ones_own(world: World):
     first = commit(world.agent, "notes/a.md", "one", branch="ideas").json()
-    assert first["branch"] == "aither/bot/ideas" and first["files_changed"] == 1
+    owner = world.account.id[-8:].lower()
+    assert first["branch"] == f"aither/bot-{owner}/ideas" and first["files_changed"] == 1
     of_branch = {"path": "notes/a.md", "ref": first["branch"]}
     assert read(world, **of_branch)["content"] == "one"
     # Nobody's checkout is touched.

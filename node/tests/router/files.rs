@@ -264,6 +264,21 @@ async fn an_upload_may_be_larger_than_a_body_and_no_larger_than_an_artifact() {
 }
 
 #[tokio::test]
+async fn a_large_part_that_nobody_knows_is_passed_over() {
+    let api = api();
+    let home = home(&api, "files@example.org", &[]).await;
+    let unknown = part("name=\"preview\"", &vec![b'x'; 1 << 20]);
+    for parts in [
+        [unknown.clone(), file(b"text")],
+        [file(b"text"), unknown.clone()],
+    ] {
+        let reply = upload(&api, &home.account, &parts).await;
+        assert!(reply.status.is_success(), "{}", reply.text);
+        assert_eq!(reply.json()["size_bytes"], 4);
+    }
+}
+
+#[tokio::test]
 async fn uploads_that_are_none_are_refused_with_words() {
     let api = api();
     let home = home(&api, "wrong@example.org", &[]).await;

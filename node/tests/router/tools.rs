@@ -141,13 +141,20 @@ fn with_repositories(folder: &Path) -> Api {
     for (name, write, allow) in [
         ("site", true, vec![]),
         ("fixed", false, vec![]),
-        ("private", true, vec!["ann".to_owned()]),
+        (
+            "private",
+            true,
+            vec!["01ARZ3NDEKTSV4RRFFQ69G5FAV/bot".to_owned()],
+        ),
     ] {
         let path = folder.join(name);
         repository(&path);
         repositories.insert(name.to_owned(), RepositoryConfig { path, write, allow });
     }
-    let code = CodeConfig { repositories };
+    let code = CodeConfig {
+        bytes_a_day: 100 << 10,
+        repositories,
+    };
     let config = Config {
         code,
         ..Config::default()
@@ -179,7 +186,13 @@ async fn an_agent_reads_a_repository_and_commits_to_a_branch_of_its_own() {
         "repo": "site", "message": "Say more", "files": [{"path": "a/b", "content": "new"}],
     });
     let written = post_as(&api, &bot, "/v1/code/write", &body).await.json();
-    assert_eq!(written["branch"], "aither/bot/work");
+    let branch = written["branch"].as_str().unwrap();
+    let (start, account) = branch
+        .strip_suffix("/work")
+        .unwrap()
+        .rsplit_once('-')
+        .unwrap();
+    assert_eq!((start, account.len()), ("aither/bot", 8), "{branch}");
     assert_eq!(written["files_changed"], 1);
     let shown = json!({"repo": "site", "op": "commit", "ref": written["commit"]});
     let shown = read(&bot, shown).await.json();
@@ -190,12 +203,37 @@ async fn an_agent_reads_a_repository_and_commits_to_a_branch_of_its_own() {
     assert_eq!(shown["changes"][0]["path"], "a/b");
     // Another agent reads it, and has a folder of its own.
     let other = agent(&api, "other", &["code_read", "code_write"]).await;
-    let seen = json!({"repo": "site", "path": "a/b", "ref": "aither/bot/work"});
+    let seen = json!({"repo": "site", "path": "a/b", "ref": branch});
     assert_eq!(read(&other, seen).await.json()["content"], "new");
-    let written = post_as(&api, &other, "/v1/code/write", &body).await.json();
-    assert_eq!(written["branch"], "aither/other/work");
+    let of_other = post_as(&api, &other, "/v1/code/write", &body).await.json();
+    let of_other = of_other["branch"].as_str().unwrap().to_owned();
+    assert!(of_other.starts_with("aither/other-"), "{of_other}");
     let written = post_as(&api, KEY, "/v1/code/write", &body).await.json();
     assert_eq!(written["branch"], "aither/_operator/work");
+}
+
+#[tokio::test]
+async fn an_account_writes_no_more_to_repositories_than_it_may_in_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = with_repositories(folder.path());
+    let bot = agent(&api, "bot", &["code_write"]).await;
+    let other = agent(&api, "other", &["code_write"]).await;
+    let of_bytes = |len: usize| {
+        let files = json!([{"path": "a", "content": "x".repeat(len)}]);
+        json!({"repo": "site", "message": "x", "files": files})
+    };
+    // With what each file counts for, one fits and a second does not, on whatever day.
+    let refused = post_as(&api, &bot, "/v1/code/write", &of_bytes(100 << 10)).await;
+    is_problem("too much", &refused, 429, "rate_limited");
+    assert!(refused.headers.contains_key("retry-after"));
+    let body = of_bytes(1 << 10);
+    for key in [&*bot, &*other, KEY] {
+        let reply = post_as(&api, key, "/v1/code/write", &body).await;
+        assert_eq!(reply.status.as_u16(), 200, "{}", reply.text);
+    }
+    // The operator has no bound.
+    let reply = post_as(&api, KEY, "/v1/code/write", &of_bytes(100 << 10)).await;
+    assert_eq!(reply.status.as_u16(), 200, "{}", reply.text);
 }
 
 // tidy: table
@@ -266,8 +304,8 @@ async fn what_a_repository_refuses_has_its_code() {
         let reply = post_as(&api, &bot, path, &body).await;
         is_problem(path, &reply, status, code);
     }
-    let ann = agent(&api, "ann", &["code_read"]).await;
-    let reply = post_as(&api, &ann, "/v1/code/read", &json!({"repo": "private"})).await;
+    // It is there, for an agent of the same name of another account.
+    let reply = post_as(&api, KEY, "/v1/code/read", &json!({"repo": "private"})).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
 }
 
@@ -384,18 +422,27 @@ async fn what_the_operator_allows_is_fetched_and_other_addresses_are_refused() {
 }
 
 #[tokio::test]
-async fn searches_and_fetches_count_against_the_plan() {
+async fn what_the_node_works_for_counts_against_the_plan() {
     let api = api();
-    let made = api
-        .accounts
-        .create("few@example.org", None, Some(Plan::Explorer));
-    let key = made.await.unwrap().api_key;
     let allowed = Plan::Explorer.requests_per_minute().unwrap();
-    for number in 0..=allowed {
-        let (path, body) = ASKED[if number % 2 == 0 { 0 } else { 3 }];
-        let body = serde_json::from_str(body).unwrap();
-        let reply = post_as(&api, key.reveal(), path, &body).await;
-        let status = if number < allowed { 503 } else { 429 };
-        assert_eq!(reply.status.as_u16(), status, "{number} {}", reply.text);
+    // Also where it is refused for what it is: the plan comes first.
+    for (path, is_counted) in [
+        ("/v1/search", true),
+        ("/v1/http/fetch", true),
+        ("/v1/code/write", true),
+        ("/v1/events/emit", true),
+        ("/v1/artifacts/store", true),
+        ("/v1/documents/analyze", true),
+        ("/v1/code/read", false),
+    ] {
+        let email = format!("{}@example.org", path.replace('/', "-"));
+        let made = api.accounts.create(&email, None, Some(Plan::Explorer));
+        let key = made.await.unwrap().api_key;
+        for number in 0..=allowed {
+            let reply = post_as(&api, key.reveal(), path, &json!({})).await;
+            let is_refused = reply.status.as_u16() == 429;
+            let is_beyond = is_counted && number == allowed;
+            assert_eq!(is_refused, is_beyond, "{path} {number} {}", reply.text);
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A subscription is a number and a filter. What it reads next is in the ring of the last events,
 //! or, as long as it has not caught up, in the file; every number is passed once, so nothing is
-//! missed and nothing comes twice. One that has caught up and falls behind the ring is too slow
-//! for what happens: it is told so, and can begin anew from the file.
+//! missed and nothing comes twice. One that falls behind the ring reads the file again: a burst of
+//! somebody else's is no fault of its own. Only one that is far behind what happens is too slow: it
+//! is told so, and can begin anew from the file.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -11,7 +12,11 @@ use tokio::{sync::watch, time};
 
 use super::{Shared, Signal, gate_error, places::Place};
 use crate::{
-    events::{Event, EventError, Filter, Page, recent::Look},
+    events::{
+        Event, EventError, Filter, Page,
+        limits::{BEHIND_BYTES_MAX, BEHIND_LEN_MAX},
+        recent::Look,
+    },
     services::gate::GateError,
 };
 
@@ -45,8 +50,8 @@ pub struct Subscription {
     filter: Arc<Filter>,
     /// Up to this number everything was seen.
     seen: u64,
-    /// Whether it has caught up with the last events.
-    is_live: bool,
+    /// Once it has caught up: what all events took that had come when it was last up with them.
+    heard_bytes: Option<u64>,
     /// Whether the number that it came with is higher than any that was given out.
     is_ahead: bool,
     _place: Place,
@@ -65,7 +70,9 @@ impl Subscription {
             signal,
             filter: Arc::new(filter),
             seen: after.unwrap_or(last).min(last),
-            is_live: after.is_none(),
+            heard_bytes: after
+                .is_none()
+                .then(|| shared.log.recent().published_bytes()),
             is_ahead: after.is_some_and(|after| after > last),
             shared,
             _place: place,
@@ -89,19 +96,20 @@ impl Subscription {
             }
             match self.shared.log.recent().look(self.seen, &self.filter) {
                 Look::Events(events, looked_at) => {
-                    (self.seen, self.is_live) = (looked_at, true);
+                    self.seen = looked_at;
+                    self.has_caught_up();
                     if !events.is_empty() {
                         return Step::Events(events);
                     }
                     tokio::task::yield_now().await;
                 }
                 Look::UpToDate => {
-                    self.is_live = true;
+                    self.has_caught_up();
                     if self.signal.changed().await.is_err() {
                         return Step::Closed;
                     }
                 }
-                Look::Behind if self.is_live => {
+                Look::Behind if self.is_too_slow() => {
                     self.shared.cut_off.fetch_add(1, Ordering::Relaxed);
                     return Step::Lagged { last: self.seen };
                 }
@@ -112,6 +120,20 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// Notes that what comes next is in memory, as all that comes after it.
+    fn has_caught_up(&mut self) {
+        self.heard_bytes = Some(self.shared.log.recent().published_bytes());
+    }
+
+    /// Returns whether it had caught up and has fallen further behind than it may.
+    fn is_too_slow(&self) -> bool {
+        let recent = self.shared.log.recent();
+        self.heard_bytes.is_some_and(|heard| {
+            BEHIND_LEN_MAX < recent.last().saturating_sub(self.seen)
+                || BEHIND_BYTES_MAX < recent.published_bytes().saturating_sub(heard)
+        })
     }
 
     /// Reads a part of the file.
@@ -134,6 +156,9 @@ impl Subscription {
             return Some(Step::Gap { after: page.swept });
         }
         self.seen = page.looked_at;
+        if let Some(heard) = &mut self.heard_bytes {
+            *heard += page.bytes;
+        }
         (!page.events.is_empty()).then_some(Step::Events(page.events))
     }
 }

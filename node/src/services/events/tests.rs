@@ -6,7 +6,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::*;
-use crate::events::Pattern;
+use crate::events::{
+    Pattern,
+    limits::{BEHIND_BYTES_MAX, RECENT_BYTES_MAX},
+};
 
 const MINE: AccountId = AccountId(100);
 const OTHERS: AccountId = AccountId(200);
@@ -38,6 +41,23 @@ impl Bench {
     async fn emit(&self, source: AccountId, name: &str) -> u64 {
         let emission = emission(source, name, "null");
         self.events.emit(emission).await.unwrap().id
+    }
+
+    /// Emits large events, as many at once as may be, until they take more than this in memory.
+    /// Returns how many.
+    async fn burst(&self, source: AccountId, bytes: u64) -> usize {
+        let data = format!("\"{}\"", "x".repeat(60_000));
+        let count = usize::try_from(bytes).unwrap() / (2 * data.len()) + 2;
+        let mut left = count;
+        while left > 0 {
+            let at_once = left.min(EMITS_OF_ACCOUNT_MAX);
+            let emits = (0..at_once).map(|_| self.events.emit(emission(source, "a", &data)));
+            for emitted in futures_util::future::join_all(emits).await {
+                emitted.unwrap();
+            }
+            left -= at_once;
+        }
+        count
     }
 
     fn follow(&self, viewer: Viewer, patterns: &str, after: Option<u64>) -> Subscription {
@@ -205,13 +225,12 @@ async fn the_slow_one_is_cut_off_and_the_others_hear_everything() {
     let first = bench.emit(MINE, "a").await;
     assert_eq!(take(&mut slow, 1).await, [first]);
     assert_eq!(take(&mut quick, 1).await, [first]);
-    // More than memory holds, for one who does not look.
-    let data = format!("\"{}\"", "x".repeat(60_000));
-    let count = crate::events::limits::RECENT_BYTES_MAX / data.len() + 2;
-    for _ in 0..count {
-        let emission = emission(MINE, "a", &data);
-        bench.events.emit(emission).await.unwrap();
-        take(&mut quick, 1).await;
+    // More than one who does not look may be behind.
+    let mut count = 0;
+    for _ in 0..8 {
+        let burst = bench.burst(MINE, BEHIND_BYTES_MAX / 8).await;
+        take(&mut quick, burst).await;
+        count += burst;
     }
     let step = next(&mut slow).await;
     assert!(
@@ -223,6 +242,21 @@ async fn the_slow_one_is_cut_off_and_the_others_hear_everything() {
     drop(slow);
     let mut resumed = bench.follow(Viewer::Account(MINE), "", Some(first));
     take(&mut resumed, count).await;
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_memory_cuts_off_nobody_else() {
+    let bench = Bench::new();
+    let mut other = bench.follow(Viewer::Account(OTHERS), "", None);
+    let first = bench.emit(OTHERS, "a").await;
+    assert_eq!(take(&mut other, 1).await, [first]);
+    // Again and again, each time between two looks of somebody who has heard all before.
+    for _ in 0..2 {
+        bench.burst(MINE, 2 * RECENT_BYTES_MAX as u64).await;
+        let heard = bench.emit(OTHERS, "b").await;
+        assert_eq!(take(&mut other, 1).await, [heard]);
+    }
+    assert_eq!(bench.events.counts().cut_off, 0);
 }
 
 #[tokio::test]
