@@ -2,8 +2,8 @@
 //!
 //! A call costs what the agent's card says and is charged when the agent has answered with a
 //! status of 2xx, whole. Everything else costs nothing: a refusal of the agent's (4xx, which is
-//! passed on by `/call`), a failure, a timeout, a client that hangs up before it has read any of the
-//! answer. Who has begun to read a streamed answer pays for it.
+//! passed on by `/call`), a failure, a timeout, a client that hangs up before it has read any of
+//! the answer. Who has begun to read a streamed answer pays for it.
 
 use aither_protocol::{Amount, ErrorCode};
 use axum::{

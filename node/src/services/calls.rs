@@ -9,7 +9,8 @@
 //! closed. A stream has a task of its own, since a reader who stalls must not stop its clock.
 //!
 //! Limits: [`TASKS_MAX`] tasks; for each agent what its card says and a queue behind it; answers of
-//! [`ANSWER_BYTES_MAX`], and of [`ANSWERS_BYTES_MAX`] together; [`CANDIDATES_TRIED`] agents are asked for a skill at most.
+//! [`ANSWER_BYTES_MAX`], and of [`ANSWERS_BYTES_MAX`] together; [`CANDIDATES_TRIED`] agents are
+//! asked for a skill at most.
 
 mod error;
 mod exchange;
