@@ -42,7 +42,8 @@ pub(super) struct WebSearchResult {
     url: String,
     /// The part of it that fits the query.
     snippet: String,
-    /// Its text, up to 20 000 characters; null where it was not wanted or cannot be had.
+    /// Its text, up to 20 000 characters; null where it was not wanted, cannot be had, or did
+    /// not come in time.
     content: Option<String>,
 }
 

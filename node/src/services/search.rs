@@ -17,6 +17,7 @@ use aither_ledger::AccountId;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use reqwest::header::CONTENT_TYPE;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     gate::{Gate, GateError},
@@ -46,6 +47,9 @@ const PAGE_BOUNDS: FetchBounds = FetchBounds {
     timeout: Duration::from_secs(8),
 };
 
+/// The part of a request's time that is left when pages are waited for no longer.
+const ANSWER_PARTS: u32 = 8;
+
 /// What was found.
 #[derive(Debug)]
 pub struct Found {
@@ -63,6 +67,8 @@ pub struct SearchService {
     searxng: Option<Arc<Searxng>>,
     folders: Option<Arc<IndexedFolders>>,
     fetch: FetchService,
+    /// How long a search with its pages takes at most.
+    time_max: Duration,
 }
 
 #[derive(Debug)]
@@ -89,14 +95,15 @@ impl Drop for IndexedFolders {
 }
 
 impl SearchService {
-    /// Makes what the configuration names; the index lies in a folder of its own.
+    /// Makes what the configuration names; the index lies in a folder of its own. A request is
+    /// answered within a time, and so are its pages fetched.
     ///
     /// # Errors
     /// There is no HTTP client, or no thread.
     pub fn new(
         config: &SearchConfig,
         index_path: &std::path::Path,
-        fetch: FetchService,
+        (fetch, request_timeout): (FetchService, Duration),
     ) -> Result<Self, SearchError> {
         let searxng = config
             .searxng_url
@@ -114,6 +121,7 @@ impl SearchService {
             searxng: searxng.map(Arc::new),
             folders,
             fetch,
+            time_max: request_timeout - request_timeout / ANSWER_PARTS,
         })
     }
 
@@ -128,11 +136,12 @@ impl SearchService {
         limit: usize,
         with_content: bool,
     ) -> Result<Found, SearchError> {
+        let until = Instant::now() + self.time_max;
         let web = async {
             let searxng = self.searxng.as_ref()?;
             let hits = searxng.search(query, limit).await;
             match hits {
-                Ok(hits) if with_content => Some(Ok(self.with_pages(account, hits).await)),
+                Ok(hits) if with_content => Some(Ok(self.with_pages(account, hits, until).await)),
                 hits => Some(hits),
             }
         };
@@ -159,11 +168,14 @@ impl SearchService {
         })
     }
 
-    /// Adds the text of pages that may be fetched.
-    async fn with_pages(&self, account: AccountId, hits: Vec<Hit>) -> Vec<Hit> {
+    /// Adds the text of pages that may be fetched, and that come in time.
+    async fn with_pages(&self, account: AccountId, hits: Vec<Hit>, until: Instant) -> Vec<Hit> {
         let pages = hits.into_iter().map(|hit| async move {
-            let content = self.page(account, &hit.url).await;
-            Hit { content, ..hit }
+            let page = timeout_at(until, self.page(account, &hit.url)).await;
+            Hit {
+                content: page.ok().flatten(),
+                ..hit
+            }
         });
         stream::iter(pages).buffered(PAGES_AT_ONCE).collect().await
     }
@@ -302,7 +314,13 @@ fn words_of(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+    use crate::config::FetchConfig;
 
     fn hit(url: &str) -> Hit {
         Hit {
@@ -320,6 +338,48 @@ mod tests {
         let all = mixed(of(&["w1", "w2", "w3"]), of(&["l1"]));
         assert_eq!(urls(all), ["l1", "w1", "w2", "w3"]);
         assert_eq!(urls(mixed(of(&[]), of(&["l1", "l2"]))), ["l1", "l2"]);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_does_not_come_in_time_has_no_content() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => break,
+                    }
+                }
+                let said = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\
+                            content-length: 3\r\nconnection: close\r\n\r\ntea";
+                // Whoever asked may be gone.
+                let _ = stream.write_all(said.as_bytes()).await;
+            }
+        });
+        let fetch = FetchConfig {
+            allow: vec![base.clone()],
+            allow_private: true,
+        };
+        let fetch = FetchService::new(&fetch).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = SearchConfig::default();
+        let timeout = Duration::from_secs(60);
+        let search = SearchService::new(&config, folder.path(), (fetch, timeout)).unwrap();
+        assert!(search.time_max < timeout);
+        let contents = async |until| {
+            let hits = vec![hit(&format!("{base}/a")), hit(&format!("{base}/b"))];
+            let hits = search.with_pages(AccountId(1), hits, until).await;
+            hits.into_iter().map(|hit| hit.content).collect::<Vec<_>>()
+        };
+        let now = Instant::now();
+        assert_eq!(
+            contents(now + timeout).await,
+            [Some("tea".to_owned()), Some("tea".to_owned())]
+        );
+        assert_eq!(contents(now).await, [None, None]);
     }
 
     #[test]

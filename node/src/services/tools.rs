@@ -37,7 +37,11 @@ impl Tools {
         let fetch = FetchService::new(&config.fetch)?;
         Ok(Self {
             code: CodeService::new(&config.code, &config.node_name()),
-            search: SearchService::new(&config.search, index_path, fetch.clone())?,
+            search: SearchService::new(
+                &config.search,
+                index_path,
+                (fetch.clone(), config.http.request_timeout),
+            )?,
             fetch,
         })
     }
