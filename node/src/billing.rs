@@ -230,7 +230,8 @@ impl Billing {
             (ALLOWANCES, AccountKind::Allowance),
         ];
         let own = own.map(|(id, kind)| open(id, kind, Flags::default()));
-        // First: whatever is written has holds expire whose time is over, and their notes with them.
+        // First: whatever is written has holds expire whose time is over, and their notes with
+        // them.
         billing.void_left_holds(end_left)?;
         billing.do_now(own.into())?;
         Ok(billing)

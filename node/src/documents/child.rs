@@ -78,9 +78,11 @@ fn limit() -> io::Result<()> {
         (Resource::Fsize, 0),
         (Resource::Nofile, FILES_MAX),
     ] {
+        // At the lower bound of time a signal says which bound it was, at the upper one none does.
+        let beyond = u64::from(resource == Resource::Cpu);
         let limit = Rlimit {
             current: Some(max),
-            maximum: Some(max),
+            maximum: Some(max.saturating_add(beyond)),
         };
         setrlimit(resource, limit)?;
     }
