@@ -16,7 +16,7 @@ use super::{
     records::{HeadV1, bytes_of},
     tables::{
         ACCOUNTS, BYTES, COUNTERS, EVENTS, OF_ACCOUNTS, OF_AGENTS, RESERVED, SCHEMA_VERSION, SWEPT,
-        Tables,
+        SWEPT_OF_ACCOUNTS, Tables,
     },
 };
 use crate::{
@@ -47,6 +47,8 @@ pub struct Page {
     pub looked_at: u64,
     /// Up to this number retention has removed what there was.
     pub swept: u64,
+    /// Up to this one nothing is left of anybody.
+    pub swept_all: u64,
     /// What all events take in memory that were looked at.
     pub bytes: u64,
 }
@@ -146,13 +148,19 @@ impl LogFile {
             let swept = tx.open_table(COUNTERS)?.get(SWEPT)?;
             let swept = swept.map_or(0, |row| row.value());
             let own_swept = match filter.viewer {
-                Viewer::Account(account) => tx.open_table(ACCOUNTS)?.get(account.0)?,
-                Viewer::Operator => None,
+                Viewer::Account(account) => {
+                    let row = tx.open_table(ACCOUNTS)?.get(account.0)?;
+                    row.map(|row| row.value().1)
+                }
+                Viewer::Operator => {
+                    let row = tx.open_table(COUNTERS)?.get(SWEPT_OF_ACCOUNTS)?;
+                    row.map(|row| row.value())
+                }
             };
-            let own_swept = own_swept.map_or(0, |row| row.value().1);
             let mut page = Page {
                 looked_at: after,
-                swept: swept.max(own_swept),
+                swept: swept.max(own_swept.unwrap_or(0)),
+                swept_all: swept,
                 ..Page::default()
             };
             let events = tx.open_table(EVENTS)?;
@@ -423,6 +431,10 @@ impl<'tx> Edit<'tx> {
             self.remove(id)?;
             let (bytes, _) = self.of_account(account.0)?;
             self.tables.accounts.insert(account.0, (bytes, id))?;
+            let before = self.tables.counters.get(SWEPT_OF_ACCOUNTS)?;
+            let before = before.map_or(0, |row| row.value());
+            let last = before.max(id);
+            self.tables.counters.insert(SWEPT_OF_ACCOUNTS, last)?;
         }
         Ok(())
     }

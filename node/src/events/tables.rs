@@ -12,6 +12,8 @@ pub(super) const SCHEMA_VERSION: u64 = 1;
 pub(super) const RESERVED: &str = "reserved";
 /// Up to this number retention has removed events.
 pub(super) const SWEPT: &str = "swept";
+/// The highest that went because its account had told too much.
+pub(super) const SWEPT_OF_ACCOUNTS: &str = "swept_of_accounts";
 /// What all rows together count for.
 pub(super) const BYTES: &str = "bytes";
 

@@ -603,7 +603,8 @@ def test_the_reader_bounds_itself(tmp_path: pathlib.Path):
 
         wait_until("it has bounded itself", lambda: bounds()["Max open files"] == "3")
         found = bounds()
-        assert found["Max cpu time"] == "10"
+        # A second after the signal that says so.
+        assert found["Max cpu time"] == "11"
         assert found["Max file size"] == found["Max core file size"] == "0"
         assert int(found["Max address space"]) < 4 << 30
         assert pathlib.Path(f"/proc/{process.pid}/environ").read_bytes() == b""

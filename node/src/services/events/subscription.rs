@@ -50,6 +50,8 @@ pub struct Subscription {
     filter: Arc<Filter>,
     /// Up to this number everything was seen.
     seen: u64,
+    /// Up to this number it was told that some are gone.
+    gap: u64,
     /// Once it has caught up: what all events took that had come when it was last up with them.
     heard_bytes: Option<u64>,
     /// Whether the number that it came with is higher than any that was given out.
@@ -70,6 +72,7 @@ impl Subscription {
             signal,
             filter: Arc::new(filter),
             seen: after.unwrap_or(last).min(last),
+            gap: 0,
             heard_bytes: after
                 .is_none()
                 .then(|| shared.log.recent().published_bytes()),
@@ -151,8 +154,10 @@ impl Subscription {
             }
             Err(error) => return Some(Step::Failed(gate_error(error))),
         };
-        if self.seen < page.swept {
-            self.seen = page.swept;
+        if self.seen.max(self.gap) < page.swept {
+            self.gap = page.swept;
+            // What others have told since is still there.
+            self.seen = self.seen.max(page.swept_all);
             return Some(Step::Gap { after: page.swept });
         }
         self.seen = page.looked_at;
