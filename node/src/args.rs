@@ -14,7 +14,8 @@ use crate::{
     error::NodeError,
 };
 
-/// A node for local agents: models, memory, an HTTP API, later a federation of peers.
+/// A node for local agents: models, memory, files, events and calls between them, later a
+/// federation of peers.
 #[derive(Debug, Parser)]
 #[command(name = "aither-node", version, propagate_version = true)]
 pub struct Cli {
@@ -55,7 +56,8 @@ pub enum Command {
     /// Make invites into a federation (not in this build)
     #[command(subcommand)]
     Invite(InviteCommand),
-    /// Write a backup of keys, accounts, agents, ledger and prices; a running node goes on
+    /// Write a backup of keys, accounts, agents, memory, events, ledger and prices, not of files; a
+    /// running node goes on
     Backup {
         /// Where to
         file: PathBuf,
@@ -65,7 +67,8 @@ pub enum Command {
         /// Where from
         file: PathBuf,
     },
-    /// Verify the data directory: keys, accounts, the whole ledger, the checksum of every model
+    /// Verify the data directory: keys, every store, the whole ledger, checksums of artifacts and
+    /// models
     Check,
     /// Look for what is wrong with the set-up (not in this build)
     Doctor,
